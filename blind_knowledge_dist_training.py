@@ -1,0 +1,365 @@
+"""Train teacher and student on wrong labels by Blind Knowledge Distillation (arXiv 2211.11355).
+
+python blind_knowledge_dist_training.py --dataset cifar10 --noise_type aggre --seed 42
+python blind_knowledge_dist_training.py --dataset digits --noise_type rand1  # CPU, seconds
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.cifar_n import split_indices
+from data.datasets import ImageSet, given_labels, load_images
+from data.loader import Batch, Loader
+from models.losses import PairLoss, agreement, baseline_loss, pair_loss
+from models.noise_split import (
+    EpochRecord,
+    Scores,
+    TippingPointMonitor,
+    otsu,
+    score,
+    trust_groups,
+)
+from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer, infer_logits
+from utils import runs
+from utils.metrics import accuracy
+from utils.options import run_script, training_parser
+from utils.seeding import pick_device, seed_everything
+
+LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], PairLoss]
+INFER_BATCH = 500  # images at a time where nothing is learnt
+NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is a guess
+
+
+class EpochStats(NamedTuple):
+    """What one epoch's training passes showed."""
+
+    loss: PairLoss  # averaged over the images
+    confidence: float  # the student's largest probability, averaged over the images
+    agreement: Tensor  # [N], at the label
+
+
+def train_epoch(
+    pair: TeacherStudent,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    loss_function: LossFunction,
+    alpha: Tensor,
+) -> EpochStats:
+    """One pass over the batches; `alpha` [N]: how little each training image's label is trusted."""
+    pair.train()
+    sums = torch.zeros(4, device=alpha.device)  # the three losses and the student's confidence
+    agreements = torch.zeros_like(alpha)  # [N]
+    seen = 0
+    for images, labels, index in batches:
+        teacher_logits, student_logits = pair(images)  # each [B, C]
+        loss = loss_function(teacher_logits, student_logits, labels, alpha[index])
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        with torch.no_grad():
+            at_label = agreement(teacher_logits, student_logits).gather(1, labels[:, None])
+            agreements[index] = at_label.squeeze(1)
+            confidence = student_logits.softmax(1).amax(1).mean()
+            sums += len(labels) * torch.stack([*loss, confidence])
+        seen += len(labels)
+    *losses, confidence = (sums / seen).tolist()
+    return EpochStats(PairLoss(*losses), confidence, agreements)
+
+
+class Positions(NamedTuple):
+    """Which images of the full set are trained on, scored and validated on."""
+
+    train: np.ndarray
+    scored: np.ndarray
+    val: np.ndarray
+
+
+def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
+    """The split for that seed; scored are all images, or with a limit those trained on."""
+    train, val = split_indices(count, val_ratio, seed)
+    if limit is not None and limit > len(train):
+        raise ValueError(f"--limit_train {limit}: there are {len(train)} training images")
+    train = train[:limit]
+    scored = np.arange(count) if limit is None else np.sort(train)
+    # As the authors do, validate on the training images where none are held out.
+    return Positions(train, scored, val if len(val) else train)
+
+
+class Loaders(NamedTuple):
+    """The four ways in which images are looked at."""
+
+    train: Loader
+    scored: Loader  # in the order of the data
+    val: Loader
+    test: Loader
+
+
+def make_loaders(
+    images: ImageSet,
+    labels: Tensor,
+    positions: Positions,
+    batch_size: int,
+    generator: torch.Generator,
+    augment_scored: bool,
+) -> Loaders:
+    """Loaders over images on the generator's device."""
+    new = partial(Loader, mean=images.mean, std=images.std, generator=generator)
+    train, scored, val = ((images.train.images[place], labels[place]) for place in positions)
+    return Loaders(
+        new(*train, batch_size=batch_size, shuffle=True, augment=images.augment),
+        new(*scored, batch_size=INFER_BATCH, augment=images.augment if augment_scored else None),
+        new(*val, batch_size=INFER_BATCH),
+        new(*images.test, batch_size=INFER_BATCH),
+    )
+
+
+def measure_accuracy(pair: TeacherStudent, loader: Loader) -> float:
+    """Accuracy of the pair's predictions on a loader's images, in percent."""
+    return accuracy(infer(pair, loader, len(loader.labels)).argmax(1), loader.labels)
+
+
+def score_images(pair: TeacherStudent, loader: Loader) -> Scores:
+    """What the pair as it is now says of a loader's images and their labels."""
+    return score(*infer_logits(pair, loader, len(loader.labels)), loader.labels)
+
+
+def distrust(train_agreement: Tensor, alphas: Iterable[float]) -> Tensor:
+    """`alpha` [N] of the training images, by the groups of their agreements [N]."""
+    split = otsu(train_agreement)
+    if split is None:  # nothing to tell them apart by: all stay as trusted as they were
+        return torch.zeros_like(train_agreement)
+    groups = trust_groups(train_agreement, split)  # [N]
+    return torch.tensor([*alphas], device=groups.device)[groups - 1]
+
+
+class DetectionWriter(NamedTuple):
+    """Writes the detection result of a run: detection.npy, and predictions.npz behind it."""
+
+    folder: Path
+    count: int  # images in the full set
+    scored: np.ndarray  # positions in it of the scored images
+    labels: Tensor  # [scored images], given
+
+    def write(self, scores: Scores, flagged: Tensor, **more: Any) -> None:
+        """`flagged` [scored images]: label judged wrong; images not scored are not flagged."""
+        detection = np.zeros(self.count, dtype=bool)
+        detection[self.scored] = flagged.cpu().numpy()
+        arrays = {"label": self.labels, **scores._asdict()}
+        arrays = {name: values.cpu().numpy() for name, values in arrays.items()}
+        runs.write_arrays(self.folder / "predictions.npz", index=self.scored, **arrays, **more)
+        runs.write_array(self.folder / "detection.npy", detection)
+
+    def write_split(self, record: EpochRecord, guess: bool) -> dict[str, Any]:
+        """Split the images as they were scored in that epoch; returns the split's figures."""
+        split = otsu(record.scores.agreement)
+        group = trust_groups(record.scores.agreement, split)  # [scored images]
+        figures = {"split_epoch": record.epoch, "guess": guess}
+        figures |= split._asdict() if split else {}
+        self.write(record.scores, group == 4, group=group.cpu().numpy(), **figures)
+        sizes = torch.bincount(group, minlength=5)[1:].tolist()
+        if split:
+            print(
+                f"split at {split.low_mean:.3f}, {split.threshold:.3f}, {split.high_mean:.3f}: "
+                f"groups 1 (most trusted) to 4 (judged wrong) have {sizes} images"
+            )
+        else:
+            print("all scores fall into one bin: there is nothing to split, nothing is flagged")
+        return {**figures, "group_sizes": sizes}
+
+
+def save_networks(pair: TeacherStudent, folder: Path, prefix: str, epoch: int) -> None:
+    """Each trained network in a file of its own, in the authors' format."""
+    for name, network in pair.trained_networks().items():
+        runs.save_network(folder / f"{prefix}{name}.pth.tar", network.state_dict(), epoch)
+
+
+def train(
+    args: argparse.Namespace,
+    pair: TeacherStudent,
+    loaders: Loaders,
+    optimizer: torch.optim.Optimizer,
+    loss_function: LossFunction,
+    detection: DetectionWriter,
+) -> dict[str, Any]:
+    """The algorithm, from the first epoch to the last; returns the run's record."""
+    blind = args.method == "bkd"
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.lr_step, args.lr_gamma)
+    alpha = torch.zeros(len(loaders.train.labels), device=loaders.train.device)  # one-hot targets
+    alphas = (args.alpha1, args.alpha2, args.alpha3, args.alpha4)
+    metrics = runs.MetricsFile(detection.folder / "metrics.csv")
+    monitor, tipped = TippingPointMonitor(), None
+    record: dict[str, Any] = {"tipping_point": None, "best_val_epoch": None}
+    best_val = -1.0
+    for epoch in range(args.n_epoch):
+        phase = "robust" if tipped else "naive" if blind else "ce"
+        lr = scheduler.get_last_lr()[0]
+        batches = tqdm(
+            loaders.train,
+            desc=f"epoch {epoch}",
+            leave=False,
+            disable=None,  # no bar where stderr is no terminal
+            miniters=args.print_freq,
+            mininterval=0,
+        )
+        stats = train_epoch(pair, batches, optimizer, loss_function, alpha)
+        scheduler.step()
+        if not math.isfinite(stats.loss.total):
+            raise ValueError(f"epoch {epoch}: the loss is {stats.loss.total}; try a smaller --lr")
+
+        if blind and not tipped:
+            monitor.update(stats.confidence, stats.agreement, score_images(pair, loaders.scored))
+            tipped = monitor.found()
+            if tipped:
+                print(f"tipping point: epoch {tipped.epoch}; the robust phase begins")
+                alpha = distrust(tipped.train_agreement, alphas)
+                record["tipping_point"] = tipped.epoch
+                record |= detection.write_split(tipped, guess=False)
+
+        val = test = None
+        if (epoch + 1) % args.noisy_val_freq == 0 or epoch + 1 == args.n_epoch:
+            val = measure_accuracy(pair, loaders.val)
+            if val > best_val:
+                best_val, record["best_val_epoch"] = val, epoch
+                save_networks(pair, detection.folder, "best_", epoch)
+        if (epoch + 1) % args.clean_test_freq == 0 or epoch + 1 == args.n_epoch:
+            test = measure_accuracy(pair, loaders.test)
+        metrics.add(report_epoch(epoch, phase, lr, stats, val, test))
+
+    if not blind:
+        scores = score_images(pair, loaders.scored)
+        detection.write(scores, scores.prediction != loaders.scored.labels)
+    elif not tipped:
+        guess = monitor.most_confident
+        print(
+            f"no tipping point in {args.n_epoch} epochs: the detection result is a guess, made at "
+            f"epoch {guess.epoch}, where the student was most confident"
+        )
+        record |= detection.write_split(guess, guess=True)
+    save_networks(pair, detection.folder, "", args.n_epoch - 1)
+    return record | {"epochs": args.n_epoch, "noisy_val_accuracy": val, "clean_test_accuracy": test}
+
+
+def report_epoch(
+    epoch: int,
+    phase: str,
+    lr: float,
+    stats: EpochStats,
+    noisy_val: float | None,
+    clean_test: float | None,
+) -> dict[str, Any]:
+    """Print the epoch's line; returns its row of metrics.csv. Accuracies are in percent."""
+    row = {
+        "epoch": epoch,
+        "phase": phase,
+        "lr": lr,
+        "loss": stats.loss.total,
+        "naive_loss": stats.loss.naive,
+        "compensation_loss": None if phase == "ce" else stats.loss.compensation,
+        "student_confidence": None if phase == "ce" else stats.confidence,
+        "noisy_val_accuracy": noisy_val,
+        "clean_test_accuracy": clean_test,
+    }
+    line = f"epoch {epoch:3d} {phase:6s} lr {lr:.4g} loss {stats.loss.total:.4f}"
+    if phase != "ce":
+        line += (
+            f" (teacher {stats.loss.naive:.4f}, compensation {stats.loss.compensation:.4f}) "
+            f"student's confidence {stats.confidence:.4f}"
+        )
+    line += "" if noisy_val is None else f" noisy val {noisy_val:.2f} %"
+    line += "" if clean_test is None else f" clean test {clean_test:.2f} %"
+    print(line, flush=True)
+    return row
+
+
+def measure(
+    args: argparse.Namespace,
+    pair: TeacherStudent,
+    loaders: Loaders,
+    optimizer: torch.optim.Optimizer,
+    loss_function: LossFunction,
+) -> dict[str, Any]:
+    """Time a few steps and one scoring batch, and print what the whole run would take."""
+    alpha = torch.zeros(len(loaders.train.labels), device=loaders.train.device)
+    seconds = []
+    for steps in (1, args.measure_steps):  # the first step only warms up
+        start = time.perf_counter()
+        train_epoch(pair, islice(loaders.train, steps), optimizer, loss_function, alpha)
+        seconds.append(time.perf_counter() - start)
+    step = seconds[1] / min(args.measure_steps, len(loaders.train))
+    start = time.perf_counter()
+    few = min(INFER_BATCH, len(loaders.scored.labels))
+    infer(pair, islice(loaders.scored, 1), few).cpu()
+    scoring = (time.perf_counter() - start) / few * len(loaders.scored.labels)
+    memory = runs.peak_memory_gib(loaders.train.device)
+    training = step * len(loaders.train) * args.n_epoch
+    print(
+        f"{step:.3f} s a step of {args.batch_size} images on {loaders.train.device}, peak memory "
+        f"{memory:.2f} GiB\n{args.n_epoch} epochs of {len(loaders.train)} steps would take about "
+        f"{training / 3600:.1f} hours, and scoring the full set, once an epoch until the tipping "
+        f"point, {scoring / 60:.1f} minutes each time"
+    )
+    return {"step_seconds": step, "scoring_seconds": scoring, "peak_memory_gib": memory}
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Train one pair, or the baseline, and write its run folder; returns training.json."""
+    start = time.perf_counter()
+    device = pick_device(args.device)
+    generator = seed_everything(args.seed, device)
+    images = load_images(args.dataset, args.data_dir)
+    count = len(images.train.images)
+    labels = given_labels(
+        args.dataset,
+        args.noise_type,
+        images.train.clean_labels,
+        args.data_dir,
+        args.noise_path,
+        args.seed,
+    )
+    positions = choose_positions(count, args.val_ratio, args.seed, args.limit_train)
+    blind = args.method == "bkd"
+    loaders = make_loaders(images, labels, positions, args.batch_size, generator, blind)
+
+    build = build_pair if blind else build_baseline
+    pair = build(len(images.class_names), args.width, digits=args.dataset == "digits").to(device)
+    optimizer = torch.optim.SGD(
+        pair.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay
+    )
+    loss_function = baseline_loss
+    if blind:
+        loss_function = partial(
+            pair_loss,
+            masked_mean=args.masked_mean,
+            detach_student_target=args.detach_student_target,
+        )
+    if args.measure_steps:
+        return measure(args, pair, loaders, optimizer, loss_function)
+
+    folder = runs.run_folder(args)
+    finished = runs.begin_run(folder, runs.describe(args, device))
+    if finished:
+        print(f"{folder}: this run is finished")
+        return finished
+    print(f"{folder}: {len(positions.train)} training images on {device}", flush=True)
+    detection = DetectionWriter(folder, count, positions.scored, loaders.scored.labels.cpu())
+    record = train(args, pair, loaders, optimizer, loss_function, detection)
+    runs.write_json(folder / "timing.json", {"wall_seconds": time.perf_counter() - start})
+    runs.write_json(folder / "training.json", record)
+    return record
+
+
+if __name__ == "__main__":
+    result = run_script(main, training_parser())
+    sys.exit(NO_TIPPING_POINT if result.get("guess") else 0)

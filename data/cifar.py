@@ -1,0 +1,63 @@
+"""CIFAR-10 and CIFAR-100 through torchvision.datasets, as arrays of bytes."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from data.loader import Augmentation, flip, random_crop
+
+
+class Split(NamedTuple):
+    """Images as bytes, [N, channels, height, width], and their true classes, [N]."""
+
+    images: Tensor
+    clean_labels: Tensor
+
+
+def augment_cifar10(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip, then crop out of the image continued by reflection, as the authors do for CIFAR-10."""
+    return random_crop(flip(images, generator), generator, padding=4, mode="reflect")
+
+
+def augment_cifar100(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop out of the image in a black frame, then flip, as the authors do for CIFAR-100."""
+    return flip(random_crop(images, generator, padding=4, mode="zeros"), generator)
+
+
+class Cifar(NamedTuple):
+    """What differs between the two data sets."""
+
+    source: type[datasets.CIFAR10]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Augmentation
+
+
+CIFAR = {
+    "cifar10": Cifar(
+        datasets.CIFAR10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), augment_cifar10
+    ),
+    "cifar100": Cifar(
+        datasets.CIFAR100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), augment_cifar100
+    ),
+}
+
+
+def load_cifar(dataset: str, data_dir: Path) -> tuple[Split, Split, list[str]]:
+    """Training split, test split and class names; downloaded into `data_dir` where missing.
+
+    torchvision checks every file's MD5 before reading it.
+    Raises OSError or RuntimeError when a file is neither there nor to be had.
+    """
+    open_split = partial(CIFAR[dataset].source, root=data_dir, download=True)
+    train, test = open_split(train=True), open_split(train=False)
+    return _split(train), _split(test), list(train.classes)
+
+
+def _split(source: datasets.CIFAR10) -> Split:
+    images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()  # [N, 3, 32, 32]
+    return Split(images, torch.tensor(source.targets))

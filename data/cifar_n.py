@@ -1,0 +1,145 @@
+"""CIFAR-N, the human labels of Wei et al. (ICLR 2022): fetch, verify, read safely, join."""
+
+import hashlib
+import urllib.error
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+URL = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
+
+
+class LabelFile(NamedTuple):
+    """A published label file: its name, the SHA-256 sums that are fine (first: the one at URL)."""
+
+    name: str
+    sha256: tuple[str, ...]
+    keys: dict[str, str]  # noise type -> key in the file
+
+
+LABEL_FILES = {
+    "cifar10": LabelFile(
+        "CIFAR-10_human.pt",
+        ("873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310",),
+        {
+            "clean": "clean_label",
+            "aggre": "aggre_label",
+            "worst": "worse_label",
+            "rand1": "random_label1",
+            "rand2": "random_label2",
+            "rand3": "random_label3",
+        },
+    ),
+    "cifar100": LabelFile(
+        "CIFAR-100_human.pt",
+        (
+            "bd2d80409754d420292d622e15e25248ba21e37d27429efac49c8da723f44394",
+            "3ca5e261fcff3a50f5c19044daa342e6b5392eb0ef70c5b9761766f5f9c68192",  # older coarse ones
+        ),
+        {"clean100": "clean_label", "noisy100": "noisy_label"},
+    ),
+}
+
+
+def fetch_label_file(dataset: str, data_dir: Path) -> Path:
+    """Path of the published label file in `data_dir`, downloaded where missing.
+
+    Raises OSError when it cannot be had, ValueError when the SHA-256 of what is there is unknown.
+    """
+    file = LABEL_FILES[dataset]
+    path = data_dir / file.name
+    if not path.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(URL + file.name, str(path), file.sha256[0])
+        except (urllib.error.URLError, TimeoutError, RuntimeError) as error:
+            raise OSError(
+                f"cannot download {URL}{file.name} ({error}); put that file, "
+                f"SHA-256 {file.sha256[0]}, into {data_dir} by hand"
+            ) from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest not in file.sha256:
+        raise ValueError(
+            f"{path}: its SHA-256 {digest} is not that of the published file "
+            f"({file.sha256[0]}); remove it to download it again, or name your own file "
+            "with --noise_path"
+        )
+    return path
+
+
+def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
+    """The arrays of whole numbers in a label file by their keys; what else it holds is left out.
+
+    The files are pickles of numpy arrays and lists: read with `weights_only=True` and numpy's array
+    types allowed, so that a foreign file can run no code.
+    Raises FileNotFoundError, or ValueError for anything but such a file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such label file; check --noise_path")
+    array_types = [
+        (np.empty(0).__reduce__()[0], "numpy.core.multiarray._reconstruct"),  # name under numpy 1
+        (np.empty(0).__reduce__()[0], "numpy._core.multiarray._reconstruct"),
+        np.ndarray,
+        np.dtype,
+        type(np.dtype(np.int64)),
+    ]
+    try:
+        with torch.serialization.safe_globals(array_types):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: not a readable CIFAR-N label file (a pickle of numpy arrays); "
+            "download it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not label sets by name")
+    arrays = {key: np.asarray(value) for key, value in content.items()}
+    return {key: a for key, a in arrays.items() if np.issubdtype(a.dtype, np.integer)}
+
+
+def noisy_labels(
+    path: Path, dataset: str, noise_type: str, clean_labels: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """The given labels [N] of one label set, checked against the data set's own classes [N].
+
+    Raises ValueError when the key is missing, lengths differ, a label is out of range, or the
+    file's clean labels are not the data set's.
+    """
+    content = read_label_file(path)
+    labels = {}
+    for key in ("clean_label", LABEL_FILES[dataset].keys[noise_type]):
+        if key not in content:
+            raise ValueError(f"{path}: has no whole-number labels named {key!r} for {noise_type!r}")
+        labels[key] = content[key]
+        if labels[key].shape != clean_labels.shape:
+            raise ValueError(
+                f"{path}: {key!r} has shape {labels[key].shape}, "
+                f"{dataset} needs one label for each of {len(clean_labels)} images"
+            )
+    if not np.array_equal(labels["clean_label"], clean_labels):
+        raise ValueError(f"{path}: its clean labels are not those of {dataset}; wrong file?")
+    given = labels[key]
+    if given.min() < 0 or given.max() > clean_labels.max():
+        raise ValueError(
+            f"{path}: {key!r} has labels from {given.min()} to {given.max()}, "
+            f"{dataset} has classes 0 to {clean_labels.max()}"
+        )
+    return given.astype(np.int64)
+
+
+def split_indices(
+    count: int, val_ratio: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the training and of the validation images, `(train, val)`.
+
+    The first `int(count * val_ratio)` of 0..count-1, shuffled by numpy's legacy generator, are for
+    validation: for one seed the authors' split.
+    """
+    order = np.arange(count)
+    np.random.RandomState(seed).shuffle(order)
+    val_count = int(count * val_ratio)
+    return order[val_count:], order[:val_count]

@@ -1,0 +1,61 @@
+"""What is measured: accuracy, and how well wrong labels were found."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+
+def accuracy(predictions: Any, labels: Any) -> float:
+    """Share of equal entries of two arrays or tensors [N], in percent."""
+    return 100.0 * (predictions == labels).sum().item() / len(labels)
+
+
+def detection_figures(flagged: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, Any]:
+    """Counts, precision, recall and F1 of `flagged` [N] against `wrong` [N]; 0 where undefined."""
+    matrix = confusion_matrix(wrong, flagged, labels=[False, True])
+    (_, false_positives), (missed, found) = matrix.tolist()
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        wrong, flagged, average="binary", zero_division=0.0
+    )
+    return {
+        "images": len(wrong),
+        "wrong": found + missed,
+        "flagged": found + false_positives,
+        "flagged_and_wrong": found,
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+    }
+
+
+def detection_per_class(
+    flagged: NDArray[np.bool_], wrong: NDArray[np.bool_], labels: NDArray[np.integer], classes: int
+) -> list[dict[str, Any]]:
+    """The figures of `detection_figures` for the images given each label, by class."""
+    figures = []
+    for label in range(classes):
+        members = labels == label
+        figures.append({"label": label, **detection_figures(flagged[members], wrong[members])})
+    return figures
+
+
+def ranking_figures(
+    agreement: NDArray[np.floating], wrong: NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """Average precision and ROC AUC of low agreement [N] as a sign of a wrong label [N].
+
+    None where all labels are right or all are wrong.
+    """
+    if wrong.all() or not wrong.any():
+        return {"average_precision": None, "roc_auc": None}
+    return {
+        "average_precision": float(average_precision_score(wrong, -agreement)),
+        "roc_auc": float(roc_auc_score(wrong, -agreement)),
+    }

@@ -1,0 +1,233 @@
+"""The command lines of the three scripts: every option once, in a group, with its unit."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+NOISE_TYPES = {
+    "cifar10": ("clean", "aggre", "worst", "rand1", "rand2", "rand3"),
+    "cifar100": ("clean100", "noisy100"),
+    "digits": ("clean", "aggre", "worst", "rand1"),
+}
+ALIASES = {"worse": "worst"}
+
+# The authors' settings, which are the options' defaults, are for cifar10. These take their place
+# for another data set; an option on the command line wins over both.
+DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
+    "cifar10": {},
+    "cifar100": {"noise_type": "noisy100"},
+    "digits": {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line on stderr, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _number(kind: type, low: float, high: float, allowed: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # NaN fails too
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
+        return value
+
+    return parse
+
+
+_EPSILON, _HUGE = sys.float_info.min, sys.float_info.max
+_count = _number(int, 1, _HUGE, "a whole number from 1")
+_count_or_none = _number(int, 0, _HUGE, "a whole number from 0")
+_seed = _number(int, 0, 2**32 - 1, "a whole number from 0 to 4294967295")
+_positive = _number(float, _EPSILON, _HUGE, "a number above 0")
+_not_negative = _number(float, 0, _HUGE, "a number from 0")
+_fraction = _number(float, 0, 1, "a number from 0 to 1")
+_ratio = _number(float, 0, math.nextafter(1, 0), "a number from 0 to below 1")
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _noise_type(text: str) -> str:
+    return ALIASES.get(text, text)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options that name a run: all three scripts have them."""
+    run = parser.add_argument_group("the run")
+    run.add_argument("--dataset", choices=list(NOISE_TYPES), default="cifar10", help="data set")
+    run.add_argument(
+        "--noise_type",
+        type=_noise_type,
+        choices=list(dict.fromkeys(t for types in NOISE_TYPES.values() for t in types)),
+        default="worst",
+        help="label set; worse means worst (cifar100: noisy100)",
+    )
+    run.add_argument("--seed", type=_seed, default=0, help="of all random numbers")
+    run.add_argument(
+        "--method",
+        choices=("bkd", "ce"),
+        default="bkd",
+        help="bkd: Blind Knowledge Distillation; ce: its baseline, one network trained with plain "
+        "cross-entropy on the given labels",
+    )
+    place = parser.add_argument_group("places")
+    place.add_argument(
+        "--data_dir", type=_path, default=_path("~/data"), help="folder of data sets and labels"
+    )
+    place.add_argument(
+        "--results_dir", type=_path, default=Path("results"), help="folder of the run folders"
+    )
+    place.add_argument(
+        "--noise_path", type=_path, help="own label file, in place of the published one"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error in the input"
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="auto", help="auto: cuda where there is one, else cpu; or its name"
+    )
+
+
+def training_parser() -> argparse.ArgumentParser:
+    """The options of `blind_knowledge_dist_training.py`, at the authors' settings."""
+    parser = _new_parser("Train teacher and student on noisy labels and write a run folder.")
+    _add_run_options(parser)
+    _add_device(parser)
+    budget = parser.add_argument_group("data and length")
+    budget.add_argument(
+        "--val_ratio", type=_ratio, default=0.1, help="share of the images held out, 0 to below 1"
+    )
+    budget.add_argument("--n_epoch", type=_count, default=300, help="epochs")
+    budget.add_argument("--batch_size", type=_count, default=128, help="images in a step")
+    budget.add_argument(
+        "--limit_train",
+        type=_count,
+        help="train on and score only this many images, chosen by the seed",
+    )
+    network = parser.add_argument_group("network and optimiser (SGD)")
+    network.add_argument(
+        "--width", type=_count, default=64, help="channels of the first stage; others follow"
+    )
+    network.add_argument("--lr", type=_positive, default=0.02, help="learning rate")
+    network.add_argument(
+        "--lr_step", type=_count, default=150, help="epochs between falls of the learning rate"
+    )
+    network.add_argument("--lr_gamma", type=_positive, default=0.1, help="factor of each fall")
+    network.add_argument("--momentum", type=_ratio, default=0.9, help="0 to below 1")
+    network.add_argument("--weight_decay", type=_not_negative, default=0.0005)
+    method = parser.add_argument_group("method")
+    for group, default in enumerate((0.30, 0.45, 0.55, 0.70), start=1):
+        method.add_argument(
+            f"--alpha{group}",
+            type=_fraction,
+            default=default,
+            help=f"distrust of the labels of group {group} after the tipping point, 0 to 1"
+            + {1: " (most likely right)", 4: " (most likely wrong)"}.get(group, ""),
+        )
+    method.add_argument(
+        "--detach_student_target",
+        action="store_true",
+        help="no gradient through the robust target into the student (the authors let it flow)",
+    )
+    method.add_argument(
+        "--masked_mean",
+        action="store_true",
+        help="divide the compensation loss by B*(C-1) (the authors: by B*C-1)",
+    )
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--print_freq", type=_count, default=100, help="steps between updates of the progress bar"
+    )
+    report.add_argument(
+        "--clean_test_freq", type=_count, default=10, help="epochs between tests, and at the last"
+    )
+    report.add_argument(
+        "--noisy_val_freq",
+        type=_count,
+        default=10,
+        help="epochs between noisy validations, and at the last",
+    )
+    report.add_argument(
+        "--measure_steps",
+        type=_count,
+        help="only measure so many steps, estimate the whole run, write nothing",
+    )
+    report.add_argument(
+        "--num_workers",
+        type=_count_or_none,
+        default=4,
+        help="accepted for the sake of existing commands; images are prepared without workers",
+    )
+    return parser
+
+
+def learning_parser() -> argparse.ArgumentParser:
+    """The options of `learning.py`."""
+    parser = _new_parser("Measure the clean test accuracy of a run's networks.")
+    _add_run_options(parser)
+    _add_device(parser)
+    parser.add_argument("--run_dir", type=_path, help="the run folder, wherever it is")
+    return parser
+
+
+def detection_parser() -> argparse.ArgumentParser:
+    """The options of `detection.py`."""
+    parser = _new_parser("Measure how well a run found the wrong labels.")
+    _add_run_options(parser)
+    parser.add_argument("--run_dir", type=_path, help="the run folder, wherever it is")
+    parser.add_argument(
+        "--prediction",
+        type=_path,
+        metavar="FILE",
+        help="score this boolean .npy, one entry for each training image (true: judged wrong), "
+        "in place of the run's",
+    )
+    return parser
+
+
+def _new_parser(description: str) -> argparse.ArgumentParser:
+    return OneLineParser(
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def parse_options(
+    parser: argparse.ArgumentParser, argv: list[str] | None = None
+) -> argparse.Namespace:
+    """Options with the data set's defaults; leaves with one line and status 2 if they are wrong."""
+    dataset = parser.parse_known_args(argv)[0].dataset
+    known = {action.dest for action in parser._actions}
+    parser.set_defaults(**{k: v for k, v in DATASET_DEFAULTS[dataset].items() if k in known})
+    args = parser.parse_args(argv)
+    if args.noise_type not in NOISE_TYPES[dataset]:
+        choices = ", ".join(NOISE_TYPES[dataset])
+        parser.error(f"--dataset {dataset} has no --noise_type {args.noise_type}; it has {choices}")
+    if args.noise_path and dataset == "digits":
+        parser.error("--noise_path is for CIFAR; the labels of digits are drawn from --seed")
+    return args
+
+
+def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> Any:
+    """What `main` returns of the parsed options; an error in them is one line, exit status 2."""
+    args = parse_options(parser)
+    try:
+        return main(args)
+    except (ValueError, OSError) as error:
+        if args.debug:
+            raise
+        parser.error(str(error))

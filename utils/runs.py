@@ -1,0 +1,185 @@
+"""Run folders: their names, and files that are written whole or not at all."""
+
+import argparse
+import csv
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
+NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
+    "data_dir",
+    "results_dir",
+    "device",
+    "num_workers",
+    "print_freq",
+    "measure_steps",
+    "debug",
+}
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    """`--run_dir` where given, else results/{dataset}_{noise_type}_seed_{seed}, `_ce` for ce."""
+    if getattr(args, "run_dir", None):
+        return args.run_dir
+    suffix = "" if args.method == "bkd" else f"_{args.method}"
+    return args.results_dir / f"{args.dataset}_{args.noise_type}_seed_{args.seed}{suffix}"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that has its name only once it is whole and on the disk."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as indented JSON."""
+    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a record; raises ValueError naming the file if it is none."""
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); remove it or its run folder") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: holds no JSON object; remove it or its run folder")
+    return record
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write named arrays as .npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_whole(path, buffer.getvalue())
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write one array as .npy."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_whole(path, buffer.getvalue())
+
+
+def save_network(path: Path, state_dict: dict[str, Any], epoch: int) -> None:
+    """Write a network in the authors' format, `{"state_dict", "epoch"}`."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"state_dict": state_dict, "epoch": epoch}, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def load_network(path: Path) -> dict[str, Any]:
+    """Read a network in the authors' format: `{"state_dict", "epoch"}`, on the CPU.
+
+    Raises FileNotFoundError or ValueError, naming the file.
+    """
+    from pickle import UnpicklingError
+
+    import torch
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such network; train it first")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint; train again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise ValueError(f"{path}: has no 'state_dict'; not a network of this project's format")
+    return content
+
+
+def describe(args: argparse.Namespace, device: Any) -> dict[str, Any]:
+    """All options, and what the run is made with: versions, device, commit."""
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    return {
+        "options": options,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "device": str(device),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a git checkout
+
+
+def begin_run(folder: Path, description: dict[str, Any]) -> dict[str, Any] | None:
+    """Make the run folder and write args.json; a finished run of the same options: its record.
+
+    Raises ValueError, naming each option that differs, where the folder holds another run.
+    """
+    args_path, record_path = folder / "args.json", folder / "training.json"
+    if args_path.exists():
+        there, here = read_json(args_path).get("options", {}), description["options"]
+        differing = [
+            f"--{name} {there.get(name)} there, {here.get(name)} here"
+            for name in sorted((there.keys() | here.keys()) - NOT_PART_OF_A_RUN)
+            if there.get(name) != here.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"{folder} holds a run with other options ({'; '.join(differing)}); "
+                "give the same, choose another --results_dir or move that folder away"
+            )
+        if record_path.exists():
+            return read_json(record_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(args_path, description)
+    return None
+
+
+class MetricsFile:
+    """metrics.csv: one row an epoch, each on the disk before the next epoch begins."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row; every row has the same columns."""
+        self.rows.append(row)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.path, text.getvalue().encode())
+
+
+def peak_memory_gib(device: Any) -> float:
+    """Largest memory in use so far, in GiB: the device's on CUDA, else this process's."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
