@@ -19,26 +19,33 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.cifar_n import split_indices
-from data.datasets import ImageSet, given_labels, load_images
+from data.datasets import (
+    INFER_BATCH,
+    Loaders,
+    choose_positions,
+    given_labels,
+    load_images,
+    make_loaders,
+)
 from data.loader import Batch, Loader
 from models.losses import PairLoss, agreement, baseline_loss, pair_loss
 from models.noise_split import (
     EpochRecord,
     Scores,
     TippingPointMonitor,
+    label_distrust,
     otsu,
     score,
     trust_groups,
 )
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer, infer_logits
 from utils import runs
+from utils.epoch_log import EpochLog
 from utils.metrics import accuracy
 from utils.options import run_script, training_parser
 from utils.seeding import pick_device, seed_everything
 
 LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], PairLoss]
-INFER_BATCH = 500  # images at a time where nothing is learnt
 NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is a guess
 
 
@@ -78,53 +85,6 @@ def train_epoch(
     return EpochStats(PairLoss(*losses), confidence, agreements)
 
 
-class Positions(NamedTuple):
-    """Which images of the full set are trained on, scored and validated on."""
-
-    train: np.ndarray
-    scored: np.ndarray
-    val: np.ndarray
-
-
-def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
-    """The split for that seed; scored are all images, or with a limit those trained on."""
-    train, val = split_indices(count, val_ratio, seed)
-    if limit is not None and limit > len(train):
-        raise ValueError(f"--limit_train {limit}: there are {len(train)} training images")
-    train = train[:limit]
-    scored = np.arange(count) if limit is None else np.sort(train)
-    # As the authors do, validate on the training images where none are held out.
-    return Positions(train, scored, val if len(val) else train)
-
-
-class Loaders(NamedTuple):
-    """The four ways in which images are looked at."""
-
-    train: Loader
-    scored: Loader  # in the order of the data
-    val: Loader
-    test: Loader
-
-
-def make_loaders(
-    images: ImageSet,
-    labels: Tensor,
-    positions: Positions,
-    batch_size: int,
-    generator: torch.Generator,
-    augment_scored: bool,
-) -> Loaders:
-    """Loaders over images on the generator's device."""
-    new = partial(Loader, mean=images.mean, std=images.std, generator=generator)
-    train, scored, val = ((images.train.images[place], labels[place]) for place in positions)
-    return Loaders(
-        new(*train, batch_size=batch_size, shuffle=True, augment=images.augment),
-        new(*scored, batch_size=INFER_BATCH, augment=images.augment if augment_scored else None),
-        new(*val, batch_size=INFER_BATCH),
-        new(*images.test, batch_size=INFER_BATCH),
-    )
-
-
 def measure_accuracy(pair: TeacherStudent, loader: Loader) -> float:
     """Accuracy of the pair's predictions on a loader's images, in percent."""
     return accuracy(infer(pair, loader, len(loader.labels)).argmax(1), loader.labels)
@@ -135,48 +95,30 @@ def score_images(pair: TeacherStudent, loader: Loader) -> Scores:
     return score(*infer_logits(pair, loader, len(loader.labels)), loader.labels)
 
 
-def distrust(train_agreement: Tensor, alphas: Iterable[float]) -> Tensor:
-    """`alpha` [N] of the training images, by the groups of their agreements [N]."""
-    split = otsu(train_agreement)
-    if split is None:  # nothing to tell them apart by: all stay as trusted as they were
-        return torch.zeros_like(train_agreement)
-    groups = trust_groups(train_agreement, split)  # [N]
-    return torch.tensor([*alphas], device=groups.device)[groups - 1]
+def write_split(
+    record: EpochRecord, guess: bool, detection: runs.DetectionWriter
+) -> dict[str, Any]:
+    """Split the images as they were scored in that epoch, and write and return what came out."""
+    split = otsu(record.scores.agreement)
+    group = trust_groups(record.scores.agreement, split)  # [scored images]
+    sizes = torch.bincount(group, minlength=5)[1:].tolist()
+    figures = {"split_epoch": record.epoch, "guess": guess}
+    if split:
+        figures |= split._asdict()
+        print(
+            f"split at {split.low_mean:.3f}, {split.threshold:.3f}, {split.high_mean:.3f}: "
+            f"groups 1 (most trusted) to 4 (judged wrong) have {sizes} images"
+        )
+    else:
+        print("all scores fall into one bin: there is nothing to split, nothing is flagged")
+    arrays = to_arrays(group=group, **record.scores._asdict())
+    detection.write(arrays["group"] == 4, **arrays, **figures)
+    return {**figures, "group_sizes": sizes}
 
 
-class DetectionWriter(NamedTuple):
-    """Writes the detection result of a run: detection.npy, and predictions.npz behind it."""
-
-    folder: Path
-    count: int  # images in the full set
-    scored: np.ndarray  # positions in it of the scored images
-    labels: Tensor  # [scored images], given
-
-    def write(self, scores: Scores, flagged: Tensor, **more: Any) -> None:
-        """`flagged` [scored images]: label judged wrong; images not scored are not flagged."""
-        detection = np.zeros(self.count, dtype=bool)
-        detection[self.scored] = flagged.cpu().numpy()
-        arrays = {"label": self.labels, **scores._asdict()}
-        arrays = {name: values.cpu().numpy() for name, values in arrays.items()}
-        runs.write_arrays(self.folder / "predictions.npz", index=self.scored, **arrays, **more)
-        runs.write_array(self.folder / "detection.npy", detection)
-
-    def write_split(self, record: EpochRecord, guess: bool) -> dict[str, Any]:
-        """Split the images as they were scored in that epoch; returns the split's figures."""
-        split = otsu(record.scores.agreement)
-        group = trust_groups(record.scores.agreement, split)  # [scored images]
-        figures = {"split_epoch": record.epoch, "guess": guess}
-        figures |= split._asdict() if split else {}
-        self.write(record.scores, group == 4, group=group.cpu().numpy(), **figures)
-        sizes = torch.bincount(group, minlength=5)[1:].tolist()
-        if split:
-            print(
-                f"split at {split.low_mean:.3f}, {split.threshold:.3f}, {split.high_mean:.3f}: "
-                f"groups 1 (most trusted) to 4 (judged wrong) have {sizes} images"
-            )
-        else:
-            print("all scores fall into one bin: there is nothing to split, nothing is flagged")
-        return {**figures, "group_sizes": sizes}
+def to_arrays(**tensors: Tensor) -> dict[str, np.ndarray]:
+    """The same on the host, for a file."""
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
 def save_networks(pair: TeacherStudent, folder: Path, prefix: str, epoch: int) -> None:
@@ -191,28 +133,20 @@ def train(
     loaders: Loaders,
     optimizer: torch.optim.Optimizer,
     loss_function: LossFunction,
-    detection: DetectionWriter,
+    detection: runs.DetectionWriter,
 ) -> dict[str, Any]:
     """The algorithm, from the first epoch to the last; returns the run's record."""
     blind = args.method == "bkd"
+    folder, log = detection.folder, EpochLog(detection.folder)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.lr_step, args.lr_gamma)
     alpha = torch.zeros(len(loaders.train.labels), device=loaders.train.device)  # one-hot targets
-    alphas = (args.alpha1, args.alpha2, args.alpha3, args.alpha4)
-    metrics = runs.MetricsFile(detection.folder / "metrics.csv")
     monitor, tipped = TippingPointMonitor(), None
     record: dict[str, Any] = {"tipping_point": None, "best_val_epoch": None}
     best_val = -1.0
     for epoch in range(args.n_epoch):
         phase = "robust" if tipped else "naive" if blind else "ce"
         lr = scheduler.get_last_lr()[0]
-        batches = tqdm(
-            loaders.train,
-            desc=f"epoch {epoch}",
-            leave=False,
-            disable=None,  # no bar where stderr is no terminal
-            miniters=args.print_freq,
-            mininterval=0,
-        )
+        batches = progress_bar(loaders.train, epoch, args.print_freq)
         stats = train_epoch(pair, batches, optimizer, loss_function, alpha)
         scheduler.step()
         if not math.isfinite(stats.loss.total):
@@ -223,64 +157,47 @@ def train(
             tipped = monitor.found()
             if tipped:
                 print(f"tipping point: epoch {tipped.epoch}; the robust phase begins")
-                alpha = distrust(tipped.train_agreement, alphas)
+                alphas = (args.alpha1, args.alpha2, args.alpha3, args.alpha4)
+                alpha = label_distrust(tipped.train_agreement, alphas)
                 record["tipping_point"] = tipped.epoch
-                record |= detection.write_split(tipped, guess=False)
+                record |= write_split(tipped, False, detection)
 
         val = test = None
-        if (epoch + 1) % args.noisy_val_freq == 0 or epoch + 1 == args.n_epoch:
+        last = epoch + 1 == args.n_epoch
+        if last or (epoch + 1) % args.noisy_val_freq == 0:
             val = measure_accuracy(pair, loaders.val)
             if val > best_val:
                 best_val, record["best_val_epoch"] = val, epoch
-                save_networks(pair, detection.folder, "best_", epoch)
-        if (epoch + 1) % args.clean_test_freq == 0 or epoch + 1 == args.n_epoch:
+                save_networks(pair, folder, "best_", epoch)
+        if last or (epoch + 1) % args.clean_test_freq == 0:
             test = measure_accuracy(pair, loaders.test)
-        metrics.add(report_epoch(epoch, phase, lr, stats, val, test))
+        parts = (stats.loss.naive, stats.loss.compensation, stats.confidence) if blind else None
+        log.add(epoch, phase, lr, stats.loss.total, parts, val, test)
 
     if not blind:
-        scores = score_images(pair, loaders.scored)
-        detection.write(scores, scores.prediction != loaders.scored.labels)
+        arrays = to_arrays(**score_images(pair, loaders.scored)._asdict())
+        detection.write(arrays["prediction"] != detection.labels, **arrays)
     elif not tipped:
         guess = monitor.most_confident
         print(
             f"no tipping point in {args.n_epoch} epochs: the detection result is a guess, made at "
             f"epoch {guess.epoch}, where the student was most confident"
         )
-        record |= detection.write_split(guess, guess=True)
-    save_networks(pair, detection.folder, "", args.n_epoch - 1)
+        record |= write_split(guess, True, detection)
+    save_networks(pair, folder, "", args.n_epoch - 1)
     return record | {"epochs": args.n_epoch, "noisy_val_accuracy": val, "clean_test_accuracy": test}
 
 
-def report_epoch(
-    epoch: int,
-    phase: str,
-    lr: float,
-    stats: EpochStats,
-    noisy_val: float | None,
-    clean_test: float | None,
-) -> dict[str, Any]:
-    """Print the epoch's line; returns its row of metrics.csv. Accuracies are in percent."""
-    row = {
-        "epoch": epoch,
-        "phase": phase,
-        "lr": lr,
-        "loss": stats.loss.total,
-        "naive_loss": stats.loss.naive,
-        "compensation_loss": None if phase == "ce" else stats.loss.compensation,
-        "student_confidence": None if phase == "ce" else stats.confidence,
-        "noisy_val_accuracy": noisy_val,
-        "clean_test_accuracy": clean_test,
-    }
-    line = f"epoch {epoch:3d} {phase:6s} lr {lr:.4g} loss {stats.loss.total:.4f}"
-    if phase != "ce":
-        line += (
-            f" (teacher {stats.loss.naive:.4f}, compensation {stats.loss.compensation:.4f}) "
-            f"student's confidence {stats.confidence:.4f}"
-        )
-    line += "" if noisy_val is None else f" noisy val {noisy_val:.2f} %"
-    line += "" if clean_test is None else f" clean test {clean_test:.2f} %"
-    print(line, flush=True)
-    return row
+def progress_bar(batches: Loader, epoch: int, steps: int) -> tqdm:
+    """The batches behind a bar on stderr, moved every so many steps; none without a terminal."""
+    return tqdm(
+        batches,
+        desc=f"epoch {epoch}",
+        leave=False,
+        disable=None,
+        miniters=steps,
+        mininterval=0,
+    )
 
 
 def measure(
@@ -319,7 +236,6 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     device = pick_device(args.device)
     generator = seed_everything(args.seed, device)
     images = load_images(args.dataset, args.data_dir)
-    count = len(images.train.images)
     labels = given_labels(
         args.dataset,
         args.noise_type,
@@ -328,7 +244,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         args.noise_path,
         args.seed,
     )
-    positions = choose_positions(count, args.val_ratio, args.seed, args.limit_train)
+    positions = choose_positions(len(labels), args.val_ratio, args.seed, args.limit_train)
     blind = args.method == "bkd"
     loaders = make_loaders(images, labels, positions, args.batch_size, generator, blind)
 
@@ -353,7 +269,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{folder}: this run is finished")
         return finished
     print(f"{folder}: {len(positions.train)} training images on {device}", flush=True)
-    detection = DetectionWriter(folder, count, positions.scored, loaders.scored.labels.cpu())
+    given = loaders.scored.labels.cpu().numpy()
+    detection = runs.DetectionWriter(folder, len(labels), positions.scored, given)
     record = train(args, pair, loaders, optimizer, loss_function, detection)
     runs.write_json(folder / "timing.json", {"wall_seconds": time.perf_counter() - start})
     runs.write_json(folder / "training.json", record)

@@ -1,6 +1,5 @@
 """CIFAR-10 and CIFAR-100 through torchvision.datasets, as arrays of bytes."""
 
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,10 +50,16 @@ def load_cifar(dataset: str, data_dir: Path) -> tuple[Split, Split, list[str]]:
     """Training split, test split and class names; downloaded into `data_dir` where missing.
 
     torchvision checks every file's MD5 before reading it.
-    Raises OSError or RuntimeError when a file is neither there nor to be had.
+    Raises OSError, naming address and folder, when a file is neither there nor to be had.
     """
-    open_split = partial(CIFAR[dataset].source, root=data_dir, download=True)
-    train, test = open_split(train=True), open_split(train=False)
+    source = CIFAR[dataset].source
+    try:
+        train, test = (source(data_dir, train=train, download=True) for train in (True, False))
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"cannot read {dataset} in {data_dir} nor download it ({error}); put {source.url}, "
+            f"MD5 {source.tgz_md5}, there by hand"
+        ) from error
     return _split(train), _split(test), list(train.classes)
 
 

@@ -1,15 +1,20 @@
-"""One name in, arrays out: the images of a data set, and the labels given to them."""
+"""One name in, arrays and loaders out: a data set's images, and the labels given to them."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data.cifar import CIFAR, Split, load_cifar
-from data.cifar_n import fetch_label_file, noisy_labels
+from data.cifar_n import fetch_label_file, noisy_labels, split_indices
 from data.digits import MEAN, STD, load_digits, noisy_digits
-from data.loader import Augmentation
+from data.loader import Augmentation, Loader
+
+INFER_BATCH = 500  # images at a time where nothing is learnt
 
 
 class ImageSet(NamedTuple):
@@ -26,7 +31,7 @@ class ImageSet(NamedTuple):
 def load_images(dataset: str, data_dir: Path) -> ImageSet:
     """The named data set; CIFAR is downloaded into `data_dir` where missing.
 
-    Raises OSError, RuntimeError or ValueError for files that are missing or wrong.
+    Raises OSError, with the cure, for files that are missing or wrong.
     """
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)
@@ -54,3 +59,64 @@ def given_labels(
         return clean_labels
     path = noise_path or fetch_label_file(dataset, data_dir)
     return torch.from_numpy(noisy_labels(path, dataset, noise_type, clean_labels.numpy()))
+
+
+class Positions(NamedTuple):
+    """Which images of the full set are trained on, scored and validated on."""
+
+    train: NDArray[np.int64]
+    scored: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+
+def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
+    """The split for that seed; scored are all images, or with a limit those trained on.
+
+    Raises ValueError for a limit above the number of training images.
+    """
+    train, val = split_indices(count, val_ratio, seed)
+    if limit is not None and limit > len(train):
+        raise ValueError(f"--limit_train {limit}: there are {len(train)} training images")
+    train = train[:limit]
+    scored = np.arange(count) if limit is None else np.sort(train)
+    # As the authors do, validate on the training images where none are held out.
+    return Positions(train, scored, val if len(val) else train)
+
+
+class Loaders(NamedTuple):
+    """The four ways in which images are looked at."""
+
+    train: Loader  # shuffled, augmented
+    scored: Loader  # in the order of the data
+    val: Loader
+    test: Loader
+
+
+def make_loaders(
+    images: ImageSet,
+    labels: Tensor,
+    positions: Positions,
+    batch_size: int,
+    generator: torch.Generator,
+    augment_scored: bool,
+) -> Loaders:
+    """Loaders over images on the generator's device; `labels` [N] are the given ones."""
+    new = partial(Loader, mean=images.mean, std=images.std, generator=generator)
+    train, scored, val = ((images.train.images[place], labels[place]) for place in positions)
+    return Loaders(
+        new(*train, batch_size=batch_size, shuffle=True, augment=images.augment),
+        new(*scored, batch_size=INFER_BATCH, augment=images.augment if augment_scored else None),
+        new(*val, batch_size=INFER_BATCH),
+        clean_test_loader(images, generator),
+    )
+
+
+def clean_test_loader(images: ImageSet, generator: torch.Generator) -> Loader:
+    """The clean test images in order, on the generator's device."""
+    return Loader(
+        *images.test,
+        mean=images.mean,
+        std=images.std,
+        batch_size=INFER_BATCH,
+        generator=generator,
+    )

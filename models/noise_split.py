@@ -72,6 +72,17 @@ def trust_groups(scores: Tensor, split: OtsuSplit | None) -> Tensor:
     return 1 + sum((scores < cut).long() for cut in split)
 
 
+def label_distrust(scores: Tensor, alphas: Sequence[float]) -> Tensor:
+    """The weight b [N] of each image's robust target: `alphas` for groups 1 to 4 of its score.
+
+    0, the trust before the tipping point, for all where nothing tells them apart.
+    """
+    split = otsu(scores)
+    if split is None:
+        return torch.zeros_like(scores)
+    return torch.tensor(alphas, device=scores.device)[trust_groups(scores, split) - 1]
+
+
 def tipping_point(confidence: Sequence[float]) -> int | None:
     """The first epoch whose confidence exceeds that of both epochs before and both after it.
 

@@ -1,5 +1,7 @@
 """The pre-activation residual network of He et al. (arXiv 1603.05027) for small images."""
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,3 +57,20 @@ def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequ
 def PreResNet18(num_classes: int, width: int = 64) -> PreActResNet:
     """The paper's network for 32x32 colour images: two blocks a stage, 11,171,274 parameters."""
     return PreActResNet(num_classes, width, blocks=2, in_channels=3)
+
+
+def network_from_state(state: Mapping[str, Tensor]) -> PreActResNet:
+    """The network whose state dict this is; its sizes are read off the tensors.
+
+    Raises ValueError when it is the state of something else.
+    """
+    try:
+        width, in_channels = state["conv1.weight"].shape[:2]
+        num_classes = len(state["linear.weight"])
+        blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
+        network = PreActResNet(num_classes, width, blocks, in_channels)
+        network.load_state_dict(state)
+    except (KeyError, RuntimeError, AttributeError, IndexError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"not the weights of a PreActResNet ({reason})") from error
+    return network

@@ -1,5 +1,6 @@
 """What is measured: accuracy, and how well wrong labels were found."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,16 @@ def detection_figures(flagged: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> d
 
 
 def detection_per_class(
-    flagged: NDArray[np.bool_], wrong: NDArray[np.bool_], labels: NDArray[np.integer], classes: int
+    flagged: NDArray[np.bool_],
+    wrong: NDArray[np.bool_],
+    labels: NDArray[np.integer],
+    class_names: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """The figures of `detection_figures` for the images given each label, by class."""
-    figures = []
-    for label in range(classes):
-        members = labels == label
-        figures.append({"label": label, **detection_figures(flagged[members], wrong[members])})
-    return figures
+    """The figures of `detection_figures` for the images of each given label [N]."""
+    return [
+        {"label": name, **detection_figures(flagged[labels == k], wrong[labels == k])}
+        for k, name in enumerate(class_names)
+    ]
 
 
 def ranking_figures(

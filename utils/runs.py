@@ -1,7 +1,6 @@
 """Run folders: their names, and files that are written whole or not at all."""
 
 import argparse
-import csv
 import io
 import json
 import os
@@ -10,11 +9,12 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
+PACKAGES = ("torchvision", "numpy", "scikit-learn")
 NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
     "data_dir",
     "results_dir",
@@ -32,6 +32,12 @@ def run_folder(args: argparse.Namespace) -> Path:
         return args.run_dir
     suffix = "" if args.method == "bkd" else f"_{args.method}"
     return args.results_dir / f"{args.dataset}_{args.noise_type}_seed_{args.seed}{suffix}"
+
+
+def require_folder(folder: Path) -> None:
+    """Raises FileNotFoundError, with the cure, when there is no such run folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such run folder; train it first, or give --run_dir")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -77,6 +83,45 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_whole(path, buffer.getvalue())
 
 
+def read_array(path: Path) -> np.ndarray:
+    """Read one array from .npy, never unpickling; raises OSError or ValueError naming the file."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file; train the run first") from error
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path}: not a whole .npy file of plain numbers") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: is an .npz archive; an .npy file is needed")
+    return array
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read named arrays from .npz, never unpickling; raises ValueError naming the file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, EOFError, BadZipFile, TypeError) as error:
+        raise ValueError(f"{path}: not a whole .npz file of plain numbers") from error
+
+
+class DetectionWriter(NamedTuple):
+    """Writes the detection result of a run: detection.npy, and predictions.npz behind it."""
+
+    folder: Path
+    count: int  # images in the full set
+    scored: np.ndarray  # positions in it of the scored images
+    labels: np.ndarray  # [scored images], given
+
+    def write(self, flagged: np.ndarray, **arrays: Any) -> None:
+        """`flagged` [scored images]: label judged wrong; images not scored are not flagged."""
+        detection = np.zeros(self.count, dtype=bool)
+        detection[self.scored] = flagged
+        index, label = self.scored, self.labels
+        write_arrays(self.folder / "predictions.npz", index=index, label=label, **arrays)
+        write_array(self.folder / "detection.npy", detection)
+
+
 def save_network(path: Path, state_dict: dict[str, Any], epoch: int) -> None:
     """Write a network in the authors' format, `{"state_dict", "epoch"}`."""
     import torch
@@ -108,10 +153,12 @@ def load_network(path: Path) -> dict[str, Any]:
 
 def describe(args: argparse.Namespace, device: Any) -> dict[str, Any]:
     """All options, and what the run is made with: versions, device, commit."""
-    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    import torch
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {
-        "options": options,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "versions": versions | {package: version(package) for package in PACKAGES},
         "device": str(device),
         "commit": _commit(),
     }
@@ -154,23 +201,6 @@ def begin_run(folder: Path, description: dict[str, Any]) -> dict[str, Any] | Non
     folder.mkdir(parents=True, exist_ok=True)
     write_json(args_path, description)
     return None
-
-
-class MetricsFile:
-    """metrics.csv: one row an epoch, each on the disk before the next epoch begins."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Append a row; every row has the same columns."""
-        self.rows.append(row)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_whole(self.path, text.getvalue().encode())
 
 
 def peak_memory_gib(device: Any) -> float:

@@ -1,0 +1,105 @@
+"""Detection track: how well a run told wrong labels from right ones.
+
+    python detection.py --dataset cifar10 --noise_type aggre --seed 42
+    python detection.py --dataset cifar10 --noise_type aggre --prediction other_method.npy
+
+Reads a run folder's detection.npy and writes detection.json, or scores any other such file.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.datasets import given_labels, load_images
+from utils import runs
+from utils.metrics import detection_figures, detection_per_class, ranking_figures
+from utils.options import detection_parser, run_script
+
+
+def read_flags(path: Path, count: int) -> np.ndarray:
+    """One boolean for each of `count` training images; raises OSError or ValueError otherwise."""
+    flags = runs.read_array(path)
+    if flags.dtype != bool or flags.shape != (count,):
+        raise ValueError(
+            f"{path}: has type {flags.dtype} and shape {flags.shape}; "
+            f"needed is one boolean for each of the {count} training images"
+        )
+    return flags
+
+
+def recorded_noise_path(folder: Path) -> Path | None:
+    """The label file that the run was trained with, where it was an own one."""
+    if not (folder / "args.json").exists():
+        return None
+    recorded = runs.read_json(folder / "args.json").get("options", {}).get("noise_path")
+    return Path(recorded) if recorded else None
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate the detection result; returns detection.json."""
+    folder = runs.run_folder(args)
+    if args.prediction is None:
+        runs.require_folder(folder)
+    images = load_images(args.dataset, args.data_dir)
+    clean_labels = images.train.clean_labels
+    noise_path = args.noise_path or recorded_noise_path(folder)
+    labels = given_labels(
+        args.dataset, args.noise_type, clean_labels, args.data_dir, noise_path, args.seed
+    )
+    labels, wrong = labels.numpy(), (labels != clean_labels).numpy()
+
+    path = args.prediction or folder / "detection.npy"
+    flagged = read_flags(path, len(labels))
+    scores = None
+    scored = np.arange(len(labels))
+    if args.prediction is None and (folder / "predictions.npz").exists():
+        scores = runs.read_arrays(folder / "predictions.npz")
+        scored = scores["index"]
+        if not np.array_equal(scores["label"], labels[scored]):
+            raise ValueError(
+                f"{folder}: was trained on other labels than {args.noise_type} with --seed "
+                f"{args.seed}; give the run's own --noise_path"
+            )
+    flagged, labels, wrong = flagged[scored], labels[scored], wrong[scored]
+
+    record = detection_figures(flagged, wrong)
+    record["guess"] = bool(scores is not None and scores.get("guess", False))
+    record |= ranking_figures(scores["agreement"], wrong) if scores else {}
+    record["per_class"] = detection_per_class(flagged, wrong, labels, images.class_names)
+    print(f"{path}")
+    if len(scored) < len(images.train.images):
+        print(f"evaluated on the {len(scored)} of {len(images.train.images)} images it scored")
+    if record["guess"]:
+        print("no tipping point came: this result is a guess")
+    report(record)
+    if args.prediction is None:
+        runs.write_json(folder / "detection.json", record)
+    return record
+
+
+def report(record: dict[str, Any]) -> None:
+    """Print the figures, the official lines last."""
+    print(
+        f"{record['images']} images, {record['wrong']} labels wrong, {record['flagged']} flagged, "
+        f"{record['flagged_and_wrong']} of them wrong"
+    )
+    print(f"{'given label':>15} images  wrong flagged precision recall     F1")
+    for row in record["per_class"]:
+        print(
+            f"{row['label']:>15} {row['images']:6} {row['wrong']:6} {row['flagged']:7} "
+            f"{row['precision']:9.3f} {row['recall']:6.3f} {row['f1']:6.3f}"
+        )
+    if record.get("roc_auc") is not None:
+        print(
+            f"agreement as a score: average precision {record['average_precision']:.4f}, "
+            f"ROC AUC {record['roc_auc']:.4f}"
+        )
+    print(f"precision is {record['precision']:.4f}")
+    print(f"recall is {record['recall']:.4f}")
+    print(f"The f-score is {record['f1']:.4f}")
+
+
+if __name__ == "__main__":
+    run_script(main, detection_parser())

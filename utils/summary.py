@@ -1,0 +1,134 @@
+"""The table over seeds: `python -m utils.summary results/`, with --markdown for the README."""
+
+import argparse
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils.options import OneLineParser, parse_options, training_parser
+from utils.runs import NOT_PART_OF_A_RUN, read_json
+
+IDENTITY = {"dataset", "noise_type", "method", "seed"}  # options that have columns of their own
+LABEL_SET_ORDER = ("clean", "clean100", "aggre", "rand1", "rand2", "rand3", "worst", "noisy100")
+
+
+class Column(NamedTuple):
+    """A measured column: heading, decimals, and where the figure stands in a run's files."""
+
+    heading: str
+    decimals: int
+    file: str
+    keys: tuple[str, ...]
+    none_means: str = ""  # what to call it when the file is there and its figure is null
+
+
+COLUMNS = (
+    Column("test acc. last %", 2, "learning.json", ("last", "accuracy")),
+    Column("test acc. best val %", 2, "learning.json", ("best_val", "accuracy")),
+    Column("precision", 3, "detection.json", ("precision",)),
+    Column("recall", 3, "detection.json", ("recall",)),
+    Column("F1", 3, "detection.json", ("f1",)),
+    Column("tipping epoch", 1, "training.json", ("tipping_point",), "never"),
+    Column("wall s", 0, "timing.json", ("wall_seconds",)),
+)
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """The records of every finished run in a results folder, by file name."""
+    return [
+        {file.name: read_json(file) for file in sorted(run.glob("*.json"))}
+        for run in sorted(folder.iterdir())
+        if (run / "args.json").is_file() and (run / "training.json").is_file()
+    ]
+
+
+def setting(options: dict[str, Any]) -> str:
+    """The options in which a run departs from its data set's defaults, in words."""
+    named = ["--dataset", options["dataset"], "--noise_type", options["noise_type"]]
+    defaults = vars(parse_options(training_parser(), named))
+    return " ".join(
+        f"{name}={options[name]}"
+        for name, default in defaults.items()
+        if name not in IDENTITY | NOT_PART_OF_A_RUN and options.get(name, default) != default
+    )
+
+
+def group_runs(runs: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """Runs that differ in nothing but the seed, together: (data set, labels, setting, method)."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        options = run["args.json"]["options"]
+        key = (options["dataset"], options["noise_type"], setting(options), options["method"])
+        groups.setdefault(key, []).append(run)
+    return dict(
+        sorted(groups.items(), key=lambda g: (g[0][0], LABEL_SET_ORDER.index(g[0][1]), *g[0][2:]))
+    )
+
+
+def figure(column: Column, runs: list[dict[str, Any]]) -> str:
+    """Mean ± sample standard deviation of one column over runs; "-" where nothing was measured."""
+    values, nulls = [], 0
+    for run in runs:
+        value: Any = run.get(column.file)
+        for key in column.keys:
+            value = value.get(key) if value else None
+        if value is not None:
+            values.append(value)
+        elif column.none_means and run["args.json"]["options"]["method"] == "bkd":
+            nulls += 1
+    parts = []
+    if values:
+        parts.append(f"{statistics.mean(values):.{column.decimals}f}")
+    if len(values) > 1:
+        parts.append(f"± {statistics.stdev(values):.{column.decimals}f}")
+    if nulls:
+        parts.append(f"({nulls} {column.none_means})" if values else column.none_means)
+    return " ".join(parts) or "-"
+
+
+def table(runs: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """Heading and one row for each data set, label set, setting and method."""
+    rows = [["data set", "labels", "setting", "method", "n", *(c.heading for c in COLUMNS)]]
+    for (dataset, noise_type, options, method), group in group_runs(runs).items():
+        figures = [figure(column, group) for column in COLUMNS]
+        rows.append([dataset, noise_type, options or "default", method, str(len(group)), *figures])
+    return rows
+
+
+def as_text(rows: list[list[str]]) -> str:
+    """Rows in aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def as_markdown(rows: list[list[str]]) -> str:
+    """Rows as a Markdown table."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def main() -> None:
+    """Print the table of a results folder."""
+    parser = OneLineParser(prog="utils.summary", description=__doc__)
+    parser.add_argument("results", type=Path, nargs="?", default=Path("results"))
+    parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    args: argparse.Namespace = parser.parse_args()
+    if not args.results.is_dir():
+        parser.error(f"{args.results}: no such results folder; name the one given to --results_dir")
+    try:
+        runs = read_runs(args.results)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if not runs:
+        parser.error(f"{args.results}: holds no finished run; train one first")
+    print((as_markdown if args.markdown else as_text)(table(runs)))
+    print("\nmean ± sample standard deviation over n seeds; accuracies on the clean test set")
+
+
+if __name__ == "__main__":
+    main()
