@@ -1,0 +1,156 @@
+"""The command line: the authors' defaults, the data sets' own, and refusals in one line."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from data import cifar_n, digits
+from tests.conftest import training_options
+from utils import options
+from utils.options import detection_parser, learning_parser, parse_options, training_parser
+
+AUTHORS_DEFAULTS = {
+    "lr": 0.02,
+    "val_ratio": 0.1,
+    "noise_type": "worst",
+    "noise_path": None,
+    "dataset": "cifar10",
+    "n_epoch": 300,
+    "seed": 0,
+    "print_freq": 100,
+    "num_workers": 4,
+    "batch_size": 128,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "clean_test_freq": 10,
+    "noisy_val_freq": 10,
+    "alpha1": 0.30,
+    "alpha2": 0.45,
+    "alpha3": 0.55,
+    "alpha4": 0.70,
+    "lr_step": 150,
+    "lr_gamma": 0.1,
+    "data_dir": Path("~/data").expanduser(),
+    "results_dir": Path("results"),
+    "device": "auto",
+    "width": 64,
+    "limit_train": None,
+    "method": "bkd",
+    "detach_student_target": False,
+    "masked_mean": False,
+}
+
+AN_EXISTING_COMMAND = """
+    --lr 0.05 --val_ratio 0 --noise_type rand1 --noise_path labels.pt --dataset cifar10 --n_epoch 3
+    --seed 7 --print_freq 50 --num_workers 8 --batch_size 64 --momentum 0.8 --weight_decay 0.001
+    --clean_test_freq 1 --noisy_val_freq 2 --alpha1 0.1 --alpha2 0.2 --alpha3 0.3 --alpha4 0.4
+"""
+
+
+def test_defaults_are_the_authors():
+    args = vars(training_options())
+    assert {name: args[name] for name in AUTHORS_DEFAULTS} == AUTHORS_DEFAULTS
+    assert set(args) == {*AUTHORS_DEFAULTS, "measure_steps", "debug"}
+
+
+def test_an_existing_command_runs_unchanged():
+    words = AN_EXISTING_COMMAND.split()
+    args = vars(training_options(*words))
+    for name, text in zip(words[::2], words[1::2], strict=True):
+        assert str(args[name.removeprefix("--")]) in (text, f"{text}.0")
+
+
+def test_digits_have_their_own_defaults_and_any_given_option_wins():
+    args = training_options("--dataset", "digits")
+    assert (args.width, args.batch_size, args.n_epoch, args.lr_step) == (16, 64, 30, 15)
+    assert (args.lr, args.lr_gamma, args.val_ratio, args.noise_type) == (0.02, 0.1, 0.0, "worst")
+    assert training_options("--n_epoch", 300, "--dataset", "digits").n_epoch == 300
+
+
+def test_aliases():
+    assert training_options("--noise_type", "worse").noise_type == "worst"
+    assert training_options("--dataset", "cifar100").noise_type == "noisy100"
+
+
+def test_every_label_set_offered_exists():
+    for dataset in ("cifar10", "cifar100"):
+        assert set(options.NOISE_TYPES[dataset]) == set(cifar_n.LABEL_FILES[dataset].keys)
+    assert set(options.NOISE_TYPES["digits"]) == {*digits.TRANSITIONS, "clean"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--val_ratio 1",
+        "--val_ratio -0.1",
+        "--val_ratio nan",
+        "--batch_size 0",
+        "--batch_size 1.5",
+        "--n_epoch 0",
+        "--n_epoch many",
+        "--seed -1",
+        "--seed 4294967296",
+        "--alpha1 1.1",
+        "--alpha4 -0.1",
+        "--lr 0",
+        "--lr inf",
+        "--lr nan",
+        "--lr_step 0",
+        "--width 0",
+        "--limit_train 0",
+        "--momentum 1",
+        "--weight_decay -1",
+        "--num_workers -1",
+        "--print_freq 0",
+        "--dataset mnist",
+        "--noise_type symmetric",
+        "--method dividemix",
+        "--dataset cifar100 --noise_type worst",
+        "--dataset cifar10 --noise_type noisy100",
+        "--dataset digits --noise_type rand2",
+        "--dataset digits --noise_path labels.pt",
+        "--n_epo 3",
+    ],
+)
+def test_bad_options_are_refused_in_one_line(words: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_:
+        training_options(*words.split())
+    stderr = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert stderr.count("\n") == 1 and "error:" in stderr
+    value = words.split()[-1] if words.split()[-1] != "3" else "--n_epo"
+    assert value in stderr or "--noise_path" in stderr
+
+
+def test_a_missing_pair_is_refused_by_name(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        training_options("--dataset", "cifar100", "--noise_type", "worst")
+    stderr = capsys.readouterr().err
+    assert "cifar100" in stderr and "worst" in stderr and "noisy100" in stderr
+
+
+@pytest.mark.parametrize("parser", [training_parser, learning_parser, detection_parser])
+def test_help_names_every_option(parser, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_:
+        parse_options(parser(), ["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for action in parser()._actions:
+        assert action.option_strings[-1] in text and (action.help or action.dest == "weight_decay")
+
+
+def test_errors_inside_of_a_script_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def main(args: argparse.Namespace) -> None:
+        raise ValueError(f"--lr {args.lr}: too hot")
+
+    monkeypatch.setattr("sys.argv", ["script.py", "--lr", "3"])
+    with pytest.raises(SystemExit) as exit_:
+        options.run_script(main, training_parser())
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.endswith("error: --lr 3.0: too hot\n")
+    monkeypatch.setattr("sys.argv", ["script.py", "--lr", "3", "--debug"])
+    with pytest.raises(ValueError, match="too hot"):
+        options.run_script(main, training_parser())

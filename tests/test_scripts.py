@@ -1,0 +1,237 @@
+"""The three scripts and run.sh, end to end."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import blind_knowledge_dist_training as training
+import detection
+import learning
+from tests.conftest import NOISE, MadeUpCifar, training_options
+from utils.options import detection_parser, learning_parser, parse_options
+from utils.runs import run_folder
+
+TOP = Path(__file__).parents[1]
+
+
+def evaluate(script, *words: object) -> dict:
+    parser = learning_parser() if script is learning else detection_parser()
+    return script.main(parse_options(parser, [str(word) for word in words]))
+
+
+def name_of(args) -> list[object]:
+    """The words that name a run to the evaluation scripts."""
+    names = ("dataset", "noise_type", "seed", "method", "results_dir", "data_dir")
+    return [word for name in names for word in (f"--{name}", getattr(args, name))]
+
+
+def call(*words: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("method", ["bkd", "ce"])
+def test_planted_noise_is_found_in_made_up_archives(
+    made_up_cifar: MadeUpCifar, tmp_path: Path, method: str, capsys
+):
+    words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
+    words += ["--results_dir", tmp_path / "results", "--method", method, "--noise_type", "worse"]
+    words += ["--width", 4, "--n_epoch", 8, "--batch_size", 25, "--lr", 0.01]
+    args = training_options(*words)
+    training.main(args)
+    folder = tmp_path / "results" / ("cifar10_worst_seed_0" + ("_ce" if method == "ce" else ""))
+    assert folder == run_folder(args)
+    learnt = evaluate(learning, *name_of(args))
+    found = evaluate(detection, *name_of(args))  # the label file is remembered by the run
+    assert learnt["last"]["accuracy"] > 60 and learnt["last"]["epoch"] == 7
+    assert found["images"] == 500
+    assert found["wrong"] == (made_up_cifar.labels != made_up_cifar.clean_labels).sum()
+    assert found["precision"] > 2 * NOISE and found["recall"] > 0.2
+    assert found["roc_auc"] > 0.8 and found["average_precision"] > 2 * NOISE
+    assert json.loads((folder / "learning.json").read_text()) == learnt
+    assert json.loads((folder / "detection.json").read_text()) == found
+    assert sum(row["wrong"] for row in found["per_class"]) == found["wrong"]
+    recorded = json.loads((folder / "args.json").read_text())
+    assert recorded["options"]["width"] == 4 and recorded["versions"]["torch"] == torch.__version__
+
+
+def test_training_on_all_images(made_up_cifar: MadeUpCifar, tmp_path: Path):
+    words = ["--data_dir", made_up_cifar.folder, "--noise_type", "clean", "--val_ratio", 0]
+    words += ["--results_dir", tmp_path, "--width", 2, "--n_epoch", 1, "--limit_train", 500]
+    args = training_options(*words)
+    training.main(args)
+    found = evaluate(detection, *name_of(args))
+    assert found["images"] == 500 and found["wrong"] == 0 and found["roc_auc"] is None
+
+
+def test_digits_reach_what_the_trials_did(digits_run, capsys):
+    learnt, found = (evaluate(script, *name_of(digits_run)) for script in (learning, detection))
+    assert learnt["last"]["accuracy"] > 96 and learnt["test_images"] == 500
+    assert found["precision"] > 0.9 and 0.4 < found["recall"] < 0.9
+    assert found["roc_auc"] > 0.95
+    out = capsys.readouterr().out.splitlines()
+    assert f"Best test acc selected by val is {learnt['last']['accuracy']:.2f}" in out
+    assert out[-3:] == [
+        f"precision is {found['precision']:.4f}",
+        f"recall is {found['recall']:.4f}",
+        f"The f-score is {found['f1']:.4f}",
+    ]
+
+
+def test_the_best_validation_networks_are_evaluated_and_named(digits_run, capsys):
+    learnt = evaluate(learning, *name_of(digits_run))
+    best = learnt["best_val"]
+    record = json.loads((run_folder(digits_run) / "training.json").read_text())
+    assert best["epoch"] == record["best_val_epoch"]
+    assert f"{best['accuracy']:.2f} %  networks of the best noisy" in capsys.readouterr().out
+
+
+def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Path):
+    own = run_folder(digits_run)
+    for name in ("teacher.pth.tar", "student.pth.tar"):
+        (tmp_path / name).write_bytes((own / name).read_bytes())
+    learnt = evaluate(learning, "--dataset", "digits", "--run_dir", tmp_path)
+    assert learnt["last"] == evaluate(learning, *name_of(digits_run))["last"]
+    assert learnt["best_val"] is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "student.pth.tar").unlink(), "no such network"),
+        (lambda folder: (folder / "student.pth.tar").write_bytes(b"PK\x03\x04"), "not a readable"),
+        (lambda folder: torch.save({"a": 1}, folder / "teacher.pth.tar"), "no 'state_dict'"),
+        (
+            lambda folder: torch.save({"state_dict": {"a": 1}}, folder / "teacher.pth.tar"),
+            "not the weights",
+        ),
+    ],
+)
+def test_broken_checkpoints_are_named(digits_run, tmp_path: Path, damage, message: str):
+    for name in ("teacher.pth.tar", "student.pth.tar"):
+        (tmp_path / name).write_bytes((run_folder(digits_run) / name).read_bytes())
+    damage(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        evaluate(learning, "--dataset", "digits", "--run_dir", tmp_path)
+    assert "pth.tar" in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "learning.json").exists()
+
+
+def test_networks_for_other_data_are_refused(digits_run, made_up_cifar: MadeUpCifar):
+    words = ("--run_dir", run_folder(digits_run), "--data_dir", made_up_cifar.folder)
+    with pytest.raises(ValueError, match="1 channels and 10 classes, the data set has 3 and 10"):
+        evaluate(learning, *words)
+
+
+def test_only_the_scored_images_count_but_all_with_another_prediction(tmp_path: Path, capsys):
+    words = ("--dataset", "digits", "--n_epoch", 2, "--limit_train", 200, "--results_dir", tmp_path)
+    args = training_options(*words)
+    training.main(args)
+    found = evaluate(detection, *name_of(args))
+    assert found["images"] == 200 and found["guess"] is True
+    out = capsys.readouterr().out
+    assert "200 of 1297 images" in out and "a guess" in out
+    flags = np.zeros(1297, dtype=bool)
+    flags[:3] = True
+    np.save(tmp_path / "other.npy", flags)
+    before = (run_folder(args) / "detection.json").read_text()
+    other = evaluate(detection, *name_of(args), "--prediction", tmp_path / "other.npy")
+    assert other["images"] == 1297 and other["flagged"] == 3
+    assert (run_folder(args) / "detection.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (np.zeros(1296, dtype=bool), r"shape \(1296,\)"),
+        (np.zeros((1297, 1), dtype=bool), r"shape \(1297, 1\)"),
+        (np.zeros(1297), "type float64"),
+        (np.array([None] * 1297), "not a whole .npy"),
+        ("text", "not a whole .npy"),
+        (None, "no such file"),
+    ],
+)
+def test_other_predictions_must_be_one_boolean_an_image(tmp_path: Path, flags, message: str):
+    path = tmp_path / "flags.npy"
+    if isinstance(flags, str):
+        path.write_text(flags)
+    elif flags is not None:
+        np.save(path, flags)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        evaluate(detection, "--dataset", "digits", "--prediction", path)
+    assert str(path) in str(error.value)
+
+
+def test_a_run_on_other_labels_is_noticed(digits_run):
+    words = ("--dataset", "digits", "--noise_type", "worst", "--run_dir", run_folder(digits_run))
+    with pytest.raises(ValueError, match="other labels than worst"):
+        evaluate(detection, *words)
+
+
+def test_a_missing_run_is_one_line_and_status_2(tmp_path: Path):
+    for script in ("learning.py", "detection.py"):
+        done = call(script, "--dataset", "digits", "--results_dir", tmp_path)
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.count("\n") == 1 and "train it first" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_guess_has_its_own_exit_status(tmp_path: Path):
+    words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
+    done = call("blind_knowledge_dist_training.py", *words)
+    assert done.returncode == training.NO_TIPPING_POINT, done.stderr
+    assert done.stderr == ""  # no progress bar where stderr is no terminal
+
+
+def test_run_sh_goes_from_data_to_table_and_repeats_nothing(tmp_path: Path):
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "RESULTS_DIR": str(tmp_path / "results"),
+        "SEEDS": "0",
+        "LABEL_SETS": "rand1",
+        "METHODS": "bkd",
+    }
+
+    def demo(*words: str) -> subprocess.CompletedProcess:
+        command = ["bash", str(TOP / "run.sh"), "demo", "--n_epoch", "4", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    first = demo()
+    assert first.returncode == 0, first.stdout + first.stderr
+    folder = tmp_path / "results" / "digits_rand1_seed_0"
+    logs = {stage: (folder / f"{stage}.log").read_text() for stage in stages()}
+    for stage, last_line in stages().items():
+        assert re.search(last_line, logs[stage]), logs[stage]
+    assert re.search(r"^digits +rand1 +n_epoch=4 +bkd +1 +\d\d\.\d\d ", first.stdout, re.MULTILINE)
+    assert "never" in first.stdout
+
+    again = demo()
+    assert again.returncode == 0 and "finished" in again.stdout
+    assert logs == {stage: (folder / f"{stage}.log").read_text() for stage in stages()}
+    other = demo("--lr", "0.5")
+    assert other.returncode == 2 and "--lr 0.02 there, 0.5 here" in other.stdout
+
+
+def stages() -> dict[str, str]:
+    """What each stage's log must hold."""
+    return {
+        "training": r"epoch   3 .* clean test \d+\.\d\d %\n",
+        "learning": r"Best test acc selected by val is \d+\.\d\d\n$",
+        "detection": r"The f-score is \d\.\d{4}\n$",
+    }
+
+
+def test_run_sh_refuses_what_it_does_not_know():
+    done = subprocess.run(
+        ["bash", str(TOP / "run.sh"), "train"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and "unknown command 'train'" in done.stderr

@@ -1,0 +1,86 @@
+"""The table over seeds."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import training_options
+from utils import summary
+
+
+def write_run(results: Path, seed: int, accuracy: float, tipping: int | None, *words: str) -> None:
+    args = training_options("--dataset", "digits", "--noise_type", "rand1", "--seed", seed, *words)
+    folder = results / f"run_{len(list(results.iterdir()))}"
+    folder.mkdir()
+    options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
+    files: dict[str, Any] = {
+        "args": {"options": options},
+        "training": {"tipping_point": tipping},
+        "learning": {"last": {"accuracy": accuracy}, "best_val": None},
+        "detection": {"precision": 0.5, "recall": 0.25, "f1": 1 / 3},
+    }
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def rows_of(results: Path) -> list[dict[str, str]]:
+    heading, *rows = summary.table(summary.read_runs(results))
+    return [dict(zip(heading, row, strict=True)) for row in rows]
+
+
+def test_mean_and_deviation_over_seeds(tmp_path: Path):
+    for seed, accuracy in enumerate((90.0, 92.0, 97.0)):
+        write_run(tmp_path, seed, accuracy, tipping=5 + seed)
+    (row,) = rows_of(tmp_path)
+    deviation = statistics.stdev((90.0, 92.0, 97.0))
+    assert row["n"] == "3" and row["method"] == "bkd" and row["setting"] == "default"
+    assert row["test acc. last %"] == f"93.00 ± {deviation:.2f}"
+    assert row["test acc. best val %"] == row["wall s"] == "-"
+    assert row["F1"] == "0.333 ± 0.000" and row["tipping epoch"] == "6.0 ± 1.0"
+
+
+def test_runs_of_other_settings_are_never_averaged(tmp_path: Path):
+    write_run(tmp_path, 0, 90.0, 5)
+    write_run(tmp_path, 0, 50.0, None, "--width", "4", "--n_epoch", "3")
+    write_run(tmp_path, 0, 80.0, None, "--method", "ce")
+    by_setting = {(row["setting"], row["method"]): row for row in rows_of(tmp_path)}
+    assert set(by_setting) == {("default", "bkd"), ("n_epoch=3 width=4", "bkd"), ("default", "ce")}
+    assert by_setting["default", "bkd"]["test acc. last %"] == "90.00"
+    assert by_setting["n_epoch=3 width=4", "bkd"]["tipping epoch"] == "never"
+    assert by_setting["default", "ce"]["tipping epoch"] == "-"
+
+
+def test_a_tipping_point_that_came_only_sometimes_is_told(tmp_path: Path):
+    write_run(tmp_path, 0, 90.0, 6)
+    write_run(tmp_path, 1, 90.0, None)
+    assert rows_of(tmp_path)[0]["tipping epoch"] == "6.0 (1 never)"
+
+
+def test_text_and_markdown_hold_the_same_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    write_run(tmp_path, 0, 90.0, 6)
+    monkeypatch.setattr("sys.argv", ["utils.summary", str(tmp_path)])
+    summary.main()
+    text = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr("sys.argv", ["utils.summary", str(tmp_path), "--markdown"])
+    summary.main()
+    markdown = capsys.readouterr().out.splitlines()
+    cells = [cell.strip() for cell in markdown[2].strip("|").split("|")]
+    assert " ".join(text[1].split()) == " ".join(cells)
+    assert set(markdown[1]) <= set("|-") and markdown[1].count("|") == markdown[0].count("|")
+
+
+def test_unfinished_runs_are_left_out_and_nothing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    write_run(tmp_path, 0, 90.0, 6)
+    (tmp_path / "run_0" / "training.json").unlink()
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        monkeypatch.setattr("sys.argv", ["utils.summary", str(folder)])
+        with pytest.raises(SystemExit) as exit_:
+            summary.main()
+        assert exit_.value.code == 2 and str(folder) in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""One step, one epoch, and the algorithm around them."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import blind_knowledge_dist_training as training
+from data.datasets import choose_positions, load_images, make_loaders
+from data.loader import Loader
+from models.losses import agreement, pair_loss
+from models.noise_split import label_distrust, otsu, tipping_point, trust_groups
+from models.teacher_student import TeacherStudent, build_pair
+from tests.conftest import MadeUpCifar, training_options
+from utils.runs import run_folder
+
+
+def small_loader(count: int, batch_size: int, **options: bool) -> Loader:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (count, 1, 8, 8), generator=generator).byte()
+    labels = torch.randint(0, 10, (count,), generator=generator)
+    statistics = {"mean": (0.5,), "std": (0.5,)}
+    return Loader(
+        images, labels, batch_size=batch_size, generator=generator, **statistics, **options
+    )
+
+
+def small_pair() -> TeacherStudent:
+    torch.manual_seed(5)
+    return build_pair(10, 4, digits=True)
+
+
+def sgd(pair: TeacherStudent) -> torch.optim.SGD:
+    return torch.optim.SGD(pair.parameters(), 0.1, 0.9, weight_decay=0.01)
+
+
+@pytest.mark.parametrize("alpha_value", [0.0, 0.4])
+def test_two_steps_are_sgd_by_hand(alpha_value: float):
+    loader, pair, twin = small_loader(16, 8), small_pair(), small_pair()
+    alpha = torch.full((16,), alpha_value)
+    training.train_epoch(pair, loader, sgd(pair), pair_loss, alpha)
+
+    velocity = {name: torch.zeros_like(w) for name, w in twin.named_parameters()}
+    for step, (images, labels, index) in enumerate(loader):
+        weights = dict(twin.named_parameters())
+        loss = pair_loss(twin.teacher(images), twin.student(images), labels, alpha[index]).total
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        with torch.no_grad():
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                decayed = gradient + 0.01 * weight
+                velocity[name] = decayed if step == 0 else 0.9 * velocity[name] + decayed
+                weight -= 0.1 * velocity[name]
+    for name, weight in pair.named_parameters():
+        torch.testing.assert_close(weight, twin.get_parameter(name), msg=name)
+    before = small_pair()
+    for name in ("teacher.conv1.weight", "student.conv1.weight"):
+        assert not torch.equal(pair.get_parameter(name), before.get_parameter(name))
+
+
+def test_an_epoch_reports_what_the_training_passes_saw():
+    loader, pair, twin = small_loader(20, 8, shuffle=True), small_pair(), small_pair()
+    frozen = torch.optim.SGD(pair.parameters(), 0.0)
+    state = loader.generator.get_state()
+    stats = training.train_epoch(pair, loader, frozen, pair_loss, torch.zeros(20))
+    loader.generator.set_state(state)
+    losses, confidences, at_label = [], [], torch.zeros(20)
+    for images, labels, index in loader:  # train mode, so a batch is normalised by itself
+        with torch.no_grad():
+            teacher, student = twin(images)
+        losses += [pair_loss(teacher, student, labels, torch.zeros(len(labels))).total] * len(index)
+        confidences += student.softmax(1).amax(1).tolist()
+        at_label[index] = agreement(teacher, student)[torch.arange(len(labels)), labels]
+    assert stats.confidence == pytest.approx(np.mean(confidences), rel=1e-5)
+    assert stats.loss.total == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+    assert stats.loss.total == pytest.approx(stats.loss.naive + stats.loss.compensation, rel=1e-5)
+    torch.testing.assert_close(stats.agreement, at_label)
+
+
+def test_distrust_is_the_groups_alpha():
+    scores = torch.cat([torch.linspace(0.0, 0.2, 50), torch.linspace(0.7, 1.0, 80)])
+    alpha = label_distrust(scores, (0.3, 0.45, 0.55, 0.7))
+    expected = torch.tensor([0.3, 0.45, 0.55, 0.7])[trust_groups(scores, otsu(scores)) - 1]
+    assert torch.equal(alpha, expected) and len(alpha.unique()) == 4
+    assert torch.equal(label_distrust(torch.full((9,), 0.5), (1, 1, 1, 1)), torch.zeros(9))
+
+
+def test_positions():
+    all_of_it = choose_positions(100, 0.1, seed=0, limit=None)
+    assert len(all_of_it.train) == 90 and len(all_of_it.val) == 10
+    assert np.array_equal(all_of_it.scored, np.arange(100))
+    few = choose_positions(100, 0.1, seed=0, limit=20)
+    assert np.array_equal(few.train, all_of_it.train[:20]) and len(few.val) == 10
+    assert np.array_equal(few.scored, np.sort(few.train))
+    none_held_out = choose_positions(100, 0.0, seed=0, limit=None)
+    assert np.array_equal(none_held_out.val, none_held_out.train)
+    with pytest.raises(ValueError, match="--limit_train 91"):
+        choose_positions(100, 0.1, seed=0, limit=91)
+
+
+def test_only_training_and_scoring_images_are_augmented(made_up_cifar: MadeUpCifar):
+    images = load_images("cifar10", made_up_cifar.folder)
+    positions = choose_positions(500, 0.1, seed=0, limit=None)
+    loaders = make_loaders(
+        images, images.train.clean_labels, positions, 128, torch.Generator(), augment_scored=True
+    )
+    assert loaders.train.augment is loaders.scored.augment is images.augment is not None
+    assert loaders.val.augment is loaders.test.augment is None
+    assert [loader.shuffle for loader in loaders] == [True, False, False, False]
+    assert [len(loader.labels) for loader in loaders] == [450, 500, 50, 100]
+
+
+def metrics_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_splits_at_its_tipping_point_and_goes_on_robustly(digits_run):
+    folder = run_folder(digits_run)
+    rows, record = metrics_of(folder), json.loads((folder / "training.json").read_text())
+    assert [int(row["epoch"]) for row in rows] == list(range(30))
+    curve = [float(row["student_confidence"]) for row in rows]
+    tipped = record["tipping_point"]
+    assert tipped == tipping_point(curve) and record["guess"] is False
+    # Found two epochs later; the weights count from the epoch after that.
+    robust = [row["phase"] == "robust" for row in rows]
+    assert robust == [epoch > tipped + 2 for epoch in range(30)]
+    assert [row["lr"] for row in rows] == ["0.02"] * 15 + ["0.002"] * 15
+
+    with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
+        scores = dict(archive)
+    detection = np.load(folder / "detection.npy", allow_pickle=False)
+    agreements = torch.from_numpy(scores["agreement"])
+    split = otsu(agreements)
+    assert np.array_equal(scores["index"], np.arange(1297)) and detection.shape == (1297,)
+    assert (scores["low_mean"], scores["threshold"], scores["high_mean"]) == split
+    assert np.array_equal(scores["group"], trust_groups(agreements, split).numpy())
+    assert np.array_equal(detection, scores["group"] == 4)
+    assert record["group_sizes"] == [(scores["group"] == g).sum() for g in (1, 2, 3, 4)]
+    for masked in ("teacher_masked", "student_masked"):
+        assert not (scores[masked] == scores["label"]).any()
+
+
+def test_a_tipping_point_that_never_comes_gives_a_guess(tmp_path: Path, capsys):
+    words = ("--dataset", "digits", "--n_epoch", 4, "--limit_train", 300, "--results_dir", tmp_path)
+    args = training_options(*words)
+    record = training.main(args)
+    folder = run_folder(args)
+    curve = [float(row["student_confidence"]) for row in metrics_of(folder)]
+    assert record["tipping_point"] is None and record["guess"] is True
+    assert record["split_epoch"] == int(np.argmax(curve))
+    assert f"a guess, made at epoch {np.argmax(curve)}" in capsys.readouterr().out
+    with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
+        assert archive["guess"] and len(archive["index"]) == 300
+        scored, group = archive["index"], archive["group"]
+    detection = np.load(folder / "detection.npy", allow_pickle=False)
+    assert len(detection) == 1297 and np.array_equal(detection[scored], group == 4)
+    assert not np.delete(detection, scored).any()
+
+
+def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    def all_alike(teacher: Tensor, student: Tensor, labels: Tensor) -> training.Scores:
+        return training.Scores(torch.full((len(labels),), 0.25), labels, labels, labels)
+
+    monkeypatch.setattr(training, "score", all_alike)
+    words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
+    record = training.main(training_options(*words))
+    assert "nothing to split" in capsys.readouterr().out
+    assert record["group_sizes"] == [100, 0, 0, 0]
+    assert not np.load(run_folder(training_options(*words)) / "detection.npy").any()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
+    words = ("--dataset", "digits", "--lr", 1e30, "--n_epoch", 3, "--limit_train", 200)
+    with pytest.raises(ValueError, match=r"epoch \d: the loss is (nan|inf)"):
+        training.main(training_options(*words, "--results_dir", tmp_path))
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path: Path):
+    folders = []
+    for name in ("first", "second"):
+        words = ("--dataset", "digits", "--n_epoch", 7, "--results_dir", tmp_path / name)
+        args = training_options(*words, "--limit_train", 400, "--clean_test_freq", 2)
+        training.main(args)
+        folders.append(run_folder(args))
+    names = {path.name for path in folders[0].iterdir()}
+    assert names == {path.name for path in folders[1].iterdir()}
+    for name in names - {"args.json", "timing.json"}:  # the folder's name, and the time it took
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+
+
+def test_a_finished_run_is_not_repeated_and_another_one_refused(digits_run, capsys):
+    folder = run_folder(digits_run)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    record = training.main(digits_run)
+    assert "finished" in capsys.readouterr().out
+    assert record == json.loads((folder / "training.json").read_text())
+    other = training_options("--dataset", "digits", "--noise_type", "rand1", "--lr", 0.5)
+    other.results_dir = digits_run.results_dir
+    with pytest.raises(ValueError, match=r"--lr 0.02 there, 0.5 here"):
+        training.main(other)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_measuring_writes_nothing(tmp_path: Path, capsys):
+    words = ("--dataset", "digits", "--measure_steps", 2, "--results_dir", tmp_path)
+    figures = training.main(training_options(*words))
+    assert figures["step_seconds"] > 0 and figures["peak_memory_gib"] > 0
+    assert "30 epochs of 21 steps" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
