@@ -37,6 +37,22 @@ def recorded_noise_path(folder: Path) -> Path | None:
     return Path(recorded) if recorded else None
 
 
+def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """The run's predictions.npz, checked against the given labels [N]; ValueError if amiss."""
+    scores = runs.read_arrays(path)
+    try:
+        fitting = np.array_equal(scores["label"], labels[scores["index"]])
+        measured = scores["agreement"].shape == scores["index"].shape
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{path}: not written by this training script; train again") from error
+    if not fitting or not measured:
+        raise ValueError(
+            f"{path}: the run was trained on other labels; give its --noise_type, --seed and "
+            "--noise_path"
+        )
+    return scores
+
+
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the detection result; returns detection.json."""
     folder = runs.run_folder(args)
@@ -52,20 +68,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
     path = args.prediction or folder / "detection.npy"
     flagged = read_flags(path, len(labels))
-    scores = None
-    scored = np.arange(len(labels))
+    scores: dict[str, np.ndarray] = {}
     if args.prediction is None and (folder / "predictions.npz").exists():
-        scores = runs.read_arrays(folder / "predictions.npz")
-        scored = scores["index"]
-        if not np.array_equal(scores["label"], labels[scored]):
-            raise ValueError(
-                f"{folder}: was trained on other labels than {args.noise_type} with --seed "
-                f"{args.seed}; give the run's own --noise_path"
-            )
+        scores = read_scores(folder / "predictions.npz", labels)
+    scored = scores.get("index", np.arange(len(labels)))
     flagged, labels, wrong = flagged[scored], labels[scored], wrong[scored]
 
     record = detection_figures(flagged, wrong)
-    record["guess"] = bool(scores is not None and scores.get("guess", False))
+    record["guess"] = bool(scores.get("guess", False))
     record |= ranking_figures(scores["agreement"], wrong) if scores else {}
     record["per_class"] = detection_per_class(flagged, wrong, labels, images.class_names)
     print(f"{path}")

@@ -3,7 +3,6 @@
 import hashlib
 import urllib.error
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import NamedTuple
 
 import numpy as np
@@ -90,15 +89,22 @@ def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
     try:
         with torch.serialization.safe_globals(array_types):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the unpickler meets a foreign file with errors of every kind
         raise ValueError(
             f"{path}: not a readable CIFAR-N label file (a pickle of numpy arrays); "
             "download it again"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not label sets by name")
-    arrays = {key: np.asarray(value) for key, value in content.items()}
-    return {key: a for key, a in arrays.items() if np.issubdtype(a.dtype, np.integer)}
+    arrays = {}
+    for key, value in content.items():
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of unequal length
+            continue
+        if np.issubdtype(array.dtype, np.integer):
+            arrays[key] = array
+    return arrays
 
 
 def noisy_labels(

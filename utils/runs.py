@@ -136,15 +136,13 @@ def load_network(path: Path) -> dict[str, Any]:
 
     Raises FileNotFoundError or ValueError, naming the file.
     """
-    from pickle import UnpicklingError
-
     import torch
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such network; train it first")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # the unpickler meets a foreign file with errors of every kind
         raise ValueError(f"{path}: not a readable checkpoint; train again") from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise ValueError(f"{path}: has no 'state_dict'; not a network of this project's format")
