@@ -1,7 +1,8 @@
 """CIFAR-N, the human labels of Wei et al. (ICLR 2022): fetch, verify, read safely, join."""
 
 import hashlib
-import urllib.error
+import warnings
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def fetch_label_file(dataset: str, data_dir: Path) -> Path:
         data_dir.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(URL + file.name, str(path), file.sha256[0])
-        except (urllib.error.URLError, TimeoutError, RuntimeError) as error:
+        except (OSError, HTTPException, RuntimeError) as error:
             raise OSError(
                 f"cannot download {URL}{file.name} ({error}); put that file, "
                 f"SHA-256 {file.sha256[0]}, into {data_dir} by hand"
@@ -79,20 +80,23 @@ def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such label file; check --noise_path")
+    rebuild = np.empty(0).__reduce__()[0]
+    number_types = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "d"}
     array_types = [
-        (np.empty(0).__reduce__()[0], "numpy.core.multiarray._reconstruct"),  # name under numpy 1
-        (np.empty(0).__reduce__()[0], "numpy._core.multiarray._reconstruct"),
+        (rebuild, "numpy.core.multiarray._reconstruct"),  # as files written with numpy 1 call it
+        (rebuild, "numpy._core.multiarray._reconstruct"),
         np.ndarray,
         np.dtype,
-        type(np.dtype(np.int64)),
+        *number_types,
     ]
     try:
-        with torch.serialization.safe_globals(array_types):
+        with torch.serialization.safe_globals(array_types), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a strange pickle's format: it is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets a foreign file with errors of every kind
         raise ValueError(
-            f"{path}: not a readable CIFAR-N label file (a pickle of numpy arrays); "
-            "download it again"
+            f"{path}: not a readable label file; write your own with torch.save as numpy arrays of "
+            "whole numbers by name, or remove a damaged one to download it again"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not label sets by name")
@@ -100,7 +104,7 @@ def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
     for key, value in content.items():
         try:
             array = np.asarray(value)
-        except ValueError:  # lists of unequal length
+        except (ValueError, TypeError, RuntimeError):  # uneven lists, tensors unknown to numpy
             continue
         if np.issubdtype(array.dtype, np.integer):
             arrays[key] = array

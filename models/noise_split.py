@@ -149,7 +149,10 @@ class TippingPointMonitor:
             self.most_confident = record
 
     def found(self) -> EpochRecord | None:
-        """The tipping point's record, None while there is none."""
+        """The tipping point's record, None while there is none.
+
+        Ask after every update: the record is kept until the next one only.
+        """
         epoch = tipping_point(self.curve)
         return next((record for record in self.recent if record.epoch == epoch), None)
 

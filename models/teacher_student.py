@@ -74,10 +74,9 @@ def infer_logits(
         teacher.append(teacher_logits)
         student.append(student_logits)
     pair.train(was_training)
-    place = torch.cat(indices)  # [count]
-    if len(place) != count:
-        raise ValueError(f"the loader gave {len(place)} images, not {count}")
-    order = place.argsort()
+    places, order = torch.cat(indices).sort()  # [count]
+    if not torch.equal(places, torch.arange(count, device=places.device)):
+        raise ValueError(f"the loader gave {len(places)} images, not each of {count} once")
     return torch.cat(teacher)[order], torch.cat(student)[order]
 
 

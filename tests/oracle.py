@@ -1,0 +1,159 @@
+"""The method in pure Python, slow and obvious: what the tests compare the code with.
+
+Written from the method's description, not from the code. A matrix has a row per image and a
+column per class; labels are column numbers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+Matrix = list[list[float]]
+
+
+class Losses(NamedTuple):
+    """What is minimised, and its two parts."""
+
+    total: float
+    naive: float
+    compensation: float
+
+
+class Cut(NamedTuple):
+    """One place to split a histogram: the criterion, and the means of the two sides."""
+
+    quality: float
+    low_mean: float
+    high_mean: float
+
+
+def softmax(row: Sequence[float]) -> list[float]:
+    """exp(x) over the sum of all exp(x), each divided by the largest against overflow."""
+    powers = [math.exp(x - max(row)) for x in row]
+    return [power / sum(powers) for power in powers]
+
+
+def agreement(teacher: Matrix, student: Matrix) -> Matrix:
+    """The product of both softmaxes, each row normalised to sum 1."""
+    rows = []
+    for t, s in zip(teacher, student, strict=True):
+        products = [p * q for p, q in zip(softmax(t), softmax(s), strict=True)]
+        rows.append([product / sum(products) for product in products])
+    return rows
+
+
+def compensation_loss(
+    teacher: Matrix, student: Matrix, labels: Sequence[int], masked_mean: bool = False
+) -> float:
+    """Squared differences of the logits wherever the label is not, over B * C - 1."""
+    total = 0.0
+    batch, classes = len(teacher), len(teacher[0])
+    for i in range(batch):
+        for k in range(classes):
+            if k != labels[i]:
+                total += (teacher[i][k] - student[i][k]) ** 2
+    return total / (batch * (classes - 1) if masked_mean else batch * classes - 1)
+
+
+def robust_targets(labels: Sequence[int], probs: Matrix, alpha: Sequence[float]) -> Matrix:
+    """((1 - b) * e_y + b * softmax(s))^(1 + b), each row normalised to sum 1."""
+    rows = []
+    for label, row, b in zip(labels, probs, alpha, strict=True):
+        powers = []
+        for k, p in enumerate(row):
+            one_hot = 1.0 if k == label else 0.0
+            powers.append(((1 - b) * one_hot + b * p) ** (1 + b))
+        rows.append([power / sum(powers) for power in powers])
+    return rows
+
+
+def cross_entropy(logits: Matrix, targets: Matrix) -> float:
+    """Minus the target-weighted logarithms of the softmax, averaged over the rows."""
+    total = 0.0
+    for row, target in zip(logits, targets, strict=True):
+        log_sum = max(row) + math.log(sum(math.exp(x - max(row)) for x in row))
+        for x, weight in zip(row, target, strict=True):
+            total -= weight * (x - log_sum)
+    return total / len(logits)
+
+
+def pair_loss(
+    teacher: Matrix,
+    student: Matrix,
+    labels: Sequence[int],
+    alpha: Sequence[float],
+    masked_mean: bool = False,
+    target_student: Matrix | None = None,
+) -> Losses:
+    """Both losses; `target_student`: logits to make the target of in place of the student's."""
+    source = student if target_student is None else target_student
+    targets = robust_targets(labels, [softmax(row) for row in source], alpha)
+    naive = cross_entropy(teacher, targets)
+    compensation = compensation_loss(teacher, student, labels, masked_mean)
+    return Losses(naive + compensation, naive, compensation)
+
+
+def gradient(function: Callable[[Matrix], float], point: Matrix, step: float = 1e-5) -> Matrix:
+    """Derivatives by each entry of `point`, by central finite differences."""
+    slopes = []
+    for i, row in enumerate(point):
+        slopes.append([])
+        for k in range(len(row)):
+            moved = [list(other) for other in point]
+            moved[i][k] = row[k] + step
+            above = function(moved)
+            moved[i][k] = row[k] - step
+            slopes[i].append((above - function(moved)) / (2 * step))
+    return slopes
+
+
+def otsu_cuts(scores: Sequence[float]) -> list[Cut | None]:
+    """The authors' criterion of every s in 0..999; None outside of 2..997 and for one-sided s."""
+    histogram = [0] * 1000
+    for score in scores:
+        histogram[min(int(score * 1000), 999)] += 1
+    m = sum(scores) / len(scores)
+    cuts: list[Cut | None] = [None] * 1000
+    for s in range(2, 998):
+        n1, m1, d1 = _moments(histogram, range(0, s))
+        n2, m2, d2 = _moments(histogram, range(s, 1000))
+        if n1 and n2:
+            quality = (n1 * (m1 - m) ** 2 + n2 * (m2 - m) ** 2) / (n1 * d1 + n2 * d2)
+            cuts[s] = Cut(quality, m1, m2)
+    return cuts
+
+
+def _moments(histogram: Sequence[int], bins: Sequence[int]) -> tuple[int, float, float]:
+    filled = [(histogram[k], k / 1000) for k in bins if histogram[k]]
+    count = sum(n for n, _ in filled)
+    if not count:
+        return 0, 0.0, 0.0
+    mean = sum(n * value for n, value in filled) / count
+    variance = sum(n * (value - mean) ** 2 for n, value in filled) / count
+    return count, mean, math.sqrt(max(variance, 1e-5))
+
+
+def trust_groups(scores: Sequence[float], m1: float, threshold: float, m2: float) -> list[int]:
+    """1 (most likely right) .. 4 (most likely wrong)."""
+    groups = []
+    for p in scores:
+        if p < m1:
+            groups.append(4)
+        elif p < threshold:
+            groups.append(3)
+        elif p < m2:
+            groups.append(2)
+        else:
+            groups.append(1)
+    return groups
+
+
+def tipping_point(m: Sequence[float]) -> int | None:
+    """The smallest i in 2..n-3, n >= 6, with m[i] above its two neighbours on either side."""
+    n = len(m)
+    if n < 6:
+        return None
+    for i in range(2, n - 3 + 1):
+        if m[i] > m[i - 1] and m[i] > m[i - 2] and m[i] > m[i + 1] and m[i] > m[i + 2]:
+            return i
+    return None

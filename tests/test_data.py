@@ -1,0 +1,265 @@
+"""Batches, augmentation, splits and the digits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits as sklearn_digits
+from torch import Tensor
+from torch.testing import assert_close
+from torchvision.transforms import functional as TF
+
+from data.cifar import CIFAR, augment_cifar10, augment_cifar100
+from data.cifar_n import split_indices
+from data.datasets import given_labels
+from data.digits import TRANSITIONS, load_digits, noisy_digits
+from data.loader import Loader, crop, flip, normalise, random_crop
+
+PADDINGS = {"reflect": "reflect", "zeros": "constant"}  # crop mode -> torchvision's word
+modes = pytest.mark.parametrize("mode", PADDINGS)
+noise_types = pytest.mark.parametrize("noise_type", TRANSITIONS)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def bytes_of(*shape: int) -> Tensor:
+    return torch.randint(256, shape, generator=seeded(9), dtype=torch.uint8)
+
+
+def located(count: int) -> Tensor:
+    """Random images whose first two channels hold each pixel's row and column."""
+    images = bytes_of(count, 3, 32, 32)
+    images[:, 0] = torch.arange(32)[:, None]
+    images[:, 1] = torch.arange(32)
+    return images
+
+
+def window(image: Tensor, row: int, column: int, padding: int, mode: str) -> Tensor:
+    """torchvision's crop at an offset from the middle of the padded image."""
+    padded = TF.pad(image, padding, fill=0, padding_mode=PADDINGS[mode])
+    return TF.crop(padded, padding + row, padding + column, *image.shape[-2:])
+
+
+def test_flip():
+    images = located(2000)
+    result = flip(images, seeded(0))
+    flipped = result[:, 1, 0, 0] == 31
+    assert torch.equal(result[flipped], TF.hflip(images[flipped]))
+    assert torch.equal(result[~flipped], images[~flipped])
+    assert flipped.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+@modes
+def test_random_crop(mode: str):
+    images = located(2000)
+    result = random_crop(images, seeded(0), padding=4, mode=mode)
+    assert result.dtype == torch.uint8
+    middle = result[:, :2, 16, 16].int() - 16  # never in the padding
+    offsets = [tuple(offset) for offset in middle.tolist()]
+    steps = range(-4, 5)
+    assert set(offsets) == {(row, column) for row in steps for column in steps}
+    for image, cropped, offset in zip(images[:300], result, offsets, strict=False):
+        assert torch.equal(cropped, window(image, *offset, 4, mode))
+
+
+@modes
+def test_crop_of_images_that_are_not_square(mode: str):
+    images = bytes_of(2, 3, 8, 12)
+    offsets = [(-3, 2), (1, -3)]
+    rows, columns = (
+        torch.tensor([[offset[axis]] for offset in offsets]) + torch.arange(size)
+        for axis, size in enumerate((8, 12))
+    )
+    result = crop(images, rows, columns, mode)
+    for image, cropped, offset in zip(images, result, offsets, strict=True):
+        assert torch.equal(cropped, window(image, *offset, 3, mode))
+
+
+def test_crop_refuses_unknown_modes():
+    with pytest.raises(ValueError, match="edge"):
+        random_crop(bytes_of(1, 1, 8, 8), seeded(0), padding=1, mode="edge")
+
+
+@pytest.mark.parametrize(
+    ("augment", "mode", "flip_first"),
+    [(augment_cifar10, "reflect", True), (augment_cifar100, "zeros", False)],
+)
+def test_cifar_augmentations(augment: Callable, mode: str, flip_first: bool):
+    images = located(30)
+    result = augment(images, seeded(0))
+    assert torch.equal(result, augment(images, seeded(0)))
+    assert not torch.equal(result, augment(images, seeded(1)))
+    generator = seeded(0)
+    assert not torch.equal(augment(images, generator), augment(images, generator))
+
+    generator = seeded(0)
+    expected = flip(images, generator) if flip_first else images
+    expected = random_crop(expected, generator, padding=4, mode=mode)
+    expected = expected if flip_first else flip(expected, generator)
+    assert torch.equal(result, expected)
+    steps = range(-4, 5)
+    for image, augmented in zip(images[:5], result, strict=False):
+        both = (image, TF.hflip(image))
+        possible = (window(im, r, c, 4, mode) for im in both for r in steps for c in steps)
+        assert any(torch.equal(augmented, each) for each in possible)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "mean", "std", "augment"),
+    [
+        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), augment_cifar10),
+        ("cifar100", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), augment_cifar100),
+    ],
+)
+def test_normalise(dataset: str, mean: tuple, std: tuple, augment: Callable):
+    assert CIFAR[dataset][1:] == (mean, std, augment)
+    images = bytes_of(4, 3, 8, 8)
+    result = normalise(images, torch.tensor(mean), torch.tensor(std))
+    assert_close(result, TF.normalize(images / 255, mean, std), rtol=1e-5, atol=1e-6)
+
+
+def numbered_loader(count: int, batch_size: int, seed: int = 0, shuffle: bool = False) -> Loader:
+    """One-pixel images, which hold their position in two bytes; labels are ten times that."""
+    number = torch.arange(count)
+    images = torch.stack([number % 256, number // 256], 1)[..., None, None].to(torch.uint8)
+    scale = {"mean": (0.0, 0.0), "std": (1 / 255, 1 / 255)}  # leaves the bytes as they are
+    generator = seeded(seed)
+    return Loader(
+        images, 10 * number, **scale, batch_size=batch_size, generator=generator, shuffle=shuffle
+    )
+
+
+def one_pass(loader: Loader) -> list[int]:
+    """The order of one pass; images and labels must belong to the index."""
+    order = []
+    for images, labels, index in loader:
+        numbers = images[:, 0, 0, 0] + 256 * images[:, 1, 0, 0]
+        assert_close(numbers, index.float(), rtol=0, atol=0.1)
+        assert torch.equal(labels, 10 * index)
+        order += index.tolist()
+    return order
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_loader_batches(shuffle: bool):
+    loader = numbered_loader(45_000, 128, shuffle=shuffle)
+    sizes = [len(index) for _, _, index in loader]
+    assert sizes == [128] * 351 + [72]
+    assert len(loader) == 352
+    assert len(numbered_loader(256, 128)) == len([*numbered_loader(256, 128)]) == 2
+
+
+def test_loader_order():
+    loader = numbered_loader(1000, 64)
+    assert one_pass(loader) == one_pass(loader) == [*range(1000)]
+
+
+def test_loader_shuffles_anew_each_pass():
+    loader, again = (numbered_loader(1000, 64, shuffle=True) for _ in range(2))
+    passes = [one_pass(loader) for _ in range(3)]
+    assert all(sorted(order) == [*range(1000)] for order in passes)
+    assert len({tuple(order) for order in [*passes, range(1000)]}) == 4
+    assert [one_pass(again) for _ in range(3)] == passes
+    assert one_pass(numbered_loader(1000, 64, seed=1, shuffle=True)) != passes[0]
+
+
+def test_loader_augments_the_bytes():
+    images = bytes_of(10, 3, 32, 32)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.5, 0.5)
+    loader = Loader(
+        images,
+        torch.arange(10),
+        mean=mean,
+        std=std,
+        batch_size=10,
+        generator=seeded(0),
+        augment=augment_cifar100,  # its black frame is black before normalisation
+    )
+    (result, _, _) = next(iter(loader))
+    expected = normalise(augment_cifar100(images, seeded(0)), torch.tensor(mean), torch.tensor(std))
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("seed", [0, 42])
+@pytest.mark.parametrize(("count", "ratio", "held"), [(50_000, 0.1, 5000), (1297, 0.1, 129)])
+def test_split_is_the_authors(seed: int, count: int, ratio: float, held: int):
+    state = np.random.get_state()
+    np.random.seed(seed)
+    expected = np.arange(count)
+    np.random.shuffle(expected)
+    np.random.set_state(state)
+    train, val = split_indices(count, ratio, seed)
+    assert np.array_equal(val, expected[:held])
+    assert np.array_equal(train, expected[held:])
+    assert sorted([*train, *val]) == [*range(count)]
+    assert np.array_equal(np.random.get_state()[1], state[1])  # the global generator rests
+    assert np.random.get_state()[2] == state[2]
+
+
+def test_split_of_seed_0():
+    train, val = split_indices(50_000, 0.1, 0)
+    assert val[:8].tolist() == [11841, 19602, 45519, 25747, 42642, 31902, 30346, 12363]
+    assert val[-2:].tolist() == [34963, 23333]
+    assert train[:3].tolist() == [19977, 31768, 43126]
+    everything, nothing = split_indices(50_000, 0.0, 0)
+    assert everything.tolist() == [*val, *train]
+    assert len(nothing) == 0
+
+
+def test_digits():
+    np.random.seed(1)
+    train, test, names = load_digits()
+    np.random.seed(2)
+    assert all(torch.equal(a, b) for a, b in zip(train, load_digits()[0], strict=True))
+    assert train.images.shape == (1297, 1, 8, 8)
+    assert test.images.shape == (500, 1, 8, 8)
+    assert train.images.dtype == torch.uint8
+    assert (train.images.min(), train.images.max()) == (0, 255)
+    assert names == [str(k) for k in range(10)]
+    # Together they are scikit-learn's, whose brightest value is 16: none lost, none twice.
+    ours = [
+        [label, *(16 / 255 * image.flatten()).round().int().tolist()]
+        for split in (train, test)
+        for image, label in zip(split.images, split.clean_labels.tolist(), strict=True)
+    ]
+    source = sklearn_digits()
+    assert sorted(ours) == sorted(np.column_stack([source.target, source.data]).tolist())
+
+
+@noise_types
+def test_transitions(noise_type: str):
+    rows = TRANSITIONS[noise_type]
+    assert [len(row) for row in rows] == [10] * 10
+    assert [sum(row) for row in rows] == [10_000] * 10
+    assert min(min(row) for row in rows) >= 0
+    assert all(max(row) == row[k] for k, row in enumerate(rows))
+
+
+@noise_types
+def test_noisy_digits(noise_type: str):
+    clean_labels = load_digits()[0].clean_labels
+    np.random.seed(5)
+    before = np.random.get_state()[1].copy()
+    first, again, other = (
+        given_labels("digits", noise_type, clean_labels, Path(), None, seed) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    counts = np.zeros((10, 10))  # true class, given class
+    for seed in range(200):
+        np.add.at(counts, (clean_labels, noisy_digits(noise_type, clean_labels.numpy(), seed)), 1)
+    shares = counts / counts.sum(1, keepdims=True)
+    assert np.abs(shares - np.array(TRANSITIONS[noise_type]) / 10_000).max() < 0.015
+    noise = 1 - counts.trace() / counts.sum()
+    table = {"aggre": 0.0901, "rand1": 0.17234, "worst": 0.40208}  # CIFAR-10N's, equal classes
+    assert noise == pytest.approx(table[noise_type], abs=0.005)
+    assert np.array_equal(np.random.get_state()[1], before)
+
+
+def test_clean_digits():
+    clean_labels = load_digits()[0].clean_labels
+    assert torch.equal(given_labels("digits", "clean", clean_labels, Path(), None, 0), clean_labels)

@@ -1,0 +1,241 @@
+"""Label files: the published ones, one's own, broken and hostile ones."""
+
+import io
+import os
+import pickle
+import urllib.error
+from http.client import BadStatusLine
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import cifar_n
+from data.cifar_n import fetch_label_file, noisy_labels, read_label_file
+from data.datasets import given_labels, load_images
+
+DATA = Path.home() / "data"
+CLEAN = np.arange(20) % 10
+AGGRE = np.where(np.arange(20) < 4, 3, CLEAN)
+
+
+def saved(content: object, zipped: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+def label_file(folder: Path, **changes: object) -> Path:
+    """A made-up file like the published ones, arrays and lists; None leaves a key out."""
+    content = {"clean_label": CLEAN, "aggre_label": AGGRE, "worse_label": AGGRE[::-1].tolist()}
+    content |= {"remark": "made up"} | changes
+    path = folder / "labels.pt"
+    path.write_bytes(saved({key: value for key, value in content.items() if value is not None}))
+    return path
+
+
+def assert_one_line(error: pytest.ExceptionInfo, *parts: object):
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert str(part) in message
+
+
+def test_reading_labels(tmp_path: Path):
+    path = label_file(tmp_path, clean_label=CLEAN.tolist())
+    assert {*read_label_file(path)} == {"clean_label", "aggre_label", "worse_label"}
+    for noise_type, expected in (("clean", CLEAN), ("aggre", AGGRE), ("worst", AGGRE[::-1])):
+        labels = noisy_labels(path, "cifar10", noise_type, CLEAN)
+        assert np.array_equal(labels, expected)
+        assert labels.dtype == np.int64
+    given = given_labels("cifar10", "aggre", torch.from_numpy(CLEAN), tmp_path, path, 0)
+    assert np.array_equal(given, AGGRE)
+
+
+def test_reading_labels_written_by_numpy_1(tmp_path: Path):
+    path = tmp_path / "old.pt"
+    content = saved({"clean_label": CLEAN, "aggre_label": AGGRE}, zipped=False)
+    content = content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    assert b"cnumpy.core" in content
+    path.write_bytes(content)
+    assert np.array_equal(noisy_labels(path, "cifar10", "aggre", CLEAN), AGGRE)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint8, ">i8"])
+def test_whole_numbers_of_any_size(tmp_path: Path, kind: object):
+    path = label_file(tmp_path, aggre_label=AGGRE.astype(kind))
+    assert np.array_equal(noisy_labels(path, "cifar10", "aggre", CLEAN), AGGRE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aggre_label": None}, "aggre_label"),
+        ({"clean_label": None}, "clean_label"),
+        ({"aggre_label": AGGRE[:-1]}, "(19,)"),
+        ({"aggre_label": AGGRE[:, None]}, "(20, 1)"),
+        ({"aggre_label": AGGRE - 1}, "-1"),
+        ({"aggre_label": AGGRE + 1}, "10"),
+        ({"aggre_label": AGGRE.astype(float)}, "aggre_label"),
+        ({"aggre_label": torch.ones(20, requires_grad=True)}, "aggre_label"),
+        ({"aggre_label": torch.ones(20, dtype=torch.bfloat16)}, "aggre_label"),
+        ({"aggre_label": (AGGRE + 0.5).tolist()}, "aggre_label"),
+        ({"aggre_label": [[1, 2], [3]]}, "aggre_label"),
+        ({"clean_label": CLEAN[::-1].copy()}, "clean labels"),
+        ({"clean_label": CLEAN[:-1]}, "(19,)"),
+    ],
+)
+def test_wrong_labels_are_named(tmp_path: Path, changes: dict, message: str):
+    path = label_file(tmp_path, **changes)
+    with pytest.raises(ValueError) as error:
+        noisy_labels(path, "cifar10", "aggre", CLEAN)
+    assert_one_line(error, path, message)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<!DOCTYPE html>\n<html><body>404: Not Found</body></html>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"clean_label,aggre_label\n1,2\n",
+        b"(aggre, clean)\n",
+        bytes(range(256)),
+        b"PK\x03\x04 and no archive",
+        saved([1, 2, 3]),
+        pickle.dumps({"clean_label": CLEAN, "aggre_label": AGGRE}),
+    ],
+)
+def test_what_is_no_label_file(tmp_path: Path, content: bytes):
+    path = tmp_path / "labels.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        noisy_labels(path, "cifar10", "aggre", CLEAN)
+    assert_one_line(error, path)
+
+
+def test_truncated_label_files(tmp_path: Path):
+    path = label_file(tmp_path)
+    whole = path.read_bytes()
+    for length in range(1, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError) as error:
+            read_label_file(path)
+        assert_one_line(error, path)
+
+
+class Payload:
+    """Unpickled without care, it makes a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_hostile_files_run_no_code(tmp_path: Path, zipped: bool):
+    trace = tmp_path / "trace"
+    path = tmp_path / "labels.pt"
+    path.write_bytes(saved({"clean_label": CLEAN, "aggre_label": Payload(trace)}, zipped))
+    torch.load(path, weights_only=False)
+    assert trace.exists()  # the payload works
+    trace.rmdir()
+    with pytest.raises(ValueError) as error:
+        read_label_file(path)
+    assert_one_line(error, path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["none.pt", "."])
+def test_no_label_file(tmp_path: Path, name: str):
+    with pytest.raises(FileNotFoundError) as error:
+        read_label_file(tmp_path / name)
+    assert_one_line(error, tmp_path / name)
+
+
+def test_unknown_published_files_are_refused(tmp_path: Path):
+    path = label_file(tmp_path).rename(tmp_path / "CIFAR-10_human.pt")
+    with pytest.raises(ValueError, match="SHA-256") as error:
+        fetch_label_file("cifar10", tmp_path)
+    assert_one_line(error, path)
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        urllib.error.URLError("no route to host"),
+        ConnectionResetError("no route to host"),
+        BadStatusLine("no route to host"),
+    ],
+)
+def test_downloads_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception):
+    def unreachable(url: str, *_: object):
+        raise failure
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    folder = tmp_path / "new"
+    with pytest.raises(OSError, match="no route to host") as error:
+        fetch_label_file("cifar100", folder)
+    assert_one_line(error, cifar_n.URL + "CIFAR-100_human.pt", folder)
+
+
+def test_downloads_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def something(url: str, path: str, hash_prefix: str):
+        Path(path).write_text(url + hash_prefix)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", something)
+    with pytest.raises(ValueError, match="SHA-256"):
+        fetch_label_file("cifar10", tmp_path)
+    written = (tmp_path / "CIFAR-10_human.pt").read_text()
+    assert written == cifar_n.URL + "CIFAR-10_human.pt" + cifar_n.LABEL_FILES["cifar10"].sha256[0]
+
+
+def has(*names: str) -> pytest.MarkDecorator:
+    missing = [name for name in names if not (DATA / name).is_file()]
+    return pytest.mark.skipif(bool(missing), reason=f"{DATA} has no {', '.join(missing)}")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "noise_type", "noise"),
+    [
+        pytest.param(dataset, noise_type, noise, marks=has(cifar_n.LABEL_FILES[dataset].name))
+        for dataset, noise_type, noise in (
+            ("cifar10", "clean", 0),
+            ("cifar10", "aggre", 0.09010),
+            ("cifar10", "rand1", 0.17234),
+            ("cifar10", "rand2", 0.18122),
+            ("cifar10", "rand3", 0.17640),
+            ("cifar10", "worst", 0.40208),
+            ("cifar100", "clean100", 0),
+            ("cifar100", "noisy100", 0.40200),
+        )
+    ],
+)
+def test_published_noise(dataset: str, noise_type: str, noise: float):
+    path = fetch_label_file(dataset, DATA)
+    clean_labels = read_label_file(path)["clean_label"]
+    labels = noisy_labels(path, dataset, noise_type, clean_labels)
+    assert labels.shape == (50_000,)
+    assert np.mean(labels != clean_labels) == pytest.approx(noise, abs=1e-9)
+
+
+BATCHES = [f"data_batch_{k}" for k in range(1, 6)]
+
+
+@has(*(f"cifar-10-batches-py/{name}" for name in (*BATCHES, "test_batch", "batches.meta")))
+def test_published_cifar10():
+    images = load_images("cifar10", DATA)
+    assert images.train.images.shape == (50_000, 3, 32, 32)
+    assert images.test.images.shape == (10_000, 3, 32, 32)
+    assert images.train.images.dtype == torch.uint8
+    assert images.train.clean_labels.bincount().tolist() == [5000] * 10
+    assert images.test.clean_labels.bincount().tolist() == [1000] * 10
+    assert (images.class_names[0], images.class_names[9]) == ("airplane", "truck")
+    with (DATA / "cifar-10-batches-py/test_batch").open("rb") as file:
+        content = pickle.load(file, encoding="latin1")  # its MD5 has been checked
+    assert np.array_equal(images.test.images.flatten(1), content["data"])
+    assert images.test.clean_labels.tolist() == content["labels"]

@@ -1,0 +1,230 @@
+"""The networks' names, sizes and arithmetic; the pair, and how it is asked about images."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from data.loader import Loader
+from models.losses import agreement
+from models.preact_resnet import PreActResNet, PreResNet18
+from models.teacher_student import (
+    TeacherStudent,
+    build_baseline,
+    build_pair,
+    infer,
+    infer_logits,
+)
+
+State = dict[str, Tensor]
+
+
+def batch_norm_shapes(name: str, channels: int) -> dict[str, tuple[int, ...]]:
+    values = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{value}": (channels,) for value in values} | {
+        f"{name}.num_batches_tracked": ()
+    }
+
+
+def expected_shapes(classes: int, width: int, blocks: int, channels: int) -> dict:
+    """Keys and shapes of the state dict of the authors' published checkpoints."""
+    shapes = {"conv1.weight": (width, channels, 3, 3), **batch_norm_shapes("bn1", width)}
+    before = width
+    for stage, factor in enumerate((1, 2, 4, 8), start=1):
+        after = factor * width
+        for block in range(blocks):
+            name = f"layer{stage}.{block}"
+            shapes |= batch_norm_shapes(f"{name}.bn1", before)
+            shapes |= {f"{name}.conv1.weight": (after, before, 3, 3)}
+            shapes |= batch_norm_shapes(f"{name}.bn2", after)
+            shapes |= {f"{name}.conv2.weight": (after, after, 3, 3)}
+            if before != after:
+                shapes |= {f"{name}.shortcut.0.weight": (after, before, 1, 1)}
+            before = after
+    return shapes | {"linear.weight": (classes, before), "linear.bias": (classes,)}
+
+
+def shapes_of(network: nn.Module) -> dict:
+    return {key: tuple(values.shape) for key, values in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(("classes", "size"), [(10, 11_171_274), (100, 11_217_444)])
+def test_names_and_size(classes: int, size: int):
+    network = PreResNet18(classes)
+    assert sum(values.numel() for values in network.parameters()) == size
+    assert shapes_of(network) == expected_shapes(classes, 64, blocks=2, channels=3)
+    assert all(values.requires_grad for values in network.parameters())
+    with torch.no_grad():
+        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, classes)
+
+
+def test_width():
+    assert shapes_of(PreResNet18(7, width=4)) == expected_shapes(7, 4, blocks=2, channels=3)
+    pair = build_pair(7, 4)
+    assert shapes_of(pair.teacher) == shapes_of(pair.student) == shapes_of(PreResNet18(7, 4))
+
+
+def test_digits_network():
+    pair = build_pair(10, 16, digits=True)
+    for network in (pair.teacher, pair.student, build_baseline(10, 16, digits=True).teacher):
+        assert shapes_of(network) == expected_shapes(10, 16, blocks=1, channels=1)
+        assert shapes_of(network)["linear.weight"] == (10, 128)
+    assert [logits.shape for logits in pair(torch.zeros(3, 1, 8, 8))] == [(3, 10)] * 2
+
+
+def stir(network: nn.Module) -> None:
+    """Replace the batch norms' ones and zeros by random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    for name, values in network.state_dict().items():
+        if values.dim() == 1 and "linear" not in name:
+            values.copy_(torch.rand(values.shape, generator=generator) + 0.5 * ("var" in name))
+
+
+def stirred_network() -> PreActResNet:
+    torch.manual_seed(0)
+    network = PreResNet18(10, width=4).double().eval()
+    stir(network)
+    return network
+
+
+def relu_norm(x: Tensor, state: State, name: str) -> Tensor:
+    weight, bias, mean, var = (
+        state[f"{name}.{key}"][:, None, None]
+        for key in ("weight", "bias", "running_mean", "running_var")
+    )
+    return ((x - mean) / (var + 1e-5).sqrt() * weight + bias).clamp(min=0)
+
+
+def block_by_hand(x: Tensor, state: State, name: str, stride: int) -> Tensor:
+    h = relu_norm(x, state, f"{name}.bn1")
+    out = F.conv2d(h, state[f"{name}.conv1.weight"], stride=stride, padding=1)
+    out = relu_norm(out, state, f"{name}.bn2")
+    out = F.conv2d(out, state[f"{name}.conv2.weight"], padding=1)
+    weight = state.get(f"{name}.shortcut.0.weight")
+    return out + (h if weight is None else F.conv2d(h, weight, stride=stride))
+
+
+def network_by_hand(images: Tensor, state: State) -> Tensor:
+    out = relu_norm(F.conv2d(images, state["conv1.weight"], padding=1), state, "bn1")
+    for stage, stride in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        out = block_by_hand(out, state, f"layer{stage}.0", stride)
+        out = block_by_hand(out, state, f"layer{stage}.1", 1)
+    assert out.shape[-2:] == (4, 4)
+    return out.mean((2, 3)) @ state["linear.weight"].T + state["linear.bias"]
+
+
+@pytest.mark.parametrize(("stage", "block", "stride"), [(1, 0, 1), (2, 0, 2), (2, 1, 1)])
+def test_block(stage: int, block: int, stride: int):
+    """Shortcuts are of h = relu(bn1(x)): x has negative values, which h has not."""
+    network = stirred_network()
+    name = f"layer{stage}.{block}"
+    module = network.get_submodule(name)
+    x = torch.randn(2, module.bn1.num_features, 8, 8, dtype=torch.float64)
+    assert_close(module(x), block_by_hand(x, network.state_dict(), name, stride))
+
+
+def test_network():
+    network = stirred_network()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert_close(network(images), network_by_hand(images, network.state_dict()))
+
+
+def test_teacher_is_drawn_first():
+    torch.manual_seed(3)
+    alone = [PreResNet18(10, 4).state_dict() for _ in range(2)]
+    torch.manual_seed(3)
+    pair = build_pair(10, 4)
+    for network, expected in zip((pair.teacher, pair.student), alone, strict=True):
+        for key, values in network.state_dict().items():
+            assert torch.equal(values, expected[key]), key
+    assert not torch.equal(pair.teacher.conv1.weight, pair.student.conv1.weight)
+
+
+def test_teacher_and_student_share_no_storage():
+    pair = build_pair(10, 4)
+    teacher, student = (
+        {values.untyped_storage().data_ptr() for values in network.state_dict().values()}
+        for network in (pair.teacher, pair.student)
+    )
+    assert not teacher & student
+    parameters = [network.parameters() for network in (pair, pair.teacher, pair.student)]
+    both, of_teacher, of_student = (len({id(each) for each in group}) for group in parameters)
+    assert both == of_teacher + of_student
+
+
+COUNT = 23
+
+
+@pytest.fixture
+def pair() -> TeacherStudent:
+    """Its batch norms depend on the batch in train mode, and not in eval mode."""
+    torch.manual_seed(0)
+    pair = build_pair(10, 4)
+    for network in (pair.teacher, pair.student):
+        stir(network)
+    return pair
+
+
+def new_loader(shuffle: bool) -> Loader:
+    images = torch.randint(
+        256, (COUNT, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
+    return Loader(
+        images,
+        torch.zeros(COUNT, dtype=torch.long),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        batch_size=5,
+        generator=torch.Generator().manual_seed(2),
+        shuffle=shuffle,
+    )
+
+
+def expected_logits(pair: TeacherStudent) -> list[Tensor]:
+    """All images in one batch, in data order, each network by itself."""
+    images = torch.cat([images for images, *_ in new_loader(shuffle=False)])
+    with torch.no_grad():
+        return [network.eval()(images) for network in (pair.teacher, pair.student)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_infer(pair: TeacherStudent, training: bool, shuffle: bool):
+    expected = agreement(*expected_logits(pair))
+    pair.train(training)
+    before = {key: values.clone() for key, values in pair.state_dict().items()}
+    result = infer(pair, new_loader(shuffle), COUNT)
+    assert_close(result, expected)
+    assert not torch.allclose(expected, expected.roll(1, 0))  # the order can be told
+    assert_close(result.sum(1), torch.ones(COUNT))
+    assert not result.requires_grad
+    assert all(module.training is training for module in pair.modules())
+    assert all(torch.equal(values, before[key]) for key, values in pair.state_dict().items())
+
+
+def test_infer_logits(pair: TeacherStudent):
+    results = infer_logits(pair.train(), new_loader(shuffle=True), COUNT)
+    for result, expected in zip(results, expected_logits(pair), strict=True):
+        assert_close(result, expected)
+
+
+@pytest.mark.parametrize("count", [COUNT - 1, COUNT + 1])
+def test_infer_counts(pair: TeacherStudent, count: int):
+    with pytest.raises(ValueError, match=f"{COUNT} images, not each of {count} once"):
+        infer(pair.train(), new_loader(shuffle=False), count)
+    assert pair.training
+
+
+def test_baseline():
+    torch.manual_seed(0)
+    pair = build_baseline(10, 4)
+    images = torch.randn(6, 3, 32, 32)
+    logits = pair.eval()(images)
+    assert_close(agreement(*logits), pair.teacher(images).softmax(1))
+    assert pair.trained_networks() == {"teacher": pair.teacher}
+    assert len([*pair.parameters()]) == len([*pair.teacher.parameters()])
+
+
+def test_trained_networks(pair: TeacherStudent):
+    assert pair.trained_networks() == {"teacher": pair.teacher, "student": pair.student}

@@ -1,0 +1,259 @@
+"""Threshold, groups and tipping point against the slow ones; the monitor, also interrupted."""
+
+import io
+import math
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.noise_split import (
+    EpochRecord,
+    OtsuSplit,
+    Scores,
+    TippingPointMonitor,
+    otsu,
+    score,
+    tipping_point,
+    trust_groups,
+)
+from tests import oracle
+
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+EXACT_TIE = [0.125, 0.5, 0.875]  # exact in binary; s = 126..500 mirrors s = 501..875
+
+
+def draw_scores(kind: str, seed: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    uniform, other = torch.rand(2, 300, generator=generator, dtype=dtype)
+    right = torch.rand(300, generator=generator) < 0.7
+    return {
+        "bimodal": torch.where(right, 1 - uniform**4, uniform**4),
+        "uniform": uniform,
+        "skewed high": 1 - uniform**8,
+        "skewed low": uniform**8,
+        "low half": uniform / 2,
+        "narrow": 0.6 + uniform / 100,
+        "0, 1 and others": torch.where(uniform < 0.6, other.round(), other),
+        "few values": (uniform * 5).floor() / 5 + 0.0005,
+    }[kind]
+
+
+def assert_best(scores: Tensor):
+    """No split has a better criterion than the chosen one, whose figures are right."""
+    split = otsu(scores)
+    cuts = oracle.otsu_cuts(scores.tolist())
+    s = round(split.threshold * 1000)
+    best = max(cut.quality for cut in cuts if cut)
+    assert split.threshold == s / 1000
+    assert cuts[s].quality == pytest.approx(best, rel=1e-9)
+    assert (split.low_mean, split.high_mean) == pytest.approx(cuts[s][1:], rel=1e-9)
+    assert s == 2 or cuts[s - 1] != cuts[s]  # the smallest s that parts the scores so
+
+
+@dtypes
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("bimodal", "uniform", "skewed high", "skewed low"),
+        *("low half", "narrow", "0, 1 and others", "few values"),
+    ],
+)
+def test_otsu_finds_the_best_split(kind: str, seed: int, dtype: torch.dtype):
+    assert_best(draw_scores(kind, seed, dtype))
+
+
+@dtypes
+@pytest.mark.parametrize(
+    "bins",
+    [
+        [501, 502, 503, 506, 509, 516],
+        [501, 508, 512, 513, 515, 516],
+        [500, 503, 503, 504, 504, 507],
+    ],
+)
+def test_otsu_where_details_decide(bins: list[int], dtype: torch.dtype):
+    """Here another variance floor, or the mean of the bins in place of the scores', differ."""
+    assert_best((torch.tensor(bins, dtype=dtype) + 0.999) / 1000)
+
+
+@dtypes
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.1005] * 3 + [0.9005] * 2, (0.1, 0.101, 0.9)),
+        ([0.0] * 5 + [1.0] * 5, (0.0, 0.002, 0.999)),  # the last bin takes 1, the first s is 2
+        ([0.0, 0.0015, 0.0025], (0.0005, 0.002, 0.002)),
+        ([0.9965, 0.9975, 1.0], (0.996, 0.997, 0.998)),  # the last s is 997
+        (EXACT_TIE, (0.125, 0.126, 0.6875)),
+    ],
+)
+def test_otsu_ties_and_edges(scores: list[float], expected: tuple[float, ...], dtype: torch.dtype):
+    assert otsu(torch.tensor(scores, dtype=dtype)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_tie_is_one():
+    cuts = oracle.otsu_cuts(EXACT_TIE)
+    assert cuts[126].quality == cuts[501].quality == max(cut.quality for cut in cuts if cut)
+
+
+@pytest.mark.parametrize(
+    "scores", [[0.5], [0.5001, 0.5009], [0.0, 0.0015], [0.9975, 0.9985, 1.0], [1.0], [0.0]]
+)
+def test_otsu_without_two_sides(scores: list[float]):
+    assert not any(oracle.otsu_cuts(scores))
+    assert otsu(torch.tensor(scores)) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, -1e-6, 1 + 1e-6, math.inf, -math.inf])
+def test_otsu_refuses(bad: float):
+    with pytest.raises(ValueError, match="0 to 1"):
+        otsu(torch.tensor([0.2, bad, 0.7]))
+
+
+@dtypes
+def test_trust_groups(dtype: torch.dtype):
+    split = OtsuSplit(0.25, 0.7, 0.75)  # 0.7 is a little less in float32
+    edges = torch.tensor([0.0, *split, 1.0], dtype=dtype)
+    near = [edges, edges.nextafter(edges + 1), edges.nextafter(edges - 1)]
+    scores = torch.cat([draw_scores("uniform", 0, dtype), *near])
+    assert trust_groups(scores, split).tolist() == oracle.trust_groups(scores.tolist(), *split)
+    exact = torch.tensor([0.2, 0.25, 0.3, 0.7, 0.72, 0.75, 0.8], dtype=torch.float64)
+    assert trust_groups(exact, split).tolist() == [4, 3, 3, 2, 2, 1, 1]
+
+
+def test_trust_groups_without_a_split():
+    groups = trust_groups(torch.tensor([0.5, 0.5]), None)
+    assert groups.tolist() == [1, 1]
+    assert groups.dtype == torch.long
+
+
+def random_curve(seed: int) -> list[float]:
+    """Floats, or one of few whole numbers, so that ties occur; sometimes with a NaN."""
+    drawer = random.Random(seed)
+    length = drawer.randrange(0, 25)
+    if seed % 2:
+        return [float(drawer.randrange(4)) for _ in range(length)]
+    curve = [drawer.random() for _ in range(length)]
+    if seed % 10 == 0 and curve:
+        curve[drawer.randrange(length)] = math.nan
+    return curve
+
+
+def test_tipping_point_of_random_curves():
+    curves = [random_curve(seed) for seed in range(1000)]
+    expected = [oracle.tipping_point(curve) for curve in curves]
+    assert [tipping_point(curve) for curve in curves] == expected
+    assert {None, 2, 3, 4, 5} < set(expected)
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([0, 1, 2, 1, 0], None),  # five entries are too few
+        ([0, 1, 2, 1, 0, 0], 2),
+        ([0, 0, 1, 2, 1, 0], 3),
+        ([0, 0, 0, 1, 2, 1], None),  # only one epoch after it
+        ([0, 3, 0, 0, 0, 0], None),  # only one epoch before it
+        ([1, 2, 2, 1, 0, 0], None),  # a tie is no peak
+        ([2, 1, 2, 1, 0, 0], None),
+        ([0, 1, 2, 1, 2, 0, 0], None),
+        ([0, 1, 2, 1, 0, 5, 1, 0], 2),  # the first, not the highest
+        ([math.nan, 0, 5, 1, 3, 2, 1], None),
+        ([math.nan, 0, 1, 3, 2, 1], 3),
+        ([0, 1, math.nan, 1, 0, 0], None),
+        ([0.5] * 20, None),
+        (list(range(20)), None),
+        (list(range(20, 0, -1)), None),
+        ([], None),
+    ],
+)
+def test_tipping_point(curve: list[float], expected: int | None):
+    assert tipping_point(curve) == expected
+
+
+def feed(monitor: TippingPointMonitor, curve: list[float]) -> EpochRecord | None:
+    """Continue with the rest of `curve`, marking each epoch's tensors, until it tips."""
+    for epoch in range(len(monitor.curve), len(curve)):
+        mark = torch.tensor([epoch, 0.5])
+        monitor.update(curve[epoch], mark, Scores(mark + 1, mark + 2, mark + 3, mark + 4))
+        if found := monitor.found():
+            return found
+    return None
+
+
+def plain(record: EpochRecord | None) -> Any:
+    if record is None:
+        return None
+    scores = [values.tolist() for values in record.scores]
+    return record.epoch, record.confidence, record.train_agreement.tolist(), scores
+
+
+def contents(monitor: TippingPointMonitor) -> Any:
+    return monitor.curve, [plain(each) for each in monitor.recent], plain(monitor.most_confident)
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_monitor_gives_the_tipping_points_record(first: int):
+    for seed in range(first, first + 50):
+        curve, monitor = random_curve(seed), TippingPointMonitor()
+        expected = oracle.tipping_point(curve)
+        found = feed(monitor, curve)
+        assert tipping_point(monitor.curve) == (found.epoch if found else None) == expected
+        if found:
+            first_length = max(expected + 3, 6)
+            assert monitor.curve == curve[:first_length]
+            marks = [[expected + more, 0.5 + more] for more in range(5)]
+            assert plain(found) == (expected, curve[expected], marks[0], marks[1:])
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"), [([0.3], 0), ([0.1, 0.4, 0.2], 1), ([0.1, 0.4, 0.4], 1), ([3, 2, 1], 0)]
+)
+def test_monitor_keeps_the_most_confident(curve: list[float], expected: int):
+    monitor = TippingPointMonitor()
+    assert monitor.most_confident is None
+    feed(monitor, curve)
+    assert plain(monitor.most_confident)[:3] == (expected, curve[expected], [expected, 0.5])
+
+
+@pytest.mark.parametrize("through_file", [False, True])
+@pytest.mark.parametrize("curve", [[1, 2, 3, 9, 4, 5, 6, 7], [*range(12), 5, 4], [3.0] * 9])
+def test_monitor_interrupted(curve: list[float], through_file: bool):
+    whole = TippingPointMonitor()
+    expected = feed(whole, curve)
+    for stop in range(len(whole.curve)):
+        before, after = TippingPointMonitor(), TippingPointMonitor()
+        feed(before, curve[:stop])
+        state = before.state_dict()
+        if through_file:
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            buffer.seek(0)
+            state = torch.load(buffer, weights_only=True)
+        after.update(9.0, torch.zeros(2), Scores(*torch.zeros(4, 2)))  # to be forgotten
+        after.load_state_dict(state)
+        assert contents(after) == contents(before)
+        assert plain(feed(after, curve)) == plain(expected)
+        assert contents(after) == contents(whole)
+        assert plain(feed(before, curve)) == plain(expected)
+        assert contents(before) == contents(whole)
+        assert state["curve"] == curve[:stop]  # a copy: neither monitor goes on in it
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (40, 3), (40, 10)])
+def test_score(shape: tuple[int, int]):
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = 3 * torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    labels = torch.randint(shape[1], shape[:1], generator=generator)
+    result = score(teacher, student, labels)
+    rows = oracle.agreement(teacher.tolist(), student.tolist())
+    for i, label in enumerate(labels.tolist()):
+        assert result.agreement[i].item() == pytest.approx(rows[i][label])
+        assert result.prediction[i] == rows[i].index(max(rows[i]))
+        others = [k for k in range(shape[1]) if k != label]
+        assert result.teacher_masked[i] == max(others, key=teacher[i].tolist().__getitem__)
+        assert result.student_masked[i] == max(others, key=student[i].tolist().__getitem__)
