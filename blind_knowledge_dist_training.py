@@ -52,7 +52,9 @@ NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is
 class EpochStats(NamedTuple):
     """What one epoch's training passes showed."""
 
-    loss: PairLoss  # averaged over the images
+    loss: float  # averaged over the images, as its two parts
+    naive_loss: float
+    compensation_loss: float
     confidence: float  # the student's largest probability, averaged over the images
     agreement: Tensor  # [N], at the label
 
@@ -81,8 +83,7 @@ def train_epoch(
             confidence = student_logits.softmax(1).amax(1).mean()
             sums += len(labels) * torch.stack([*loss, confidence])
         seen += len(labels)
-    *losses, confidence = (sums / seen).tolist()
-    return EpochStats(PairLoss(*losses), confidence, agreements)
+    return EpochStats(*(sums / seen).tolist(), agreements)
 
 
 def measure_accuracy(pair: TeacherStudent, loader: Loader) -> float:
@@ -149,8 +150,8 @@ def train(
         batches = progress_bar(loaders.train, epoch, args.print_freq)
         stats = train_epoch(pair, batches, optimizer, loss_function, alpha)
         scheduler.step()
-        if not math.isfinite(stats.loss.total):
-            raise ValueError(f"epoch {epoch}: the loss is {stats.loss.total}; try a smaller --lr")
+        if not math.isfinite(stats.loss):
+            raise ValueError(f"epoch {epoch}: the loss is {stats.loss}; try a smaller --lr")
 
         if blind and not tipped:
             monitor.update(stats.confidence, stats.agreement, score_images(pair, loaders.scored))
@@ -171,8 +172,17 @@ def train(
                 save_networks(pair, folder, "best_", epoch)
         if last or (epoch + 1) % args.clean_test_freq == 0:
             test = measure_accuracy(pair, loaders.test)
-        parts = (stats.loss.naive, stats.loss.compensation, stats.confidence) if blind else None
-        log.add(epoch, phase, lr, stats.loss.total, parts, val, test)
+        log.add(
+            epoch=epoch,
+            phase=phase,
+            lr=lr,
+            loss=stats.loss,
+            naive_loss=stats.naive_loss,
+            compensation_loss=stats.compensation_loss if blind else None,
+            student_confidence=stats.confidence if blind else None,
+            noisy_val_accuracy=val,
+            clean_test_accuracy=test,
+        )
 
     if not blind:
         arrays = to_arrays(**score_images(pair, loaders.scored)._asdict())
@@ -208,24 +218,27 @@ def measure(
     loss_function: LossFunction,
 ) -> dict[str, Any]:
     """Time a few steps and one scoring batch, and print what the whole run would take."""
-    alpha = torch.zeros(len(loaders.train.labels), device=loaders.train.device)
-    seconds = []
+    device = loaders.train.device
+    alpha = torch.zeros(len(loaders.train.labels), device=device)
     for steps in (1, args.measure_steps):  # the first step only warms up
         start = time.perf_counter()
         train_epoch(pair, islice(loaders.train, steps), optimizer, loss_function, alpha)
-        seconds.append(time.perf_counter() - start)
-    step = seconds[1] / min(args.measure_steps, len(loaders.train))
+    step = (time.perf_counter() - start) / min(args.measure_steps, len(loaders.train))
     start = time.perf_counter()
     few = min(INFER_BATCH, len(loaders.scored.labels))
     infer(pair, islice(loaders.scored, 1), few).cpu()
-    scoring = (time.perf_counter() - start) / few * len(loaders.scored.labels)
-    memory = runs.peak_memory_gib(loaders.train.device)
-    training = step * len(loaders.train) * args.n_epoch
+    look = (time.perf_counter() - start) / few  # at one image
+    training = args.n_epoch * len(loaders.train) * step
+    evaluation = look * (
+        args.n_epoch // args.noisy_val_freq * len(loaders.val.labels)
+        + args.n_epoch // args.clean_test_freq * len(loaders.test.labels)
+    )
+    scoring, memory = look * len(loaders.scored.labels), runs.peak_memory_gib(device)
     print(
-        f"{step:.3f} s a step of {args.batch_size} images on {loaders.train.device}, peak memory "
-        f"{memory:.2f} GiB\n{args.n_epoch} epochs of {len(loaders.train)} steps would take about "
-        f"{training / 3600:.1f} hours, and scoring the full set, once an epoch until the tipping "
-        f"point, {scoring / 60:.1f} minutes each time"
+        f"{step:.3f} s a step of {args.batch_size} images on {device}, peak memory {memory:.2f} "
+        f"GiB\none run of {args.n_epoch} epochs of {len(loaders.train)} steps would take about "
+        f"{(training + evaluation) / 3600:.2f} hours, and {scoring:.0f} s more for each epoch up "
+        "to two after the tipping point"
     )
     return {"step_seconds": step, "scoring_seconds": scoring, "peak_memory_gib": memory}
 
@@ -249,7 +262,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     loaders = make_loaders(images, labels, positions, args.batch_size, generator, blind)
 
     build = build_pair if blind else build_baseline
-    pair = build(len(images.class_names), args.width, digits=args.dataset == "digits").to(device)
+    digits = args.dataset == "digits"
+    if digits and len(positions.train) % args.batch_size == 1:
+        raise ValueError(
+            f"--batch_size {args.batch_size}: leaves a last batch of one of the "
+            f"{len(positions.train)} training images, too few for batch norm on 8x8 images; "
+            "choose another, or another --limit_train"
+        )
+    pair = build(len(images.class_names), args.width, digits=digits).to(device)
     optimizer = torch.optim.SGD(
         pair.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay
     )

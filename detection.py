@@ -29,14 +29,6 @@ def read_flags(path: Path, count: int) -> np.ndarray:
     return flags
 
 
-def recorded_noise_path(folder: Path) -> Path | None:
-    """The label file that the run was trained with, where it was an own one."""
-    if not (folder / "args.json").exists():
-        return None
-    recorded = runs.read_json(folder / "args.json").get("options", {}).get("noise_path")
-    return Path(recorded) if recorded else None
-
-
 def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
     """The run's predictions.npz, checked against the given labels [N]; ValueError if amiss."""
     scores = runs.read_arrays(path)
@@ -56,11 +48,13 @@ def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the detection result; returns detection.json."""
     folder = runs.run_folder(args)
+    noise_path = args.noise_path
     if args.prediction is None:
-        runs.require_folder(folder)
+        options = runs.read_options(folder, args, ("dataset", "noise_type", "seed", "method"))
+        if noise_path is None and options.get("noise_path"):
+            noise_path = Path(options["noise_path"])
     images = load_images(args.dataset, args.data_dir)
     clean_labels = images.train.clean_labels
-    noise_path = args.noise_path or recorded_noise_path(folder)
     labels = given_labels(
         args.dataset, args.noise_type, clean_labels, args.data_dir, noise_path, args.seed
     )
@@ -78,7 +72,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     record["guess"] = bool(scores.get("guess", False))
     record |= ranking_figures(scores["agreement"], wrong) if scores else {}
     record["per_class"] = detection_per_class(flagged, wrong, labels, images.class_names)
-    print(f"{path}")
+    print(f"{path}" + (f", labels of {noise_path}" if noise_path else ""))
     if len(scored) < len(images.train.images):
         print(f"evaluated on the {len(scored)} of {len(images.train.images)} images it scored")
     if record["guess"]:

@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the networks of the last and of the best-validation epoch; returns learning.json."""
     folder = runs.run_folder(args)
     device = pick_device(args.device)
-    runs.require_folder(folder)
+    runs.read_options(folder, args, ("dataset", "method"))
     images = load_images(args.dataset, args.data_dir)
     loader = clean_test_loader(images, torch.Generator(device))
     alone = args.method == "ce"

@@ -7,14 +7,29 @@
 # Words after the first are further options of the training script (of pytest for test).
 # Variables: SEEDS="0 1 2", LABEL_SETS="worst", METHODS="bkd ce", RESULTS_DIR=results,
 # DATA_DIR=~/data, ALLOW_CPU=1 (the challenge without a GPU), PYTHON=python3.12.
-# A finished stage is not repeated.
+# A finished stage is not repeated. Exit status: 0; 1 where the challenge is not run for want of a
+# GPU; 2 for wrong input and where a run failed.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 
 fail() {
   echo "run.sh: error: $*" >&2
   exit 2
 }
+
+# absolute PATH: as seen from where run.sh was called.
+absolute() {
+  case $1 in
+    /*) echo "$1" ;;
+    *) echo "$PWD/$1" ;;
+  esac
+}
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit
+results=$top/results
+[[ -z ${RESULTS_DIR:-} ]] || results=$(absolute "$RESULTS_DIR")
+data=$HOME/data
+[[ -z ${DATA_DIR:-} ]] || data=$(absolute "$DATA_DIR")
+cd "$top" || exit
 
 # has_all PYTHON FILE...: is it Python 3.10 or newer with everything that the files require?
 has_all() {
@@ -27,7 +42,7 @@ numbers = lambda text: [int(n) for n in re.findall(r"\d+", text)][:2]
 assert sys.version_info >= (3, 10)
 for file in sys.argv[1:]:
     for line in open(file):
-        if not line.startswith("#"):
+        if line.strip() and not line.startswith("#"):
             name, sign, wanted = re.fullmatch(r"([\w-]+)([>=]=)(\S+)\s*", line).groups()
             found = version(name)
             assert found == wanted if sign == "==" else numbers(found) >= numbers(wanted)
@@ -35,28 +50,48 @@ import torchvision  # also tells whether it fits the torch that is there
 ' "$@" >/dev/null 2>&1
 }
 
-# Sets $python: the current one where it has what is needed, else .venv, made and filled here.
+# Sets $python: the current one where it has what is needed, else .venv, made and filled here. The
+# .venv builds on the current Python's packages where only those for the tests are missing there.
 find_python() {
-  local candidate
-  for candidate in ${PYTHON:-python3 python} .venv/bin/python; do
+  local candidate sites='' pythons=(python3 python)
+  [[ -z ${PYTHON:-} ]] || pythons=("$PYTHON")
+  for candidate in "${pythons[@]}" .venv/bin/python; do
     if has_all "$candidate" "$@"; then
       python=$candidate
       return
     fi
   done
+  [[ -n ${PYTHON:-} ]] || pythons+=(python3.14 python3.13 python3.12 python3.11 python3.10)
   python=.venv/bin/python
-  if ! "$python" -c '' 2>/dev/null; then
-    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10}; do
+  if ! "$python" -m pip --version >/dev/null 2>&1; then
+    for candidate in "${pythons[@]}"; do
       "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && break
       candidate=
     done
     [[ -n $candidate ]] || fail "no Python 3.10 or newer found; install one or name it in PYTHON"
-    "$candidate" -m venv .venv || fail "cannot make .venv; on Debian: apt install python3-venv"
+    ! has_all "$candidate" requirements.txt || sites=--system-site-packages
+    "$candidate" -m venv --clear $sites .venv ||
+      fail "cannot make .venv with $candidate; on Debian: apt install python3-venv"
   fi
-  echo "installing $* into .venv (once)" >&2
+  echo "installing what $* ask into .venv (once)" >&2
   "$python" -m pip install --quiet --disable-pip-version-check "${@/#/-r}" >&2 ||
-    fail "pip could not install $*; see above"
+    fail "pip could not install what $* ask; see above"
   has_all "$python" "$@" || fail "$python still lacks what $* ask; remove .venv and try again"
+}
+
+# refuse OPTION...: those that run.sh sets itself, for all three scripts alike.
+refuse() {
+  local word
+  for word; do
+    case ${word%%=*} in
+      --seed) fail "$word: say SEEDS=… in front of bash" ;;
+      --noise_type) fail "$word: say LABEL_SETS=… in front of bash" ;;
+      --method) fail "$word: say METHODS=… in front of bash" ;;
+      --results_dir) fail "$word: say RESULTS_DIR=… in front of bash" ;;
+      --data_dir) fail "$word: say DATA_DIR=… in front of bash" ;;
+      --dataset) fail "$word: run.sh is for CIFAR-10 and the demo; call the scripts themselves" ;;
+    esac
+  done
 }
 
 # stage LOG COMMAND...: run it, its output also into LOG; exit status 3 (a guess) is none to fail at.
@@ -99,27 +134,27 @@ all_runs() {
       done
     done
   done
-  "$python" -m utils.summary "$results"
+  "$python" -m utils.summary "$results" || failed+=(summary)
   ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}"
 }
 
 command=${1:-challenge}
 shift || true
-results=${RESULTS_DIR:-results}
-data=${DATA_DIR:-~/data}
 
 case $command in
   challenge)
     dataset=cifar10 seeds=${SEEDS:-0} label_sets=${LABEL_SETS:-aggre worst rand1}
     methods=${METHODS:-bkd}
+    refuse "$@"
     find_python requirements.txt
     if [[ -z ${ALLOW_CPU:-} ]] &&
       ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
       echo "No CUDA device here. Measuring a few steps of a full run on the CPU:"
       "$python" blind_knowledge_dist_training.py --noise_type "${label_sets%% *}" \
         --data_dir "$data" --measure_steps 3 "$@" || exit
-      echo "That is one of $(wc -w <<<"$label_sets") label sets at each seed. To run it all the" \
-        "same: ALLOW_CPU=1 bash run.sh; a run of minutes: bash run.sh demo"
+      runs=$(($(wc -w <<<"$label_sets") * $(wc -w <<<"$seeds") * $(wc -w <<<"$methods")))
+      echo "This would be $runs such runs. To start them all the same: ALLOW_CPU=1 bash run.sh;" \
+        "for a try of minutes: bash run.sh demo"
       exit 1
     fi
     all_runs "$@"
@@ -127,6 +162,7 @@ case $command in
   demo)
     dataset=digits seeds=${SEEDS:-0 1 2} label_sets=${LABEL_SETS:-aggre rand1 worst}
     methods=${METHODS:-bkd ce}
+    refuse "$@"
     find_python requirements.txt
     all_runs "$@"
     ;;

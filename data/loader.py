@@ -47,7 +47,9 @@ def crop(images: Tensor, rows: Tensor, columns: Tensor, mode: str) -> Tensor:
     if mode == "zeros":
         inside = (rows == inside_rows)[:, :, None] & (columns == inside_columns)[:, None]
         window = window * inside[..., None]
-    return window.permute(0, 3, 1, 2)  # [B, channels, H, W]
+    # Contiguous: left in channels-last order, the batch would set the networks' memory format, and
+    # oneDNN's 1x1 convolutions of stride 2 corrupt memory in that one at small widths.
+    return window.permute(0, 3, 1, 2).contiguous()  # [B, channels, H, W]
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ def training_options(*words: object) -> argparse.Namespace:
 
 
 class MadeUpCifar(NamedTuple):
-    """A data folder with 500 training images in CIFAR-10's format, 30 % of the labels wrong."""
+    """A data folder with 500 training images in CIFAR's format, 30 % of the labels wrong."""
 
+    dataset: str
     folder: Path
     label_file: Path
     clean_labels: np.ndarray
@@ -44,37 +45,44 @@ def _write_pickle(path: Path, content: dict) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def made_up_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUpCifar:
+@pytest.fixture(params=["cifar10"])
+def made_up_cifar(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> MadeUpCifar:
+    """The archives that torchvision reads, and a label file; parametrise for "cifar100"."""
     generator = np.random.default_rng(1)
     clean_labels = generator.permutation(np.repeat(np.arange(CLASSES), PER_CLASS))
     labels = clean_labels.copy()
     wrong = generator.random(len(labels)) < NOISE
     labels[wrong] = (labels[wrong] + generator.integers(1, CLASSES, wrong.sum())) % CLASSES
 
+    hundred = request.param == "cifar100"
+    source = datasets.CIFAR100 if hundred else datasets.CIFAR10
     folder = tmp_path / "data"
-    base = folder / datasets.CIFAR10.base_folder
+    base = folder / source.base_folder
     base.mkdir(parents=True)
-    images, train_list = _images(clean_labels, generator), []
-    for number, part in enumerate(np.array_split(np.arange(len(labels)), 5), start=1):
-        batch = {"data": images[part], "labels": clean_labels[part].tolist()}
-        name = f"data_batch_{number}"
-        train_list.append([name, _write_pickle(base / name, batch)])
-    test_labels = np.resize(np.arange(CLASSES), TEST_COUNT)
-    test = {"data": _images(test_labels, generator), "labels": test_labels.tolist()}
-    meta = {"label_names": [f"class {k}" for k in range(CLASSES)]}
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", train_list)
-    monkeypatch.setattr(
-        datasets.CIFAR10, "test_list", [["test_batch", _write_pickle(base / "test_batch", test)]]
-    )
-    monkeypatch.setattr(
-        datasets.CIFAR10,
-        "meta",
-        {**datasets.CIFAR10.meta, "md5": _write_pickle(base / "batches.meta", meta)},
-    )
+    label_key = "fine_labels" if hundred else "labels"
+
+    def write_split(name: str, split_labels: np.ndarray) -> list[str]:
+        content = {"data": _images(split_labels, generator), label_key: split_labels.tolist()}
+        return [name, _write_pickle(base / name, content)]
+
+    if hundred:
+        train_list = [write_split("train", clean_labels)]
+    else:
+        parts = enumerate(np.array_split(clean_labels, 5), start=1)
+        train_list = [write_split(f"data_batch_{number}", part) for number, part in parts]
+    test_name = "test" if hundred else "test_batch"
+    test_list = [write_split(test_name, np.resize(np.arange(CLASSES), TEST_COUNT))]
+    meta = {source.meta["key"]: [f"class {k}" for k in range(100 if hundred else 10)]}
+    meta_sum = _write_pickle(base / source.meta["filename"], meta)
+    monkeypatch.setattr(source, "train_list", train_list)
+    monkeypatch.setattr(source, "test_list", test_list)
+    monkeypatch.setattr(source, "meta", {**source.meta, "md5": meta_sum})
     label_file = folder / "own_labels.pt"
-    torch.save({"clean_label": clean_labels, "worse_label": labels}, label_file)
-    return MadeUpCifar(folder, label_file, clean_labels, labels)
+    noisy_key = "noisy_label" if hundred else "worse_label"
+    torch.save({"clean_label": clean_labels, noisy_key: labels}, label_file)
+    return MadeUpCifar(request.param, folder, label_file, clean_labels, labels)
 
 
 @pytest.fixture(scope="session")

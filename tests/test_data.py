@@ -181,7 +181,7 @@ def test_loader_augments_the_bytes():
     )
     (result, _, _) = next(iter(loader))
     expected = normalise(augment_cifar100(images, seeded(0)), torch.tensor(mean), torch.tensor(std))
-    assert torch.equal(result, expected)
+    assert torch.equal(result, expected) and result.is_contiguous()
 
 
 @pytest.mark.parametrize("seed", [0, 42])

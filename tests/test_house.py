@@ -36,6 +36,11 @@ def test_packages_import_neither_each_other_nor_scripts(path: Path):
     assert not imported(path) & ((PACKAGES - {path.parent.name}) | SCRIPTS)
 
 
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_nothing_imports_a_script(script: str):
+    assert not imported(TOP / f"{script}.py") & SCRIPTS
+
+
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_init_files_define_nothing(package: str):
     assert (TOP / package / "__init__.py").read_text().strip() == ""

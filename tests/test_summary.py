@@ -59,6 +59,20 @@ def test_a_tipping_point_that_came_only_sometimes_is_told(tmp_path: Path):
     assert rows_of(tmp_path)[0]["tipping epoch"] == "6.0 (1 never)"
 
 
+def test_the_same_run_twice_is_no_second_seed(tmp_path: Path):
+    write_run(tmp_path, 0, 90.0, 6)
+    write_run(tmp_path, 0, 90.0, 6)
+    with pytest.raises(ValueError, match=r"run_1 and .*run_0 are the same run"):
+        rows_of(tmp_path)
+
+
+def test_a_foreign_args_json_is_named(tmp_path: Path):
+    write_run(tmp_path, 0, 90.0, 6)
+    (tmp_path / "run_0" / "args.json").write_text('{"lr": 0.1}')
+    with pytest.raises(ValueError, match=r"args.json: does not name a run"):
+        rows_of(tmp_path)
+
+
 def test_text_and_markdown_hold_the_same_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):

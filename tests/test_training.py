@@ -12,9 +12,11 @@ from torch import Tensor
 import blind_knowledge_dist_training as training
 from data.datasets import choose_positions, load_images, make_loaders
 from data.loader import Loader
+from models import noise_split
 from models.losses import agreement, pair_loss
 from models.noise_split import label_distrust, otsu, tipping_point, trust_groups
 from models.teacher_student import TeacherStudent, build_pair
+from tests import oracle
 from tests.conftest import MadeUpCifar, training_options
 from utils.runs import run_folder
 
@@ -75,8 +77,8 @@ def test_an_epoch_reports_what_the_training_passes_saw():
         confidences += student.softmax(1).amax(1).tolist()
         at_label[index] = agreement(teacher, student)[torch.arange(len(labels)), labels]
     assert stats.confidence == pytest.approx(np.mean(confidences), rel=1e-5)
-    assert stats.loss.total == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
-    assert stats.loss.total == pytest.approx(stats.loss.naive + stats.loss.compensation, rel=1e-5)
+    assert stats.loss == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+    assert stats.loss == pytest.approx(stats.naive_loss + stats.compensation_loss, rel=1e-5)
     torch.testing.assert_close(stats.agreement, at_label)
 
 
@@ -113,6 +115,13 @@ def test_only_training_and_scoring_images_are_augmented(made_up_cifar: MadeUpCif
     assert [len(loader.labels) for loader in loaders] == [450, 500, 50, 100]
 
 
+def tips_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """Let the tipping point be that epoch, found at the end of epoch 5."""
+    monkeypatch.setattr(
+        noise_split, "tipping_point", lambda curve: epoch if len(curve) >= 6 else None
+    )
+
+
 def metrics_of(folder: Path) -> list[dict[str, str]]:
     with open(folder / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -124,7 +133,7 @@ def test_a_run_splits_at_its_tipping_point_and_goes_on_robustly(digits_run):
     assert [int(row["epoch"]) for row in rows] == list(range(30))
     curve = [float(row["student_confidence"]) for row in rows]
     tipped = record["tipping_point"]
-    assert tipped == tipping_point(curve) and record["guess"] is False
+    assert tipped == tipping_point(curve) == record["split_epoch"] and record["guess"] is False
     # Found two epochs later; the weights count from the epoch after that.
     robust = [row["phase"] == "robust" for row in rows]
     assert robust == [epoch > tipped + 2 for epoch in range(30)]
@@ -142,6 +151,49 @@ def test_a_run_splits_at_its_tipping_point_and_goes_on_robustly(digits_run):
     assert record["group_sizes"] == [(scores["group"] == g).sum() for g in (1, 2, 3, 4)]
     for masked in ("teacher_masked", "student_masked"):
         assert not (scores[masked] == scores["label"]).any()
+
+
+def test_weights_and_detection_come_from_the_tipping_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Weights from that epoch's training passes, detection from its scoring of the full set."""
+    alphas_used, trained, scored = [], [], []
+    train_epoch, score_images = training.train_epoch, training.score_images
+
+    def spy_train(pair, batches, optimizer, loss_function, alpha: Tensor) -> training.EpochStats:
+        alphas_used.append(alpha.clone())
+        trained.append(train_epoch(pair, batches, optimizer, loss_function, alpha))
+        return trained[-1]
+
+    def spy_score(pair, loader) -> training.Scores:
+        scored.append(score_images(pair, loader))
+        return scored[-1]
+
+    monkeypatch.setattr(training, "train_epoch", spy_train)
+    monkeypatch.setattr(training, "score_images", spy_score)
+    tips_at(monkeypatch, 3)
+    words = ["--dataset", "digits", "--n_epoch", 7, "--limit_train", 500, "--results_dir", tmp_path]
+    words += ["--alpha1", 0.1, "--alpha2", 0.2, "--alpha3", 0.6, "--alpha4", 0.9]
+    args = training_options(*words)
+    training.main(args)
+
+    def groups_of(agreements: Tensor) -> Tensor:
+        cuts = [cut for cut in oracle.otsu_cuts(agreements.double().tolist())]
+        best = max((cut.quality, -s) for s, cut in enumerate(cuts) if cut)
+        low_mean, high_mean = cuts[-best[1]].low_mean, cuts[-best[1]].high_mean
+        numbers = agreements.double().tolist()
+        return torch.tensor(oracle.trust_groups(numbers, low_mean, -best[1] / 1000, high_mean))
+
+    expected = torch.tensor([0.1, 0.2, 0.6, 0.9])[groups_of(trained[3].agreement) - 1]
+    assert all(torch.equal(alpha, torch.zeros(500)) for alpha in alphas_used[:6])
+    assert torch.equal(alphas_used[6], expected)
+    assert len(scored) == 6  # once an epoch until the tipping point is found
+    with np.load(run_folder(args) / "predictions.npz", allow_pickle=False) as archive:
+        assert np.array_equal(archive["agreement"], scored[3].agreement.numpy())
+        assert archive["split_epoch"] == 3
+        flagged = archive["index"][groups_of(scored[3].agreement).numpy() == 4]
+    detection = np.load(run_folder(args) / "detection.npy", allow_pickle=False)
+    assert np.array_equal(np.flatnonzero(detection), flagged)
 
 
 def test_a_tipping_point_that_never_comes_gives_a_guess(tmp_path: Path, capsys):
@@ -179,12 +231,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
         training.main(training_options(*words, "--results_dir", tmp_path))
 
 
-def test_the_same_seed_gives_the_same_files(tmp_path: Path):
+def test_the_same_seed_gives_the_same_files(
+    made_up_cifar: MadeUpCifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Augmented images, both phases, the split and the evaluations included."""
+    tips_at(monkeypatch, 2)
     folders = []
     for name in ("first", "second"):
-        words = ("--dataset", "digits", "--n_epoch", 7, "--results_dir", tmp_path / name)
-        args = training_options(*words, "--limit_train", 400, "--clean_test_freq", 2)
-        training.main(args)
+        words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
+        words += ["--width", 4, "--n_epoch", 7, "--limit_train", 200, "--clean_test_freq", 2]
+        args = training_options(*words, "--results_dir", tmp_path / name)
+        assert training.main(args)["tipping_point"] == 2
         folders.append(run_folder(args))
     names = {path.name for path in folders[0].iterdir()}
     assert names == {path.name for path in folders[1].iterdir()}
@@ -205,9 +262,26 @@ def test_a_finished_run_is_not_repeated_and_another_one_refused(digits_run, caps
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
+def test_a_folder_of_unknown_origin_is_not_overwritten(tmp_path: Path):
+    folder = tmp_path / "digits_worst_seed_0"
+    folder.mkdir()
+    (folder / "teacher.pth.tar").write_bytes(b"precious")
+    with pytest.raises(ValueError, match=r"teacher\.pth\.tar of unknown origin"):
+        training.main(training_options("--dataset", "digits", "--results_dir", tmp_path))
+    assert [path.name for path in folder.iterdir()] == ["teacher.pth.tar"]
+    assert (folder / "teacher.pth.tar").read_bytes() == b"precious"
+
+
+def test_a_last_batch_of_one_digit_is_refused_before_anything_is_written(tmp_path: Path):
+    words = ("--dataset", "digits", "--batch_size", 16, "--results_dir", tmp_path)
+    with pytest.raises(ValueError, match="--batch_size 16: leaves a last batch of one"):
+        training.main(training_options(*words))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_measuring_writes_nothing(tmp_path: Path, capsys):
     words = ("--dataset", "digits", "--measure_steps", 2, "--results_dir", tmp_path)
     figures = training.main(training_options(*words))
     assert figures["step_seconds"] > 0 and figures["peak_memory_gib"] > 0
-    assert "30 epochs of 21 steps" in capsys.readouterr().out
+    assert "one run of 30 epochs of 21 steps" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -15,33 +15,12 @@ class EpochLog:
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
 
-    def add(
-        self,
-        epoch: int,
-        phase: str,
-        lr: float,
-        loss: float,
-        parts: tuple[float, float, float] | None,
-        noisy_val: float | None,
-        clean_test: float | None,
-    ) -> None:
-        """Take in an epoch; accuracies in percent, None where not measured.
+    def add(self, **row: Any) -> None:
+        """Take in an epoch: each time the same columns, None where nothing was measured.
 
-        `parts`: the teacher's loss, the compensation loss and the student's confidence; None for
-        the baseline, which has but one network.
+        epoch, phase, lr, loss, naive_loss, compensation_loss, student_confidence, and in percent
+        noisy_val_accuracy, clean_test_accuracy. The baseline has no student.
         """
-        naive, compensation, confidence = parts or (None, None, None)
-        row = {
-            "epoch": epoch,
-            "phase": phase,
-            "lr": lr,
-            "loss": loss,
-            "naive_loss": naive,
-            "compensation_loss": compensation,
-            "student_confidence": confidence,
-            "noisy_val_accuracy": noisy_val,
-            "clean_test_accuracy": clean_test,
-        }
         self.rows.append(row)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
@@ -49,12 +28,14 @@ class EpochLog:
         writer.writerows(self.rows)
         write_whole(self.path, text.getvalue().encode())
 
-        line = f"epoch {epoch:3d} {phase:6s} lr {lr:.4g} loss {loss:.4f}"
-        if parts:
+        line = "epoch {epoch:3d} {phase:6s} lr {lr:.4g} loss {loss:.4f}"
+        if row["student_confidence"] is not None:
             line += (
-                f" (teacher {naive:.4f}, compensation {compensation:.4f}) "
-                f"student's confidence {confidence:.4f}"
+                " (teacher {naive_loss:.4f}, compensation {compensation_loss:.4f}) "
+                "student's confidence {student_confidence:.4f}"
             )
-        line += "" if noisy_val is None else f" noisy val {noisy_val:.2f} %"
-        line += "" if clean_test is None else f" clean test {clean_test:.2f} %"
-        print(line, flush=True)
+        if row["noisy_val_accuracy"] is not None:
+            line += " noisy val {noisy_val_accuracy:.2f} %"
+        if row["clean_test_accuracy"] is not None:
+            line += " clean test {clean_test_accuracy:.2f} %"
+        print(line.format(**row), flush=True)

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import (
     average_precision_score,
-    confusion_matrix,
     precision_recall_fscore_support,
     roc_auc_score,
 )
@@ -20,16 +19,16 @@ def accuracy(predictions: Any, labels: Any) -> float:
 
 def detection_figures(flagged: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, Any]:
     """Counts, precision, recall and F1 of `flagged` [N] against `wrong` [N]; 0 where undefined."""
-    matrix = confusion_matrix(wrong, flagged, labels=[False, True])
-    (_, false_positives), (missed, found) = matrix.tolist()
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        wrong, flagged, average="binary", zero_division=0.0
-    )
+    precision = recall = f1 = 0.0
+    if len(wrong):  # scikit-learn refuses none
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            wrong, flagged, average="binary", zero_division=0.0
+        )
     return {
         "images": len(wrong),
-        "wrong": found + missed,
-        "flagged": found + false_positives,
-        "flagged_and_wrong": found,
+        "wrong": int(wrong.sum()),
+        "flagged": int(flagged.sum()),
+        "flagged_and_wrong": int((flagged & wrong).sum()),
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),

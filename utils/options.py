@@ -57,6 +57,10 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def _resolved(text: str) -> Path:
+    return _path(text).resolve()
+
+
 def _noise_type(text: str) -> str:
     return ALIASES.get(text, text)
 
@@ -70,7 +74,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         type=_noise_type,
         choices=list(dict.fromkeys(t for types in NOISE_TYPES.values() for t in types)),
         default="worst",
-        help="label set; worse means worst (cifar100: noisy100)",
+        help="label set (worse is another word for worst; the default of cifar100 is noisy100)",
     )
     run.add_argument("--seed", type=_seed, default=0, help="of all random numbers")
     run.add_argument(
@@ -88,7 +92,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--results_dir", type=_path, default=Path("results"), help="folder of the run folders"
     )
     place.add_argument(
-        "--noise_path", type=_path, help="own label file, in place of the published one"
+        "--noise_path", type=_resolved, help="own label file, in place of the published one"
     )
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error in the input"
@@ -127,7 +131,7 @@ def training_parser() -> argparse.ArgumentParser:
     )
     network.add_argument("--lr_gamma", type=_positive, default=0.1, help="factor of each fall")
     network.add_argument("--momentum", type=_ratio, default=0.9, help="0 to below 1")
-    network.add_argument("--weight_decay", type=_not_negative, default=0.0005)
+    network.add_argument("--weight_decay", type=_not_negative, default=0.0005, help="L2 penalty")
     method = parser.add_argument_group("method")
     for group, default in enumerate((0.30, 0.45, 0.55, 0.70), start=1):
         method.add_argument(
@@ -201,6 +205,12 @@ def detection_parser() -> argparse.ArgumentParser:
 def _new_parser(description: str) -> argparse.ArgumentParser:
     return OneLineParser(
         description=description,
+        epilog="Data sets with defaults of their own: "
+        + "; ".join(
+            f"{dataset}: " + " ".join(f"--{name} {value}" for name, value in defaults.items())
+            for dataset, defaults in DATASET_DEFAULTS.items()
+            if defaults
+        ),
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

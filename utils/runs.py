@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+import zlib
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+# torch is imported where it is needed: the summary does without it.
 PACKAGES = ("torchvision", "numpy", "scikit-learn")
 NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
     "data_dir",
@@ -34,10 +37,23 @@ def run_folder(args: argparse.Namespace) -> Path:
     return args.results_dir / f"{args.dataset}_{args.noise_type}_seed_{args.seed}{suffix}"
 
 
-def require_folder(folder: Path) -> None:
-    """Raises FileNotFoundError, with the cure, when there is no such run folder."""
+def read_options(folder: Path, args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The options that a run folder records; none where it has no args.json.
+
+    Raises FileNotFoundError when there is no such folder, ValueError when one of the named options
+    is another than in `args`.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such run folder; train it first, or give --run_dir")
+    if not (folder / "args.json").exists():
+        return {}
+    options = read_json(folder / "args.json").get("options", {})
+    for name in names:
+        if options.get(name) != getattr(args, name):
+            raise ValueError(
+                f"{folder} is a run with --{name} {options.get(name)}, not {getattr(args, name)}"
+            )
+    return options
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -99,9 +115,9 @@ def read_array(path: Path) -> np.ndarray:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read named arrays from .npz, never unpickling; raises ValueError naming the file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
-    except (ValueError, EOFError, BadZipFile, TypeError) as error:
+    except (ValueError, EOFError, BadZipFile, TypeError, AttributeError, zlib.error) as error:
         raise ValueError(f"{path}: not a whole .npz file of plain numbers") from error
 
 
@@ -182,7 +198,16 @@ def begin_run(folder: Path, description: dict[str, Any]) -> dict[str, Any] | Non
     Raises ValueError, naming each option that differs, where the folder holds another run.
     """
     args_path, record_path = folder / "args.json", folder / "training.json"
-    if args_path.exists():
+    if not args_path.exists():
+        foreign = [
+            path.name for path in folder.glob("*") if path.suffix in (".tar", ".npy", ".npz")
+        ]
+        if foreign:
+            raise ValueError(
+                f"{folder} holds {', '.join(sorted(foreign))} of unknown origin (no args.json); "
+                "move that folder away or choose another --results_dir"
+            )
+    else:
         there, here = read_json(args_path).get("options", {}), description["options"]
         differing = [
             f"--{name} {there.get(name)} there, {here.get(name)} here"

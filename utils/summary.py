@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 from utils.options import OneLineParser, parse_options, training_parser
 from utils.runs import NOT_PART_OF_A_RUN, read_json
 
-IDENTITY = {"dataset", "noise_type", "method", "seed"}  # options that have columns of their own
+IDENTITY = ("dataset", "noise_type", "method", "seed")  # options that have columns of their own
+NOT_SHOWN = {*IDENTITY, *NOT_PART_OF_A_RUN, "noise_path", "clean_test_freq"}
+FOOTNOTE = (
+    "mean ± sample standard deviation over n seeds; accuracies on the clean test set; best val:\n"
+    "by accuracy on noisy held-out labels, on the training labels where val_ratio is 0 (digits)"
+)
 LABEL_SET_ORDER = ("clean", "clean100", "aggre", "rand1", "rand2", "rand3", "worst", "noisy100")
 
 
@@ -35,12 +40,19 @@ COLUMNS = (
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
-    """The records of every finished run in a results folder, by file name."""
-    return [
-        {file.name: read_json(file) for file in sorted(run.glob("*.json"))}
-        for run in sorted(folder.iterdir())
-        if (run / "args.json").is_file() and (run / "training.json").is_file()
-    ]
+    """The records of every finished run in a results folder, by file name, and its "folder".
+
+    Raises ValueError naming a file that is none of this project's.
+    """
+    runs = []
+    for run in sorted(folder.iterdir()):
+        if (run / "args.json").is_file() and (run / "training.json").is_file():
+            records = {file.name: read_json(file) for file in sorted(run.glob("*.json"))}
+            options = records["args.json"].get("options", {})
+            if not all(name in options for name in IDENTITY):
+                raise ValueError(f"{run / 'args.json'}: does not name a run; remove that folder")
+            runs.append({"folder": run, **records})
+    return runs
 
 
 def setting(options: dict[str, Any]) -> str:
@@ -50,17 +62,25 @@ def setting(options: dict[str, Any]) -> str:
     return " ".join(
         f"{name}={options[name]}"
         for name, default in defaults.items()
-        if name not in IDENTITY | NOT_PART_OF_A_RUN and options.get(name, default) != default
+        if name not in NOT_SHOWN and options.get(name, default) != default
     )
 
 
 def group_runs(runs: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
-    """Runs that differ in nothing but the seed, together: (data set, labels, setting, method)."""
+    """Runs that differ in nothing but the seed, together: (data set, labels, setting, method).
+
+    Raises ValueError naming two folders with the same run.
+    """
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
         options = run["args.json"]["options"]
         key = (options["dataset"], options["noise_type"], setting(options), options["method"])
-        groups.setdefault(key, []).append(run)
+        for other in groups.setdefault(key, []):
+            if other["args.json"]["options"]["seed"] == options["seed"]:
+                raise ValueError(
+                    f"{run['folder']} and {other['folder']} are the same run; move one away"
+                )
+        groups[key].append(run)
     return dict(
         sorted(groups.items(), key=lambda g: (g[0][0], LABEL_SET_ORDER.index(g[0][1]), *g[0][2:]))
     )
@@ -122,12 +142,13 @@ def main() -> None:
         parser.error(f"{args.results}: no such results folder; name the one given to --results_dir")
     try:
         runs = read_runs(args.results)
+        rows = table(runs)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if not runs:
         parser.error(f"{args.results}: holds no finished run; train one first")
-    print((as_markdown if args.markdown else as_text)(table(runs)))
-    print("\nmean ± sample standard deviation over n seeds; accuracies on the clean test set")
+    print((as_markdown if args.markdown else as_text)(rows))
+    print(f"\n{FOOTNOTE}")
 
 
 if __name__ == "__main__":
