@@ -109,6 +109,7 @@ one_run() {
   local run=(--dataset "$dataset" --noise_type "$2" --seed "$3" --method "$1"
     --results_dir "$results" --data_dir "$data")
   shift 3
+  [[ $noise_type != worse ]] || noise_type=worst # the other word for it
   [[ $method == bkd ]] || suffix=_$method
   folder=$results/${dataset}_${noise_type}_seed_$seed$suffix
   mkdir -p "$folder" || return
@@ -138,8 +139,11 @@ all_runs() {
   ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}"
 }
 
-command=${1:-challenge}
-shift || true
+command=challenge
+if [[ ${1:--} != -* ]]; then
+  command=$1
+  shift
+fi
 
 case $command in
   challenge)
