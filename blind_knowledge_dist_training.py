@@ -259,10 +259,6 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         args.seed,
     )
     positions = choose_positions(len(labels), args.val_ratio, args.seed, args.limit_train)
-    blind = args.method == "bkd"
-    loaders = make_loaders(images, labels, positions, args.batch_size, generator, blind)
-
-    build = build_pair if blind else build_baseline
     digits = args.dataset == "digits"
     if digits and len(positions.train) % args.batch_size == 1:
         raise ValueError(
@@ -270,6 +266,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             f"{len(positions.train)} training images, too few for batch norm on 8x8 images; "
             "choose another, or another --limit_train"
         )
+    blind = args.method == "bkd"
+    loaders = make_loaders(images, labels, positions, args.batch_size, generator, blind)
+
+    build = build_pair if blind else build_baseline
     pair = build(len(images.class_names), args.width, digits=digits).to(device)
     optimizer = torch.optim.SGD(
         pair.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay

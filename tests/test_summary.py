@@ -46,8 +46,15 @@ def test_runs_of_other_settings_are_never_averaged(tmp_path: Path):
     write_run(tmp_path, 0, 90.0, 5)
     write_run(tmp_path, 0, 50.0, None, "--width", "4", "--n_epoch", "3")
     write_run(tmp_path, 0, 80.0, None, "--method", "ce")
+    write_run(tmp_path, 1, 10.0, None, "--alpha4", "0.9", "--clean_test_freq", "1")
     by_setting = {(row["setting"], row["method"]): row for row in rows_of(tmp_path)}
-    assert set(by_setting) == {("default", "bkd"), ("n_epoch=3 width=4", "bkd"), ("default", "ce")}
+    assert set(by_setting) == {
+        ("default", "bkd"),
+        ("n_epoch=3 width=4", "bkd"),
+        ("default", "ce"),
+        ("alpha4=0.9", "bkd"),
+    }
+    assert all(row["n"] == "1" for row in by_setting.values())
     assert by_setting["default", "bkd"]["test acc. last %"] == "90.00"
     assert by_setting["n_epoch=3 width=4", "bkd"]["tipping epoch"] == "never"
     assert by_setting["default", "ce"]["tipping epoch"] == "-"

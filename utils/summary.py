@@ -10,7 +10,7 @@ from utils.options import OneLineParser, parse_options, training_parser
 from utils.runs import NOT_PART_OF_A_RUN, read_json
 
 IDENTITY = ("dataset", "noise_type", "method", "seed")  # options that have columns of their own
-NOT_SHOWN = {*IDENTITY, *NOT_PART_OF_A_RUN, "noise_path", "clean_test_freq"}
+NOT_SHOWN = {*IDENTITY, *NOT_PART_OF_A_RUN, "clean_test_freq"}
 FOOTNOTE = (
     "mean ± sample standard deviation over n seeds; accuracies on the clean test set; best val:\n"
     "by accuracy on noisy held-out labels, on the training labels where val_ratio is 0 (digits)"
