@@ -9,11 +9,16 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from utils.options import parse_options, run_script, training_parser
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    options = parse_options(training_parser())
 
 import numpy as np
 import torch
@@ -21,7 +26,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.datasets import (
-    INFER_BATCH,
     Loaders,
     choose_positions,
     given_labels,
@@ -29,7 +33,7 @@ from data.datasets import (
     make_loaders,
 )
 from data.loader import Batch, Loader
-from models.losses import PairLoss, agreement, baseline_loss, pair_loss
+from models.losses import baseline_loss, pair_loss
 from models.noise_split import (
     EpochRecord,
     Scores,
@@ -40,13 +44,13 @@ from models.noise_split import (
     trust_groups,
 )
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer, infer_logits
+from models.training_step import WARM_UP, TrainingStep
 from utils import runs
+from utils.devices import pick_device, pick_precision
 from utils.epoch_log import EpochLog
 from utils.metrics import accuracy
-from utils.options import run_script, training_parser
-from utils.seeding import pick_device, seed_everything
+from utils.seeding import seed_everything
 
-LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], PairLoss]
 NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is a guess
 
 
@@ -60,31 +64,18 @@ class EpochStats(NamedTuple):
     agreement: Tensor  # [N], at the label
 
 
-def train_epoch(
-    pair: TeacherStudent,
-    batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    loss_function: LossFunction,
-    alpha: Tensor,
-) -> EpochStats:
+def train_epoch(step: TrainingStep, batches: Iterable[Batch], alpha: Tensor) -> EpochStats:
     """One pass over the batches; `alpha` [N]: how little each training image's label is trusted."""
-    pair.train()
-    sums = torch.zeros(4, device=alpha.device)  # the three losses and the student's confidence
+    step.pair.train()
+    sums = torch.zeros(4, device=alpha.device)  # of what each step saw on average
     agreements = torch.zeros_like(alpha)  # [N]
-    seen = 0
+    images_seen = 0
     for images, labels, index in batches:
-        teacher_logits, student_logits = pair(images)  # each [B, C]
-        loss = loss_function(teacher_logits, student_logits, labels, alpha[index])
-        optimizer.zero_grad()
-        loss.total.backward()
-        optimizer.step()
-        with torch.no_grad():
-            at_label = agreement(teacher_logits, student_logits).gather(1, labels[:, None])
-            agreements[index] = at_label.squeeze(1)
-            confidence = student_logits.softmax(1).amax(1).mean()
-            sums += len(labels) * torch.stack([*loss, confidence])
-        seen += len(labels)
-    return EpochStats(*(sums / seen).tolist(), agreements)
+        seen = step(images, labels, alpha[index])
+        agreements[index] = seen.agreement
+        sums += len(labels) * seen.means
+        images_seen += len(labels)
+    return EpochStats(*(sums / images_seen).tolist(), agreements)
 
 
 def measure_accuracy(pair: TeacherStudent, loader: Loader) -> float:
@@ -131,16 +122,14 @@ def save_networks(pair: TeacherStudent, folder: Path, prefix: str, epoch: int) -
 
 def train(
     args: argparse.Namespace,
-    pair: TeacherStudent,
+    step: TrainingStep,
     loaders: Loaders,
-    optimizer: torch.optim.Optimizer,
-    loss_function: LossFunction,
     detection: runs.DetectionWriter,
 ) -> dict[str, Any]:
     """The algorithm, from the first epoch to the last; returns the run's record."""
-    blind = args.method == "bkd"
+    blind, pair = args.method == "bkd", step.pair
     folder, log = detection.folder, EpochLog(detection.folder)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.lr_step, args.lr_gamma)
+    scheduler = torch.optim.lr_scheduler.StepLR(step.optimizer, args.lr_step, args.lr_gamma)
     alpha = torch.zeros(len(loaders.train.labels), device=loaders.train.device)  # one-hot targets
     monitor, tipped = TippingPointMonitor(), None
     record: dict[str, Any] = {"tipping_point": None, "best_val_epoch": None}
@@ -149,7 +138,7 @@ def train(
         phase = "robust" if tipped else "naive" if blind else "ce"
         lr = scheduler.get_last_lr()[0]
         batches = progress_bar(loaders.train, epoch, args.print_freq)
-        stats = train_epoch(pair, batches, optimizer, loss_function, alpha)
+        stats = train_epoch(step, batches, alpha)
         scheduler.step()
         if not math.isfinite(stats.loss):
             raise ValueError(f"epoch {epoch}: the loss is {stats.loss}; try a smaller --lr")
@@ -211,37 +200,31 @@ def progress_bar(batches: Loader, epoch: int, steps: int) -> tqdm:
     )
 
 
-def measure(
-    args: argparse.Namespace,
-    pair: TeacherStudent,
-    loaders: Loaders,
-    optimizer: torch.optim.Optimizer,
-    loss_function: LossFunction,
-) -> dict[str, Any]:
+def measure(args: argparse.Namespace, step: TrainingStep, loaders: Loaders) -> dict[str, Any]:
     """Time a few steps and one scoring batch, and print what the whole run would take."""
     device = loaders.train.device
     alpha = torch.zeros(len(loaders.train.labels), device=device)
-    for steps in (1, args.measure_steps):  # the first step only warms up
+    for steps in (WARM_UP + 1, args.measure_steps):  # the first ones only warm up
         start = time.perf_counter()
-        train_epoch(pair, islice(loaders.train, steps), optimizer, loss_function, alpha)
-    step = (time.perf_counter() - start) / min(args.measure_steps, len(loaders.train))
+        train_epoch(step, islice(loaders.train, steps), alpha)
+    seconds = (time.perf_counter() - start) / min(args.measure_steps, len(loaders.train))
     start = time.perf_counter()
-    few = min(INFER_BATCH, len(loaders.scored.labels))
-    infer(pair, islice(loaders.scored, 1), few).cpu()
+    few = min(loaders.scored.batch_size, len(loaders.scored.labels))
+    infer(step.pair, islice(loaders.scored, 1), few).cpu()
     look = (time.perf_counter() - start) / few  # at one image
-    training = args.n_epoch * len(loaders.train) * step
+    training = args.n_epoch * len(loaders.train) * seconds
     evaluation = look * (
         args.n_epoch // args.noisy_val_freq * len(loaders.val.labels)
         + args.n_epoch // args.clean_test_freq * len(loaders.test.labels)
     )
     scoring, memory = look * len(loaders.scored.labels), runs.peak_memory_gib(device)
     print(
-        f"{step:.3f} s a step of {args.batch_size} images on {device}, peak memory {memory:.2f} "
+        f"{seconds:.3f} s a step of {args.batch_size} images on {device}, peak memory {memory:.2f} "
         f"GiB\none run of {args.n_epoch} epochs of {len(loaders.train)} steps would take about "
         f"{(training + evaluation) / 3600:.2f} hours, and {scoring:.0f} s more for each epoch up "
         "to two after the tipping point"
     )
-    return {"step_seconds": step, "scoring_seconds": scoring, "peak_memory_gib": memory}
+    return {"step_seconds": seconds, "scoring_seconds": scoring, "peak_memory_gib": memory}
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -267,12 +250,26 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             "choose another, or another --limit_train"
         )
     blind = args.method == "bkd"
-    loaders = make_loaders(images, labels, positions, args.batch_size, generator, blind)
-
+    precision = pick_precision(args.precision, device)
+    plain = precision == "fp32" and args.compile == "off"
+    loaders = make_loaders(
+        images,
+        labels,
+        positions,
+        args.batch_size,
+        generator,
+        augment_scored=blind,
+        memory_format=torch.contiguous_format if plain else torch.channels_last,
+    )
     build = build_pair if blind else build_baseline
-    pair = build(len(images.class_names), args.width, digits=digits).to(device)
+    pair = build(len(images.class_names), args.width, digits=digits)
+    pair.prepare(device, bf16=precision == "bf16", plain=plain)
     optimizer = torch.optim.SGD(
-        pair.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay
+        pair.parameters(),
+        args.lr,
+        args.momentum,
+        weight_decay=args.weight_decay,
+        fused=None if plain else True,
     )
     loss_function = baseline_loss
     if blind:
@@ -281,23 +278,29 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             masked_mean=args.masked_mean,
             detach_student_target=args.detach_student_target,
         )
+    compiled = args.compile == "on" or (args.compile == "auto" and device.type == "cuda")
+    step = TrainingStep(pair, optimizer, loss_function, args.batch_size, compiled=compiled)
     if args.measure_steps:
-        return measure(args, pair, loaders, optimizer, loss_function)
+        return measure(args, step, loaders)
 
     folder = runs.run_folder(args)
-    finished = runs.begin_run(folder, runs.describe(args, device))
+    finished = runs.begin_run(folder, runs.describe(args, device, precision, compiled))
     if finished:
         print(f"{folder}: this run is finished")
         return finished
-    print(f"{folder}: {len(positions.train)} training images on {device}", flush=True)
+    print(
+        f"{folder}: {len(positions.train)} training images on {device}, {precision}"
+        + (", compiled" if compiled else ", plain" if plain else ""),
+        flush=True,
+    )
     given = loaders.scored.labels.cpu().numpy()
     detection = runs.DetectionWriter(folder, len(labels), positions.scored, given)
-    record = train(args, pair, loaders, optimizer, loss_function, detection)
+    record = train(args, step, loaders, detection)
     runs.write_json(folder / "timing.json", {"wall_seconds": time.perf_counter() - start})
     runs.write_json(folder / "training.json", record)
     return record
 
 
 if __name__ == "__main__":
-    result = run_script(main, training_parser())
+    result = run_script(main, options)
     sys.exit(NO_TIPPING_POINT if result.get("guess") else 0)

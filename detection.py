@@ -10,12 +10,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from utils.options import detection_parser, parse_options, run_script
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    options = parse_options(detection_parser())
+
 import numpy as np
 
 from data.datasets import given_labels, load_images
 from utils import runs
 from utils.metrics import detection_figures, detection_per_class, ranking_figures
-from utils.options import detection_parser, run_script
 
 
 def read_flags(path: Path, count: int) -> np.ndarray:
@@ -106,4 +110,4 @@ def report(record: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, detection_parser())
+    run_script(main, options)

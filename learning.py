@@ -9,15 +9,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from utils.options import learning_parser, parse_options, run_script
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    options = parse_options(learning_parser())
+
 import torch
 
 from data.datasets import ImageSet, clean_test_loader, load_images
 from models.preact_resnet import network_from_state
 from models.teacher_student import NoOpinion, TeacherStudent, infer
 from utils import runs
+from utils.devices import pick_device, pick_precision
 from utils.metrics import accuracy
-from utils.options import learning_parser, run_script
-from utils.seeding import pick_device
 
 
 def load_pair(folder: Path, prefix: str, alone: bool, images: ImageSet) -> tuple[Any, int | None]:
@@ -51,7 +55,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     device = pick_device(args.device)
     runs.read_options(folder, args, ("dataset", "method"))
     images = load_images(args.dataset, args.data_dir)
-    loader = clean_test_loader(images, torch.Generator(device))
+    bf16 = pick_precision(args.precision, device) == "bf16"
+    loader = clean_test_loader(images, torch.Generator(device), torch.channels_last)
     alone = args.method == "ce"
     record: dict[str, Any] = {"test_images": len(loader.labels), "last": None, "best_val": None}
     print(f"{folder}: accuracy on {len(loader.labels)} clean test images")
@@ -62,7 +67,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         if prefix and not (folder / f"{prefix}teacher.pth.tar").exists():
             continue  # the authors' folders hold the last epoch's networks alone
         pair, epoch = load_pair(folder, prefix, alone, images)
-        predictions = infer(pair.to(device), loader, len(loader.labels)).argmax(1)
+        pair.prepare(device, bf16=bf16, plain=False)
+        predictions = infer(pair, loader, len(loader.labels)).argmax(1)
         figure = accuracy(predictions, loader.labels)
         record[statistic] = {"accuracy": figure, "epoch": epoch}
         print(f"{figure:6.2f} %  {words}, epoch {epoch}")
@@ -73,4 +79,4 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(main, learning_parser())
+    run_script(main, options)

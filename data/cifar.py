@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from data.loader import Augmentation, flip, random_crop
+from data.loader import Augmentation, Window, flip, random_crop
 
 
 class Split(NamedTuple):
@@ -17,14 +17,14 @@ class Split(NamedTuple):
     clean_labels: Tensor
 
 
-def augment_cifar10(images: Tensor, generator: torch.Generator) -> Tensor:
+def augment_cifar10(window: Window, generator: torch.Generator) -> Window:
     """Flip, then crop out of the image continued by reflection, as the authors do for CIFAR-10."""
-    return random_crop(flip(images, generator), generator, padding=4, mode="reflect")
+    return random_crop(flip(window, generator), generator, padding=4, mode="reflect")
 
 
-def augment_cifar100(images: Tensor, generator: torch.Generator) -> Tensor:
+def augment_cifar100(window: Window, generator: torch.Generator) -> Window:
     """Crop out of the image in a black frame, then flip, as the authors do for CIFAR-100."""
-    return flip(random_crop(images, generator, padding=4, mode="zeros"), generator)
+    return flip(random_crop(window, generator, padding=4, mode="zeros"), generator)
 
 
 class Cifar(NamedTuple):

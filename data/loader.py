@@ -1,64 +1,109 @@
-"""Batches of images that live as bytes on the device: no image objects, no workers.
+"""Batches of images kept as bytes on the device: no image objects, no workers.
 
-Flip, crop and normalisation are functions of a batch and a generator.
+Augmentation moves no pixels: flip and crop say where each pixel of the result comes from, and all
+pixels of a batch are then taken at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+OUTSIDE = -1  # a place in no image: black
+
+
+class Window(NamedTuple):
+    """Where each pixel of B results comes from in its own image."""
+
+    rows: Tensor  # [B, H]
+    columns: Tensor  # [B, W]
+
+
+Augmentation = Callable[[Window, torch.Generator], Window]
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image [B, channels, H, W] mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5  # [B]
-    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+def whole(count: int, height: int, width: int, device: torch.device) -> Window:
+    """Each of `count` images as it is."""
+    sides = (torch.arange(size, device=device).expand(count, -1) for size in (height, width))
+    return Window(*sides)
 
 
-def random_crop(images: Tensor, generator: torch.Generator, padding: int, mode: str) -> Tensor:
+def flip(window: Window, generator: torch.Generator) -> Window:
+    """Each image mirrored left to right with probability one half."""
+    rows, columns = window
+    mirrored = torch.rand(len(rows), generator=generator, device=rows.device) < 0.5  # [B]
+    return Window(rows, torch.where(mirrored[:, None], columns.flip(-1), columns))
+
+
+def random_crop(window: Window, generator: torch.Generator, padding: int, mode: str) -> Window:
     """A window of each image's own size at a random place of the image padded on all sides.
 
-    images [B, channels, H, W]; `mode`: "reflect" continues the image by its mirror image without
-    repeating the edge, "zeros" by zeros. Raises ValueError for another mode.
+    `mode`: "reflect" continues the image by its mirror image without repeating the edge, "zeros"
+    by black. Raises ValueError for another mode.
     """
-    count, _, height, width = images.shape
+    rows, columns = window
     offsets = torch.randint(
-        -padding, padding + 1, (2, count, 1), generator=generator, device=images.device
+        -padding, padding + 1, (2, len(rows), 1), generator=generator, device=rows.device
     )
-    rows = offsets[0] + torch.arange(height, device=images.device)  # [B, H]
-    columns = offsets[1] + torch.arange(width, device=images.device)  # [B, W]
-    return crop(images, rows, columns, mode)
+    return Window(shift(rows, offsets[0], mode), shift(columns, offsets[1], mode))
 
 
-def crop(images: Tensor, rows: Tensor, columns: Tensor, mode: str) -> Tensor:
-    """The pixels at `rows` [B, H] and `columns` [B, W], which may lie outside of the images."""
-    height, width = images.shape[-2:]
+def shift(places: Tensor, offsets: Tensor, mode: str) -> Tensor:
+    """The `places` [B, L] that lie `offsets` [B, 1] further on, also beyond the edges: [B, L]."""
+    last = places.shape[1] - 1
+    source = torch.arange(last + 1, device=places.device) + offsets  # [B, L]
     if mode == "reflect":
-        rows = (height - 1) - ((height - 1) - rows.abs()).abs()
-        columns = (width - 1) - ((width - 1) - columns.abs()).abs()
-    elif mode != "zeros":
+        return places.gather(1, last - (last - source.abs()).abs())
+    if mode != "zeros":
         raise ValueError(f"crop mode {mode!r}: choose 'reflect' or 'zeros'")
-    inside_rows, inside_columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    each = torch.arange(len(images), device=images.device)[:, None, None]
-    window = images.permute(0, 2, 3, 1)[each, inside_rows[:, :, None], inside_columns[:, None]]
-    if mode == "zeros":
-        inside = (rows == inside_rows)[:, :, None] & (columns == inside_columns)[:, None]
-        window = window * inside[..., None]
-    # Contiguous: left in channels-last order, the batch would set the networks' memory format, and
-    # oneDNN's 1x1 convolutions of stride 2 corrupt memory in that one at small widths.
-    return window.permute(0, 3, 1, 2).contiguous()  # [B, channels, H, W]
+    inside = source.clamp(0, last)
+    return torch.where(source == inside, places.gather(1, inside), OUTSIDE)
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+class PixelTable:
+    """Images as one table of pixels [N * H * W + 1, channels], the last one black."""
+
+    def __init__(self, images: Tensor):
+        """images: [N, H, W, channels]."""
+        self.count, self.height, self.width, channels = images.shape
+        self.pixels = torch.cat([images.reshape(-1, channels), images.new_zeros(1, channels)])
+
+    def to(self, device: torch.device) -> "PixelTable":
+        """Move the table."""
+        self.pixels = self.pixels.to(device)
+        return self
+
+    def images(self, index: Tensor) -> Tensor:
+        """Images at the positions `index` [B], as they are: [B, H, W, channels]."""
+        shape = (self.count, self.height, self.width, -1)
+        return self.pixels[:-1].view(shape).index_select(0, index)
+
+    def windows(self, index: Tensor, window: Window) -> Tensor:
+        """For each image at the positions `index` [B] what its window shows, in the same shape."""
+        black = len(self.pixels) - 1
+        rows, columns = window
+        starts = (index[:, None] * self.height + rows) * self.width  # [B, H]
+        starts = torch.where(rows == OUTSIDE, black, starts)
+        columns = torch.where(columns == OUTSIDE, black, columns)
+        places = (starts[:, :, None] + columns[:, None]).clamp_(max=black)  # [B, H, W]
+        return self.pixels.index_select(0, places.flatten()).view(*places.shape, -1)
+
+
+def normalise(
+    images: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
     """Bytes [B, channels, H, W] as floats of the data set's mean 0 and standard deviation 1.
 
     `mean`, `std`: per channel, as shares of 255.
     """
-    scale = 1 / (255 * std)
-    return images * scale[:, None, None] - (mean / std)[:, None, None]
+    scale, shift = 1 / (255 * std), mean / std
+    values = images.contiguous(memory_format=memory_format).float()
+    return values.mul_(scale[:, None, None]).sub_(shift[:, None, None])
 
 
 class Loader:
@@ -79,26 +124,68 @@ class Loader:
         generator: torch.Generator,
         augment: Augmentation | None = None,
         shuffle: bool = False,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        on_host: bool = False,
     ):
-        """images: bytes [N, channels, H, W]; labels [N]; both moved to the generator's device."""
-        self.device = generator.device
-        self.images, self.labels = images.to(self.device), labels.to(self.device)
+        """images: bytes [N, channels, H, W]; labels [N]; batches come on the generator's device.
+
+        The images are moved there at once, or, `on_host`, batch by batch, one ahead of its use.
+        """
+        self.device, self.on_host = generator.device, on_host
+        self.table, self.labels = PixelTable(images.permute(0, 2, 3, 1)), labels.to(self.device)
+        if not on_host:
+            self.table.to(self.device)
         self.mean = torch.tensor(mean, device=self.device)
         self.std = torch.tensor(std, device=self.device)
         self.batch_size, self.generator = batch_size, generator
-        self.augment, self.shuffle = augment, shuffle
+        self.augment, self.shuffle, self.memory_format = augment, shuffle, memory_format
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        count = len(self.images)
+        count = len(self.labels)
         if self.shuffle:
             order = torch.randperm(count, generator=self.generator, device=self.device)
         else:
             order = torch.arange(count, device=self.device)
-        for index in order.split(self.batch_size):
-            images = self.images[index]
-            if self.augment is not None:
-                images = self.augment(images, self.generator)
-            yield normalise(images, self.mean, self.std), self.labels[index], index
+        batches = order.split(self.batch_size)
+        tables = self._moved_ahead(order) if self.on_host else ((self.table, i) for i in batches)
+        for index, (table, place) in zip(batches, tables, strict=True):
+            if self.augment is None:
+                images = table.images(place)  # [B, H, W, channels]
+            else:
+                window = whole(len(index), table.height, table.width, self.device)
+                images = table.windows(place, self.augment(window, self.generator))
+            images = images.permute(0, 3, 1, 2)
+            images = normalise(images, self.mean, self.std, self.memory_format)
+            yield images, self.labels[index], index
+
+    def _moved_ahead(self, order: Tensor) -> Iterator[tuple[PixelTable, Tensor]]:
+        """For each batch a table of its images on the device, and its positions in that."""
+        batches = order.cpu().split(self.batch_size)
+        return one_ahead((self.table.images(index) for index in batches), self.device)
+
+
+def one_ahead(
+    batches: Iterable[Tensor], device: torch.device
+) -> Iterator[tuple[PixelTable, Tensor]]:
+    """Each batch of images [B, H, W, channels] on the device, the next one already on its way."""
+    copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def start(images: Tensor | None) -> Tensor | None:
+        if images is None or copies is None:
+            return images
+        with torch.cuda.stream(copies):
+            return images.pin_memory().to(device, non_blocking=True)
+
+    batches = iter(batches)
+    coming = start(next(batches, None))
+    while coming is not None:
+        images = coming
+        if copies is not None:
+            current = torch.cuda.current_stream(device)
+            current.wait_stream(copies)
+            images.record_stream(current)
+        coming = start(next(batches, None))
+        yield PixelTable(images), torch.arange(len(images), device=device)

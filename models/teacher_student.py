@@ -1,12 +1,13 @@
 """Teacher and student as one module, and the one way to ask it about images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from models.losses import agreement
 from models.preact_resnet import PreActResNet, PreResNet18
+from models.side_by_side import one_by_one, side_by_side
 
 
 class NoOpinion(nn.Module):
@@ -27,10 +28,44 @@ class TeacherStudent(nn.Module):
         super().__init__()
         self.teacher = teacher
         self.student = student
+        self.low_precision = False
+        self.for_both = one_by_one
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, channels, H, W] -> teacher's and student's logits, each [B, C]."""
-        return self.teacher(images), self.student(images)
+    def prepare(self, device: torch.device, *, bf16: bool, plain: bool) -> "TeacherStudent":
+        """Move the pair to where it shall run, and run it there as fast as it can, or `plain`.
+
+        `bf16`: convolutions and matrix products in bfloat16, weights and logits in float32.
+        """
+        self.low_precision = bf16
+        if plain:
+            return self.to(device)
+        torch.backends.cudnn.benchmark = True  # the batches' sizes are few
+        if len(self.trained_networks()) == 2:
+            self.for_both = side_by_side(device)
+        return self.to(device, memory_format=torch.channels_last)
+
+    def forward(
+        self, images: Tensor, networks: Sequence[nn.Module] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Images [B, channels, H, W] -> teacher's and student's logits, each [B, C], float32.
+
+        `networks`: the two in another, compiled form.
+        """
+
+        def logits(network: nn.Module) -> Tensor:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision):
+                return network(images).float()
+
+        return tuple(self.for_both(logits, networks or (self.teacher, self.student)))
+
+    def backward(self, logits: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Add to each weight's gradient, given those at the logits, both as from `forward`."""
+
+        def back(of_network: Tensor, gradient: Tensor) -> None:
+            if of_network.requires_grad:
+                torch.autograd.backward(of_network, gradient)
+
+        self.for_both(back, logits, gradients)
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that have weights, by name: both, or the baseline's one."""

@@ -105,11 +105,29 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "tf32", "bf16"),
+        default="auto",
+        help="of convolutions and matrix products; auto: bf16 where the device has it in hardware, "
+        "else fp32. Losses and statistics are in fp32 whatever is chosen",
+    )
+
+
 def training_parser() -> argparse.ArgumentParser:
     """The options of `blind_knowledge_dist_training.py`, at the authors' settings."""
     parser = _new_parser("Train teacher and student on noisy labels and write a run folder.")
     _add_run_options(parser)
     _add_device(parser)
+    _add_precision(parser)
+    parser.add_argument(
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="compile the step, and on CUDA replay it as one graph; auto: on CUDA. With off and "
+        "--precision fp32 the step is the plain one, bit for bit the same on the same machine",
+    )
     budget = parser.add_argument_group("data and length")
     budget.add_argument(
         "--val_ratio", type=_ratio, default=0.1, help="share of the images held out, 0 to below 1"
@@ -183,6 +201,7 @@ def learning_parser() -> argparse.ArgumentParser:
     parser = _new_parser("Measure the clean test accuracy of a run's networks.")
     _add_run_options(parser)
     _add_device(parser)
+    _add_precision(parser)
     parser.add_argument("--run_dir", type=_path, help="the run folder, wherever it is")
     return parser
 
@@ -232,12 +251,12 @@ def parse_options(
     return args
 
 
-def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> Any:
-    """What `main` returns of the parsed options; an error in them is one line, exit status 2."""
-    args = parse_options(parser)
+def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
+    """What `main` returns of the options; an error in them is one line, exit status 2."""
     try:
         return main(args)
     except (ValueError, OSError) as error:
         if args.debug:
             raise
-        parser.error(str(error))
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)

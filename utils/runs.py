@@ -22,6 +22,7 @@ NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same r
     "data_dir",
     "results_dir",
     "device",
+    "compile",
     "num_workers",
     "print_freq",
     "measure_steps",
@@ -165,8 +166,10 @@ def load_network(path: Path) -> dict[str, Any]:
     return content
 
 
-def describe(args: argparse.Namespace, device: Any) -> dict[str, Any]:
-    """All options, and what the run is made with: versions, device, commit."""
+def describe(
+    args: argparse.Namespace, device: Any, precision: str, compiled: bool
+) -> dict[str, Any]:
+    """All options, and what the run is made with: versions, device, precision, commit."""
     import torch
 
     versions = {"python": platform.python_version(), "torch": torch.__version__}
@@ -174,6 +177,8 @@ def describe(args: argparse.Namespace, device: Any) -> dict[str, Any]:
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
         "versions": versions | {package: version(package) for package in PACKAGES},
         "device": str(device),
+        "precision": precision,
+        "compiled": compiled,
         "commit": _commit(),
     }
 

@@ -15,22 +15,3 @@ def seed_everything(seed: int, device: torch.device) -> torch.Generator:
     np.random.seed(seed)
     torch.manual_seed(seed)  # CUDA's generators too
     return torch.Generator(device).manual_seed(seed)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto": CUDA where there is one, else the CPU.
-
-    Raises ValueError, with the cure, for a name that is none and for a device that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("untried")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"--device {name}: no such device here; choose auto, cpu, cuda or cuda:N"
-        ) from error
-    return device

@@ -1,0 +1,49 @@
+"""Which device to run on, and how precisely."""
+
+import torch
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto": CUDA where there is one, else the CPU.
+
+    Raises ValueError, with the cure, for a name that is none and for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("untried")
+        torch.empty(0, device=device)
+        if device.index is not None and device.type == "cuda":
+            torch.cuda.set_device(device)  # streams and graphs belong to the current one
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device {name}: no such device here; choose auto, cpu, cuda or cuda:N"
+        ) from error
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """fp32, tf32 or bf16; "auto": bf16 where the device has it in hardware, else fp32.
+
+    Also tells torch whether CUDA may round the factors of float32 products to TF32.
+    Raises ValueError for tf32 where there is none.
+    """
+    if name == "auto":
+        name = "bf16" if has_bf16(device) else "fp32"
+    if name == "tf32" and not (device.type == "cuda" and has_bf16(device)):
+        raise ValueError(
+            f"--precision tf32: {device} has none, NVIDIA's GPUs have since Ampere; "
+            "choose auto, fp32 or bf16"
+        )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+    return name
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 numbers in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, which has TF32 too
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
