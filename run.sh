@@ -2,11 +2,13 @@
 # bash run.sh        the challenge: cifar10 aggre, worst, rand1 through training, learning, detection
 # bash run.sh demo   the same on the embedded digits, method and baseline, 3 seeds: CPU, minutes
 # bash run.sh test   the test suite
+# bash run.sh measure  tests, benchmark.py and one full run (cifar10 aggre) on this machine's GPU
 # bash run.sh setup  only sees to a Python that has what is needed, and prints its path
 #
 # Words after the first are further options of the training script (of pytest for test).
 # Variables: SEEDS="0 1 2", LABEL_SETS="worst", METHODS="bkd ce", RESULTS_DIR=results,
-# DATA_DIR=~/data, ALLOW_CPU=1 (the challenge without a GPU), PYTHON=python3.12.
+# DATA_DIR=~/data, ALLOW_CPU=1 (the challenge without a GPU), PYTHON=python3.12, and JOBS=4: so many
+# runs at a time, each on a GPU of its own while there are enough; they then print to their logs.
 # A finished stage is not repeated. Exit status: 0; 1 where the challenge is not run for want of a
 # GPU; 2 for wrong input and where a run failed.
 set -uo pipefail
@@ -94,6 +96,12 @@ refuse() {
   done
 }
 
+# needs_cuda: is there a GPU, or is none wanted?
+needs_cuda() {
+  [[ -n ${ALLOW_CPU:-} ]] ||
+    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
+}
+
 # stage LOG COMMAND...: run it, its output also into LOG; exit status 3 (a guess) is none to fail at.
 stage() {
   local log=$1 status
@@ -127,18 +135,94 @@ one_run() {
 
 # all_runs OPTION...: every label set, method and seed, then the table; goes on after a failure.
 all_runs() {
-  local noise_type method seed failed=()
+  local noise_type method seed
+  failures=$(mktemp) || fail "cannot make a temporary file"
+  if ((jobs > 1)); then
+    [[ $dataset == digits ]] || fetch || fail "no data, see above"
+    open_slots
+  fi
   for seed in $seeds; do
     for noise_type in $label_sets; do
       for method in $methods; do
-        one_run "$method" "$noise_type" "$seed" "$@" || failed+=("$noise_type/$method/seed $seed")
+        if ((jobs == 1)); then
+          one_run "$method" "$noise_type" "$seed" "$@" ||
+            echo "$noise_type/$method/seed $seed" >>"$failures"
+        else
+          in_a_slot "$method" "$noise_type" "$seed" "$@"
+        fi
       done
     done
   done
-  "$python" -m utils.summary "$results" || failed+=(summary)
-  ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}"
+  wait
+  "$python" -m utils.summary "$results" || echo summary >>"$failures"
+  local failed
+  failed=$(paste -sd, "$failures")
+  rm -f "$failures"
+  [[ -z $failed ]] || fail "failed: ${failed//,/, }"
 }
 
+# fetch: see to the data before several runs do so at once.
+fetch() {
+  "$python" -c '
+import sys
+from pathlib import Path
+from data.cifar import load_cifar
+from data.cifar_n import fetch_label_file
+dataset, folder = sys.argv[1], Path(sys.argv[2])
+try:
+    load_cifar(dataset, folder), fetch_label_file(dataset, folder)
+except OSError as error:
+    sys.exit(f"run.sh: error: {error}")
+' "$dataset" "$data"
+}
+
+# open_slots: a pipe with a number for each run that may be under way; shares out GPUs and cores.
+open_slots() {
+  local pipe slot
+  pipe=$(mktemp -u)
+  mkfifo "$pipe" || fail "cannot make a pipe"
+  exec 3<>"$pipe"
+  rm "$pipe"
+  for ((slot = 0; slot < jobs; slot++)); do echo "$slot" >&3; done
+  IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$("$python" -c '
+import torch
+print(*range(torch.cuda.device_count()), sep=",")')}"
+  local cores
+  cores=$("$python" -c 'import os; print(os.cpu_count())')
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > jobs ? cores / jobs : 1))}
+  set -m # each run in a process group, so that an interruption reaches all of it
+  trap 'stop_all 130' INT
+  trap 'stop_all 143' TERM
+}
+
+# in_a_slot METHOD LABEL_SET SEED OPTION...: start that run as soon as a slot is free.
+in_a_slot() {
+  local slot name="$2/$1/seed $3"
+  read -r slot <&3
+  (
+    ((${#gpus[@]} == 0)) || export CUDA_VISIBLE_DEVICES=${gpus[slot % ${#gpus[@]}]}
+    echo "$name: started${CUDA_VISIBLE_DEVICES:+ on GPU $CUDA_VISIBLE_DEVICES}"
+    if one_run "$@" >/dev/null; then
+      echo "$name: finished"
+    else
+      echo "$name: failed, see its logs in $results"
+      echo "$name" >>"$failures"
+    fi
+    echo "$slot" >&3
+  ) &
+}
+
+# stop_all STATUS: end all runs under way.
+stop_all() {
+  local pid
+  for pid in $(jobs -p); do kill -TERM -- "-$pid" 2>/dev/null; done
+  wait
+  rm -f "$failures"
+  exit "$1"
+}
+
+jobs=${JOBS:-1}
+[[ $jobs =~ ^[1-9][0-9]*$ ]] || fail "JOBS=$jobs: say how many runs at a time, a number from 1"
 command=challenge
 if [[ ${1:--} != -* ]]; then
   command=$1
@@ -151,8 +235,7 @@ case $command in
     methods=${METHODS:-bkd}
     refuse "$@"
     find_python requirements.txt
-    if [[ -z ${ALLOW_CPU:-} ]] &&
-      ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    if ! needs_cuda; then
       echo "No CUDA device here. Measuring a few steps of a full run on the CPU:"
       "$python" blind_knowledge_dist_training.py --noise_type "${label_sets%% *}" \
         --data_dir "$data" --measure_steps 3 "$@" || exit
@@ -170,6 +253,22 @@ case $command in
     find_python requirements.txt
     all_runs "$@"
     ;;
+  measure)
+    dataset=cifar10
+    refuse "$@"
+    find_python requirements.txt tests/requirements.txt
+    needs_cuda || fail "no CUDA device here; on the CPU: ALLOW_CPU=1, best with a small --n_epoch"
+    mkdir -p "$results" || exit
+    failed=()
+    stage "$results/tests.log" "$python" -m pytest -q || failed+=(tests)
+    stage "$results/benchmark.log" "$python" benchmark.py --json "$results/benchmark.json" ||
+      failed+=(benchmark)
+    one_run bkd aggre 0 "$@" || failed+=(run)
+    "$python" -m utils.summary "$results" || failed+=(summary)
+    echo "worth keeping: $results/*.log, $results/benchmark.json and of the run's folder all" \
+      "*.json, *.csv and *.log"
+    ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}"
+    ;;
   test)
     find_python requirements.txt tests/requirements.txt
     exec "$python" -m pytest "$@"
@@ -179,6 +278,6 @@ case $command in
     echo "$python"
     ;;
   *)
-    fail "unknown command '$command'; choose challenge, demo, test or setup"
+    fail "unknown command '$command'; choose challenge, demo, measure, test or setup"
     ;;
 esac

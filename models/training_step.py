@@ -69,7 +69,7 @@ class TrainingStep:
                 return self.gradients(*batch, self.fast_networks, self.fast_judge)
             except RuntimeError as error:
                 self.compiled = False
-                _say_without("compiled networks", error)
+                say_without("compiled networks", error)
         return self.gradients(*batch, None, self.judge)
 
     def gradients(
@@ -105,12 +105,12 @@ class TrainingStep:
         if size not in self.graphs:
             if self.warmed_up[size] < WARM_UP:
                 self.warmed_up[size] += 1
-                return _aside(lambda: self.learn(*batch))
+                return aside(lambda: self.learn(*batch))
             try:
                 self.graphs[size] = Replay(self.learn, batch, self.weights)
             except RuntimeError as error:
                 self.graphed = False
-                _say_without("CUDA graphs", error)
+                say_without("CUDA graphs", error)
                 return self.learn(*batch)
         return self.graphs[size](*batch)
 
@@ -146,7 +146,7 @@ def capture(work: Callable[[], Seen]) -> tuple[Callable[[], None], Seen]:
     return graph.replay, results
 
 
-def _aside(work: Callable[[], Seen]) -> Seen:
+def aside(work: Callable[[], Seen]) -> Seen:
     """Do it in another stream, as is asked for before a capture."""
     side, current = torch.cuda.Stream(), torch.cuda.current_stream()
     side.wait_stream(current)
@@ -156,6 +156,6 @@ def _aside(work: Callable[[], Seen]) -> Seen:
     return results
 
 
-def _say_without(what: str, error: RuntimeError) -> None:
+def say_without(what: str, error: RuntimeError) -> None:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     print(f"going on without {what}, which is slower: {reason[0]}", flush=True)

@@ -14,6 +14,15 @@ from torchvision import datasets
 import blind_knowledge_dist_training as training
 from utils.options import parse_options, training_parser
 
+devices = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+        ),
+    ],
+)
 CLASSES, PER_CLASS, TEST_COUNT, NOISE = 10, 50, 100, 0.3
 
 

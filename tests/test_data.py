@@ -1,29 +1,43 @@
 """Batches, augmentation, splits and the digits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest, chi2_contingency, chisquare
 from sklearn.datasets import load_digits as sklearn_digits
 from torch import Tensor
 from torch.testing import assert_close
+from torchvision.transforms import RandomCrop, RandomHorizontalFlip
 from torchvision.transforms import functional as TF
 
+from data import datasets
 from data.cifar import CIFAR, augment_cifar10, augment_cifar100
 from data.cifar_n import split_indices
-from data.datasets import given_labels
+from data.datasets import FOR_NETWORKS, choose_positions, fits, given_labels, make_loaders
 from data.digits import TRANSITIONS, load_digits, noisy_digits
-from data.loader import Loader, crop, flip, normalise, random_crop
+from data.loader import (
+    Loader,
+    PixelTable,
+    Window,
+    flip,
+    normalise,
+    one_ahead,
+    random_crop,
+    shift,
+    whole,
+)
+from tests.conftest import devices
 
 PADDINGS = {"reflect": "reflect", "zeros": "constant"}  # crop mode -> torchvision's word
 modes = pytest.mark.parametrize("mode", PADDINGS)
 noise_types = pytest.mark.parametrize("noise_type", TRANSITIONS)
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeded(seed: int, device: str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
 
 
 def bytes_of(*shape: int) -> Tensor:
@@ -44,9 +58,28 @@ def window(image: Tensor, row: int, column: int, padding: int, mode: str) -> Ten
     return TF.crop(padded, padding + row, padding + column, *image.shape[-2:])
 
 
+def shown(images: Tensor, window: Window) -> Tensor:
+    """What the window shows of each image [B, channels, H, W]."""
+    table = PixelTable(images.permute(0, 2, 3, 1))
+    return table.windows(torch.arange(len(images)), window).permute(0, 3, 1, 2)
+
+
+def all_of(images: Tensor) -> Window:
+    return whole(len(images), *images.shape[-2:], images.device)
+
+
+def test_the_whole_window_shows_the_images():
+    images = bytes_of(3, 3, 8, 12)
+    assert torch.equal(shown(images, all_of(images)), images)
+    table = PixelTable(images.permute(0, 2, 3, 1))
+    index = torch.tensor([2, 0])
+    assert torch.equal(table.images(index), images[index].permute(0, 2, 3, 1))
+    assert torch.equal(table.windows(index, all_of(images[:2])), table.images(index))
+
+
 def test_flip():
     images = located(2000)
-    result = flip(images, seeded(0))
+    result = shown(images, flip(all_of(images), seeded(0)))
     flipped = result[:, 1, 0, 0] == 31
     assert torch.equal(result[flipped], TF.hflip(images[flipped]))
     assert torch.equal(result[~flipped], images[~flipped])
@@ -56,7 +89,7 @@ def test_flip():
 @modes
 def test_random_crop(mode: str):
     images = located(2000)
-    result = random_crop(images, seeded(0), padding=4, mode=mode)
+    result = shown(images, random_crop(all_of(images), seeded(0), padding=4, mode=mode))
     assert result.dtype == torch.uint8
     middle = result[:, :2, 16, 16].int() - 16  # never in the padding
     offsets = [tuple(offset) for offset in middle.tolist()]
@@ -66,22 +99,47 @@ def test_random_crop(mode: str):
         assert torch.equal(cropped, window(image, *offset, 4, mode))
 
 
+def test_offsets_and_flips_are_distributed_as_torchvisions():
+    count, steps = 20_000, range(-4, 5)
+    everywhere = whole(count, 32, 32, torch.device("cpu"))
+    rows, columns = random_crop(everywhere, seeded(0), padding=4, mode="reflect")
+    ours = [*zip((rows[:, 16] - 16).tolist(), (columns[:, 16] - 16).tolist(), strict=True)]
+    torch.manual_seed(1)
+    big = torch.empty(1, 40, 40)
+    theirs = [RandomCrop.get_params(big, (32, 32))[:2] for _ in range(count)]
+    table = [
+        [ours.count((row, column)), theirs.count((row + 4, column + 4))]
+        for row in steps
+        for column in steps
+    ]
+    assert sum(map(sum, table)) == 2 * count
+    assert chisquare([row[0] for row in table]).pvalue > 0.001  # uniform over 9 x 9
+    assert chi2_contingency(table).pvalue > 0.001
+
+    mirrored = (flip(everywhere, seeded(2)).columns[:, 0] == 31).sum().item()
+    one_flip, marked = RandomHorizontalFlip(), torch.arange(2)[None]
+    flipped = sum(one_flip(marked)[0, 0].item() for _ in range(count))
+    counts = [[mirrored, count - mirrored], [flipped, count - flipped]]
+    assert binomtest(mirrored, count).pvalue > 0.001
+    assert chi2_contingency(counts).pvalue > 0.001
+
+
 @modes
 def test_crop_of_images_that_are_not_square(mode: str):
     images = bytes_of(2, 3, 8, 12)
     offsets = [(-3, 2), (1, -3)]
     rows, columns = (
-        torch.tensor([[offset[axis]] for offset in offsets]) + torch.arange(size)
-        for axis, size in enumerate((8, 12))
+        shift(places, torch.tensor([[offset[axis]] for offset in offsets]), mode)
+        for axis, places in enumerate(all_of(images))
     )
-    result = crop(images, rows, columns, mode)
+    result = shown(images, Window(rows, columns))
     for image, cropped, offset in zip(images, result, offsets, strict=True):
         assert torch.equal(cropped, window(image, *offset, 3, mode))
 
 
 def test_crop_refuses_unknown_modes():
     with pytest.raises(ValueError, match="edge"):
-        random_crop(bytes_of(1, 1, 8, 8), seeded(0), padding=1, mode="edge")
+        random_crop(all_of(bytes_of(1, 1, 8, 8)), seeded(0), padding=1, mode="edge")
 
 
 @pytest.mark.parametrize(
@@ -90,16 +148,23 @@ def test_crop_refuses_unknown_modes():
 )
 def test_cifar_augmentations(augment: Callable, mode: str, flip_first: bool):
     images = located(30)
-    result = augment(images, seeded(0))
-    assert torch.equal(result, augment(images, seeded(0)))
-    assert not torch.equal(result, augment(images, seeded(1)))
-    generator = seeded(0)
-    assert not torch.equal(augment(images, generator), augment(images, generator))
 
+    def augmented_with(generator: torch.Generator) -> Tensor:
+        return shown(images, augment(all_of(images), generator))
+
+    result = augmented_with(seeded(0))
+    assert torch.equal(result, augmented_with(seeded(0)))
+    assert not torch.equal(result, augmented_with(seeded(1)))
     generator = seeded(0)
-    expected = flip(images, generator) if flip_first else images
-    expected = random_crop(expected, generator, padding=4, mode=mode)
-    expected = expected if flip_first else flip(expected, generator)
+    assert not torch.equal(augmented_with(generator), augmented_with(generator))
+
+    generator, expected = seeded(0), images
+    for do_flip in (flip_first, not flip_first):
+        everything = all_of(expected)
+        if do_flip:
+            expected = shown(expected, flip(everything, generator))
+        else:
+            expected = shown(expected, random_crop(everything, generator, padding=4, mode=mode))
     assert torch.equal(result, expected)
     steps = range(-4, 5)
     for image, augmented in zip(images[:5], result, strict=False):
@@ -167,21 +232,63 @@ def test_loader_shuffles_anew_each_pass():
     assert one_pass(numbered_loader(1000, 64, seed=1, shuffle=True)) != passes[0]
 
 
+def loader_of(images: Tensor, **options: object) -> Loader:
+    statistics = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.4)}
+    labels = torch.arange(len(images)).to(images.device)
+    return Loader(images, labels, batch_size=10, **statistics, **options)
+
+
 def test_loader_augments_the_bytes():
     images = bytes_of(10, 3, 32, 32)
-    mean, std = (0.1, 0.2, 0.3), (0.5, 0.5, 0.5)
-    loader = Loader(
-        images,
-        torch.arange(10),
-        mean=mean,
-        std=std,
-        batch_size=10,
-        generator=seeded(0),
-        augment=augment_cifar100,  # its black frame is black before normalisation
-    )
+    loader = loader_of(images, generator=seeded(0), augment=augment_cifar100)
     (result, _, _) = next(iter(loader))
-    expected = normalise(augment_cifar100(images, seeded(0)), torch.tensor(mean), torch.tensor(std))
-    assert torch.equal(result, expected) and result.is_contiguous()
+    # The black frame is black before normalisation.
+    augmented = shown(images, augment_cifar100(all_of(images), seeded(0)))
+    assert torch.equal(result, normalise(augmented, loader.mean, loader.std))
+    assert result.is_contiguous()
+
+
+@devices
+@pytest.mark.parametrize("augment", [None, augment_cifar10, augment_cifar100])
+def test_where_images_are_and_how_they_lie_changes_no_batch(device: str, augment: Callable):
+    images = bytes_of(25, 3, 32, 32)
+    plain, on_host, channels_last = (
+        [*loader_of(images, generator=seeded(3, device), augment=augment, shuffle=True, **how)]
+        for how in ({}, {"on_host": True}, {"memory_format": torch.channels_last})
+    )
+    assert [len(labels) for _, labels, _ in on_host] == [10, 10, 5]
+    for expected, *others in zip(plain, on_host, channels_last, strict=True):
+        for other in others:
+            assert all(torch.equal(a, b) for a, b in zip(expected, other, strict=True))
+            assert other[0].device.type == device
+        assert others[1][0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_move_one_batch_ahead():
+    taken = []
+
+    def batches() -> Iterator[Tensor]:
+        for number in range(3):
+            taken.append(number)
+            yield torch.full((2, 4, 4, 1), number)
+
+    moved = one_ahead(batches(), torch.device("cpu"))
+    table, places = next(moved)
+    assert taken == [0, 1] and table.images(places).unique().tolist() == [0]
+    assert [table.images(places).unique().item() for table, places in moved] == [1, 2]
+    assert list(one_ahead([], torch.device("cpu"))) == []
+
+
+def test_images_stay_on_the_host_by_their_size(monkeypatch: pytest.MonkeyPatch):
+    assert fits(2**50, torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (FOR_NETWORKS + 1000, 2**50))
+    assert fits(1000, torch.device("cuda")) and not fits(1001, torch.device("cuda"))
+    monkeypatch.setattr(datasets, "fits", lambda size, device: size < 100_000)
+    images = datasets.load_images("digits", Path())
+    positions = choose_positions(1297, 0.1, seed=0, limit=None)
+    loaders = make_loaders(images, images.train.clean_labels, positions, 64, seeded(0), True)
+    assert all(loader.on_host for loader in loaders)  # all of them take 189 kB
+    assert not datasets.clean_test_loader(images, seeded(0)).on_host  # 32 kB
 
 
 @pytest.mark.parametrize("seed", [0, 42])

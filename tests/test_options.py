@@ -39,6 +39,8 @@ AUTHORS_DEFAULTS = {
     "method": "bkd",
     "detach_student_target": False,
     "masked_mean": False,
+    "precision": "auto",
+    "compile": "auto",
 }
 
 AN_EXISTING_COMMAND = """
@@ -108,6 +110,8 @@ def test_every_label_set_offered_exists():
         "--num_workers -1",
         "--print_freq 0",
         "--dataset mnist",
+        "--precision half",
+        "--compile maybe",
         "--noise_type symmetric",
         "--method dividemix",
         "--dataset cifar100 --noise_type worst",
@@ -150,11 +154,10 @@ def test_errors_inside_of_a_script_are_one_line(
     def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--lr {args.lr}: too hot")
 
-    monkeypatch.setattr("sys.argv", ["script.py", "--lr", "3"])
+    monkeypatch.setattr("sys.argv", ["there/script.py"])
     with pytest.raises(SystemExit) as exit_:
-        options.run_script(main, training_parser())
+        options.run_script(main, training_options("--lr", 3))
     assert exit_.value.code == 2
-    assert capsys.readouterr().err.endswith("error: --lr 3.0: too hot\n")
-    monkeypatch.setattr("sys.argv", ["script.py", "--lr", "3", "--debug"])
+    assert capsys.readouterr().err == "script.py: error: --lr 3.0: too hot\n"
     with pytest.raises(ValueError, match="too hot"):
-        options.run_script(main, training_parser())
+        options.run_script(main, training_options("--lr", 3, "--debug"))

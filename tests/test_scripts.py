@@ -74,6 +74,7 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert json.loads((folder / "detection.json").read_text()) == found
     assert sum(row["wrong"] for row in found["per_class"]) == found["wrong"]
     recorded = json.loads((folder / "args.json").read_text())
+    assert recorded["precision"] in ("fp32", "bf16") and recorded["options"]["precision"] == "auto"
     assert recorded["options"]["width"] == 4 and recorded["versions"]["torch"] == torch.__version__
 
 
@@ -290,6 +291,95 @@ def test_run_sh_stops_without_cuda_and_says_how_long_it_would_take(tmp_path: Pat
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"300 epochs of 352 steps would take about \d+\.\d\d hours", done.stdout)
     assert "6 such runs" in done.stdout and not (tmp_path / "results").exists()
+
+
+def test_run_sh_runs_several_at_a_time_and_goes_on_after_a_failure(tmp_path: Path):
+    results = tmp_path / "results"
+    (results / "digits_aggre_seed_0_ce").mkdir(parents=True)
+    (results / "digits_aggre_seed_0_ce" / "teacher.pth.tar").write_bytes(b"of unknown origin")
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "RESULTS_DIR": str(results),
+        "LABEL_SETS": "aggre rand1",
+        "SEEDS": "0 1",
+        "METHODS": "ce",
+        "JOBS": "2",
+    }
+    done = subprocess.run(
+        ["bash", str(TOP / "run.sh"), "demo", "--n_epoch", "1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 2 and "failed: aggre/ce/seed 0\n" in done.stderr
+    assert "unknown origin" in (results / "digits_aggre_seed_0_ce" / "training.log").read_text()
+    lines = done.stdout.splitlines()
+    starts, ends = (
+        [number for number, line in enumerate(lines) if line.endswith(word)]
+        for word in (": started", ": finished")
+    )
+    assert len(starts) == 4 and len(ends) == 3
+    assert starts[:2] == [0, 1]  # before any has ended
+    assert not any("epoch" in line for line in lines[: ends[-1]])  # these lines are in the logs
+    for name in ("aggre_seed_1", "rand1_seed_0", "rand1_seed_1"):
+        folder = results / f"digits_{name}_ce"
+        assert "The f-score is" in (folder / "detection.log").read_text()
+        assert re.search(r"epoch   0 .*clean test", (folder / "training.log").read_text())
+    assert re.search(r"^digits +aggre .* ce +1 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^digits +rand1 .* ce +2 ", done.stdout, re.MULTILINE)
+
+
+HEAVY = ("torch", "torchvision", "numpy", "sklearn", "scipy", "tqdm", "PIL")
+
+
+@pytest.mark.parametrize(
+    "script", ["blind_knowledge_dist_training", "learning", "detection", "benchmark"]
+)
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["--width", "none"], 2)])
+def test_help_and_wrong_options_import_nothing_heavy(
+    script: str, words: list[str], status: int, tmp_path: Path
+):
+    for name in HEAVY:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(TOP / f"{script}.py"), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert ("usage" in done.stdout) if status == 0 else ("--width" in done.stderr)
+
+
+def test_detection_needs_no_network():
+    code = "import sys, detection; print([name for name in sys.modules if name[:6] == 'models'])"
+    assert call("-c", code).stdout == "[]\n"
+
+
+def test_the_quick_benchmark_measures_all_it_says(tmp_path: Path):
+    words = ("--quick", "--rounds", 2, "--json", tmp_path / "there" / "figures.json")
+    done = call("benchmark.py", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "there" / "figures.json").read_text())
+    for part in ("(a) loader", "(b) training step", "(c) scoring", "(d) epoch", "(e) matrix"):
+        assert part in done.stdout
+    seconds = record["seconds"]
+    assert all(0 < row["low"] <= row["median"] <= row["high"] for row in seconds.values())
+    # 16 channels, not 64: about a sixteenth of the full-size network's 0.557 G multiply-adds.
+    assert record["step_operations"] == pytest.approx(6 * 2 * 128 * 0.557e9 / 16, rel=0.02)
+    assert record["epoch_seconds"] == pytest.approx(352 * seconds["step"]["median"])
+    assert record["run_seconds"] > 300 * record["epoch_seconds"]
+    assert record["step_over_floor"] > 0.5 and record["machine"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("jobs", ["0", "two", "-1"])
+def test_run_sh_refuses_wrong_numbers_of_jobs(jobs: str):
+    done = subprocess.run(
+        ["bash", str(TOP / "run.sh"), "demo"],
+        env=os.environ | {"JOBS": jobs},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and f"JOBS={jobs}" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def write_run(results: Path, seed: int, accuracy: float, tipping: int | None, *w
     folder.mkdir()
     options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
     files: dict[str, Any] = {
-        "args": {"options": options},
+        "args": {"options": options, "precision": "bf16" if "bf16" in words else "fp32"},
         "training": {"tipping_point": tipping},
         "learning": {"last": {"accuracy": accuracy}, "best_val": None},
         "detection": {"precision": 0.5, "recall": 0.25, "f1": 1 / 3},
@@ -47,12 +47,14 @@ def test_runs_of_other_settings_are_never_averaged(tmp_path: Path):
     write_run(tmp_path, 0, 50.0, None, "--width", "4", "--n_epoch", "3")
     write_run(tmp_path, 0, 80.0, None, "--method", "ce")
     write_run(tmp_path, 1, 10.0, None, "--alpha4", "0.9", "--clean_test_freq", "1")
+    write_run(tmp_path, 1, 85.0, None, "--precision", "bf16")
     by_setting = {(row["setting"], row["method"]): row for row in rows_of(tmp_path)}
     assert set(by_setting) == {
         ("default", "bkd"),
         ("n_epoch=3 width=4", "bkd"),
         ("default", "ce"),
         ("alpha4=0.9", "bkd"),
+        ("bf16", "bkd"),
     }
     assert all(row["n"] == "1" for row in by_setting.values())
     assert by_setting["default", "bkd"]["test acc. last %"] == "90.00"

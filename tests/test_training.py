@@ -16,6 +16,7 @@ from models import noise_split
 from models.losses import agreement, pair_loss
 from models.noise_split import label_distrust, otsu, tipping_point, trust_groups
 from models.teacher_student import TeacherStudent, build_pair
+from models.training_step import TrainingStep
 from tests import oracle
 from tests.conftest import MadeUpCifar, training_options
 from utils.runs import run_folder
@@ -36,15 +37,16 @@ def small_pair() -> TeacherStudent:
     return build_pair(10, 4, digits=True)
 
 
-def sgd(pair: TeacherStudent) -> torch.optim.SGD:
-    return torch.optim.SGD(pair.parameters(), 0.1, 0.9, weight_decay=0.01)
+def step_of(pair: TeacherStudent, lr: float = 0.1) -> TrainingStep:
+    optimizer = torch.optim.SGD(pair.parameters(), lr, 0.9, weight_decay=0.01)
+    return TrainingStep(pair, optimizer, pair_loss, batch_size=8)
 
 
 @pytest.mark.parametrize("alpha_value", [0.0, 0.4])
 def test_two_steps_are_sgd_by_hand(alpha_value: float):
     loader, pair, twin = small_loader(16, 8), small_pair(), small_pair()
     alpha = torch.full((16,), alpha_value)
-    training.train_epoch(pair, loader, sgd(pair), pair_loss, alpha)
+    training.train_epoch(step_of(pair), loader, alpha)
 
     velocity = {name: torch.zeros_like(w) for name, w in twin.named_parameters()}
     for step, (images, labels, index) in enumerate(loader):
@@ -65,9 +67,8 @@ def test_two_steps_are_sgd_by_hand(alpha_value: float):
 
 def test_an_epoch_reports_what_the_training_passes_saw():
     loader, pair, twin = small_loader(20, 8, shuffle=True), small_pair(), small_pair()
-    frozen = torch.optim.SGD(pair.parameters(), 0.0)
     state = loader.generator.get_state()
-    stats = training.train_epoch(pair, loader, frozen, pair_loss, torch.zeros(20))
+    stats = training.train_epoch(step_of(pair, lr=0.0), loader, torch.zeros(20))
     loader.generator.set_state(state)
     losses, confidences, at_label = [], [], torch.zeros(20)
     for images, labels, index in loader:  # train mode, so a batch is normalised by itself
@@ -160,9 +161,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     alphas_used, trained, scored = [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
 
-    def spy_train(pair, batches, optimizer, loss_function, alpha: Tensor) -> training.EpochStats:
+    def spy_train(step, batches, alpha: Tensor) -> training.EpochStats:
         alphas_used.append(alpha.clone())
-        trained.append(train_epoch(pair, batches, optimizer, loss_function, alpha))
+        trained.append(train_epoch(step, batches, alpha))
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:

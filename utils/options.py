@@ -105,6 +105,17 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    _add_precision(parser)
+    parser.add_argument(
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="compile the step, and on CUDA replay it as one graph; auto: on CUDA. With off and "
+        "--precision fp32 the step is the plain one, bit for bit the same on the same machine",
+    )
+
+
 def _add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
@@ -120,14 +131,7 @@ def training_parser() -> argparse.ArgumentParser:
     parser = _new_parser("Train teacher and student on noisy labels and write a run folder.")
     _add_run_options(parser)
     _add_device(parser)
-    _add_precision(parser)
-    parser.add_argument(
-        "--compile",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="compile the step, and on CUDA replay it as one graph; auto: on CUDA. With off and "
-        "--precision fp32 the step is the plain one, bit for bit the same on the same machine",
-    )
+    _add_speed(parser)
     budget = parser.add_argument_group("data and length")
     budget.add_argument(
         "--val_ratio", type=_ratio, default=0.1, help="share of the images held out, 0 to below 1"
@@ -217,6 +221,30 @@ def detection_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="score this boolean .npy, one entry for each training image (true: judged wrong), "
         "in place of the run's",
+    )
+    return parser
+
+
+def benchmark_parser() -> argparse.ArgumentParser:
+    """The options of `benchmark.py`."""
+    parser = OneLineParser(
+        description="Measure loader, step and scoring on this machine against the straightforward "
+        "way, and against what the machine can do.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_device(parser)
+    _add_speed(parser)
+    parser.add_argument(
+        "--quick", action="store_true", help="narrow networks, short measurements: under a minute"
+    )
+    parser.add_argument("--batch_size", type=_count, default=128, help="images in a step")
+    parser.add_argument("--rounds", type=_count, default=5, help="measurements of each, in turn")
+    parser.add_argument(
+        "--json", type=_path, default=Path("results/benchmark.json"), help="file to write"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error in the input"
     )
     return parser
 

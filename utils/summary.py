@@ -10,7 +10,7 @@ from utils.options import OneLineParser, parse_options, training_parser
 from utils.runs import NOT_PART_OF_A_RUN, read_json
 
 IDENTITY = ("dataset", "noise_type", "method", "seed")  # options that have columns of their own
-NOT_SHOWN = {*IDENTITY, *NOT_PART_OF_A_RUN, "clean_test_freq"}
+NOT_SHOWN = {*IDENTITY, *NOT_PART_OF_A_RUN, "clean_test_freq", "precision"}
 FOOTNOTE = (
     "mean ± sample standard deviation over n seeds; accuracies on the clean test set; best val:\n"
     "by accuracy on noisy held-out labels, on the training labels where val_ratio is 0 (digits)"
@@ -55,15 +55,17 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def setting(options: dict[str, Any]) -> str:
-    """The options in which a run departs from its data set's defaults, in words."""
+def setting(description: dict[str, Any]) -> str:
+    """In what a run departs from its data set's defaults and from fp32, in words."""
+    options, precision = description["options"], description.get("precision", "fp32")
     named = ["--dataset", options["dataset"], "--noise_type", options["noise_type"]]
     defaults = vars(parse_options(training_parser(), named))
-    return " ".join(
+    departures = [
         f"{name}={options[name]}"
         for name, default in defaults.items()
         if name not in NOT_SHOWN and options.get(name, default) != default
-    )
+    ]
+    return " ".join(departures + [precision] * (precision != "fp32"))
 
 
 def group_runs(runs: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
@@ -74,7 +76,12 @@ def group_runs(runs: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], list[dic
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
         options = run["args.json"]["options"]
-        key = (options["dataset"], options["noise_type"], setting(options), options["method"])
+        key = (
+            options["dataset"],
+            options["noise_type"],
+            setting(run["args.json"]),
+            options["method"],
+        )
         for other in groups.setdefault(key, []):
             if other["args.json"]["options"]["seed"] == options["seed"]:
                 raise ValueError(

@@ -1,0 +1,304 @@
+"""Every fast way to take a step against the plain one, on a CPU and on CUDA where there is one."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from models import training_step
+from models.losses import agreement, baseline_loss, pair_loss
+from models.preact_resnet import Subsampling
+from models.side_by_side import one_by_one, side_by_side
+from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
+from models.training_step import WARM_UP, Seen, TrainingStep
+from tests.conftest import devices
+
+CLASSES, BATCH, SHORT = 10, 16, 5
+TOLERANCES = {False: 1e-3, True: 0.1}  # of fp32 and of bf16: relative distance of all gradients
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def batches(device: str, count: int, digits: bool = False) -> Iterator[Batch]:
+    """Full ones, every third a short one; each with its own distrust of the labels."""
+    shape = (1, 8, 8) if digits else (3, 32, 32)
+    generator = torch.Generator().manual_seed(7)
+    for number in range(count):
+        size = SHORT if number % 3 == 2 else BATCH
+        images = torch.randn(size, *shape, generator=generator)
+        labels = torch.randint(CLASSES, (size,), generator=generator)
+        alpha = torch.rand(size, generator=generator) * (number > 2)
+        yield tuple(each.to(device) for each in (images, labels, alpha))
+
+
+def new_step(
+    device: str,
+    *,
+    plain: bool = False,
+    bf16: bool = False,
+    compiled: bool = False,
+    digits: bool = False,
+    build: Callable[..., TeacherStudent] = build_pair,
+    width: int = 4,
+) -> TrainingStep:
+    torch.manual_seed(3)
+    pair = build(CLASSES, width, digits=digits).prepare(
+        torch.device(device), bf16=bf16, plain=plain
+    )
+    fused = None if plain else True
+    optimizer = torch.optim.SGD(pair.parameters(), 0.05, 0.9, weight_decay=5e-4, fused=fused)
+    loss_function = pair_loss if build is build_pair else baseline_loss
+    return TrainingStep(pair.train(), optimizer, loss_function, BATCH, compiled=compiled)
+
+
+def flat(tensors: Iterator[Tensor]) -> Tensor:
+    return torch.cat([each.detach().flatten().cpu().double() for each in tensors])
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return ((one - other).norm() / other.norm()).item()
+
+
+def restored(seen: Seen) -> Seen:
+    """A copy: what a step returns holds until the next."""
+    return Seen(*(each.clone().cpu() for each in seen))
+
+
+@devices
+@pytest.mark.parametrize("build", [build_pair, build_baseline])
+def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Callable):
+    step = new_step(device, plain=True, build=build)
+    twin = new_step(device, plain=True, build=build)
+    for images, labels, alpha in batches(device, 4):
+        seen = step(images, labels, alpha)
+        teacher, student = twin.pair.teacher(images), twin.pair.student(images)
+        loss = twin.loss_function(teacher, student, labels, alpha)
+        twin.optimizer.zero_grad()
+        loss.total.backward()
+        twin.optimizer.step()
+        assert torch.equal(seen.means[:3], torch.stack([*loss]).detach())
+        assert_close(seen.means[3], student.softmax(1).amax(1).mean())
+        expected = agreement(teacher, student)[torch.arange(len(labels)), labels]
+        assert_close(seen.agreement, expected)
+        for weight, other in zip(step.weights, twin.weights, strict=True):
+            assert torch.equal(weight, other) and torch.equal(weight.grad, other.grad)
+    for name, values in twin.pair.state_dict().items():
+        assert torch.equal(values, step.pair.state_dict()[name]), name
+
+
+@devices
+@pytest.mark.parametrize("build", [build_pair, build_baseline])
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("digits", [False, True], ids=["cifar", "digits"])
+def test_one_fast_step_is_close_to_the_plain_one(
+    device: str, build: Callable, bf16: bool, digits: bool, monkeypatch: pytest.MonkeyPatch
+):
+    # A rounding error that moves one activation across ReLU's kink moves gradients by a percent.
+    monkeypatch.setattr(F, "relu", lambda x, inplace: F.silu(x, inplace))
+    for number in (0, 2):  # a full batch, and a short one
+        batch = [*batches(device, 3, digits)][number]
+        fast = new_step(device, bf16=bf16, digits=digits, build=build, width=8)
+        plain = new_step(device, plain=True, digits=digits, build=build, width=8)
+        before = flat(plain.weights)
+        seen, expected = fast(*batch), plain(*batch)
+        gradients = [flat(weight.grad for weight in step.weights) for step in (fast, plain)]
+        assert 0 < distance(*gradients) < TOLERANCES[bf16]
+        updates = [flat(step.weights) - before for step in (fast, plain)]
+        assert distance(*updates) < TOLERANCES[bf16]
+        assert_close(seen.means, expected.means, rtol=0.05 if bf16 else 1e-4, atol=1e-3)
+        assert_close(seen.agreement, expected.agreement, rtol=0.2 if bf16 else 1e-3, atol=0.02)
+        assert all(each.dtype == torch.float32 for each in (*seen, *fast.weights))
+
+
+@devices
+def test_many_fast_steps_follow_the_plain_ones(device: str):
+    """Both batch sizes past the warm-up, another learning rate and distrust on the way."""
+    fast, plain = new_step(device, compiled=device == "cuda"), new_step(device, plain=True)
+    for number, batch in enumerate(batches(device, 3 * (WARM_UP + 2))):
+        for step in (fast, plain):
+            step.optimizer.param_groups[0]["lr"] = 0.01 if number < 5 else 0.002
+        seen, expected = restored(fast(*batch)), plain(*batch)
+        assert_close(seen.means, expected.means.cpu(), rtol=0.02, atol=2e-3)
+    assert distance(flat(fast.weights), flat(plain.weights)) < 0.01
+    if device == "cuda":
+        assert set(fast.graphs) == {BATCH, SHORT}
+
+
+def test_a_compiled_step_is_close_to_the_plain_one(capsys: pytest.CaptureFixture):
+    fast = new_step("cpu", compiled=True, digits=True)
+    plain = new_step("cpu", plain=True, digits=True)
+    for batch in batches("cpu", 4, digits=True):
+        seen, expected = fast(*batch), plain(*batch)
+        assert_close(seen.means, expected.means, rtol=1e-3, atol=1e-4)
+    assert distance(flat(fast.weights), flat(plain.weights)) < 1e-3
+    # Nothing was compiled anew for the short batch, nor for the student.
+    if fast.compiled:  # there is a compiler
+        counts = torch._dynamo.utils.counters["stats"]
+        assert counts["unique_graphs"] == 2, counts  # a network, and the losses
+    else:
+        assert "going on without compiled networks" in capsys.readouterr().out
+
+
+def test_where_compiling_is_impossible_a_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def no_compiler(*args: object) -> None:
+        raise RuntimeError("no C++ compiler found\nand much more")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: no_compiler)
+    step, plain = new_step("cpu", compiled=True, digits=True), new_step("cpu", digits=True)
+    for batch in batches("cpu", 3, digits=True):
+        assert torch.equal(step(*batch).means, plain(*batch).means)
+    assert capsys.readouterr().out == (
+        "going on without compiled networks, which is slower: no C++ compiler found\n"
+    )
+
+
+def test_each_batch_size_is_recorded_once_and_replayed(monkeypatch: pytest.MonkeyPatch):
+    """With a stand-in for CUDA's graphs, which does the recorded work again."""
+    step, plain = new_step("cpu", digits=True), new_step("cpu", digits=True)
+    events = []
+
+    def capture(work: Callable[[], Seen]) -> tuple[Callable[[], None], Seen]:
+        before = {name: values.clone() for name, values in step.pair.state_dict().items()}
+        standing = work()
+        gradients = [weight.grad for weight in step.weights]
+        step.pair.load_state_dict(before)  # a capture runs nothing
+        size = len(standing.agreement)
+        events.append(("capture", size))
+
+        def replay() -> None:
+            events.append(("replay", size))
+            results = [*work(), *(weight.grad for weight in step.weights)]
+            for stands, new in zip([*standing, *gradients], results, strict=True):
+                stands.copy_(new)
+
+        return replay, standing
+
+    monkeypatch.setattr(training_step, "capture", capture)
+    monkeypatch.setattr(training_step, "aside", lambda work: work())
+    step.graphed = True
+    for batch in batches("cpu", 15, digits=True):
+        seen, expected = step(*batch), plain(*batch)
+        assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+        assert torch.equal(flat(step.weights), flat(plain.weights))
+    # Ten full batches and five short ones, the first of each before its capture.
+    assert events.count(("replay", BATCH)) == 10 - WARM_UP
+    assert events.count(("replay", SHORT)) == 5 - WARM_UP
+    assert [size for what, size in events if what == "capture"] == [BATCH, SHORT]
+
+
+def test_where_graphs_are_impossible_a_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def refuse(work: Callable[[], Seen]) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    step, plain = new_step("cpu", digits=True), new_step("cpu", digits=True)
+    monkeypatch.setattr(training_step, "capture", refuse)
+    monkeypatch.setattr(training_step, "aside", lambda work: work())
+    step.graphed = True
+    for batch in batches("cpu", 9, digits=True):
+        assert torch.equal(step(*batch).means, plain(*batch).means)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and "going on without CUDA graphs" in out
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_steps_on_cuda_never_wait_for_the_host():
+    step = new_step("cuda", compiled=True)
+    for batch in batches("cuda", 3 * (WARM_UP + 1)):
+        step(*batch)  # warms up and captures
+    more = [*batches("cuda", 6)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in more:
+            step(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@devices
+def test_prepared_pairs_are_channels_last_unless_plain(device: str):
+    fast, plain = new_step(device).pair, new_step(device, plain=True).pair
+    weights = (pair.teacher.layer1[0].conv1.weight for pair in (fast, plain))
+    formats = [each.is_contiguous(memory_format=torch.channels_last) for each in weights]
+    assert formats == [True, False]
+    assert plain.for_both is one_by_one
+    baseline = new_step(device, build=build_baseline).pair
+    assert baseline.for_both is one_by_one  # there is but one
+
+
+@devices
+def test_scoring_is_the_same_fast_and_plain(device: str):
+    images, labels, _ = next(batches(device, 1))
+    index = torch.arange(BATCH, device=device)
+    fast, plain = (new_step(device, plain=p).pair for p in (False, True))
+    of_fast, of_plain = (infer_logits(p, [(images, labels, index)], BATCH) for p in (fast, plain))
+    for one, other in zip(of_fast, of_plain, strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-4)
+        assert not one.requires_grad
+    low = infer_logits(new_step(device, bf16=True).pair, [(images, labels, index)], BATCH)
+    assert low[0].dtype == torch.float32
+    assert 0 < distance(flat([low[0]]), flat([of_plain[0]])) < TOLERANCES[True]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_each_network_has_a_thread_and_half_of_the_processor(two_threads: None):
+    for_both = side_by_side(torch.device("cpu"))
+    meet = threading.Barrier(2, timeout=60)  # passed only if both are under way at a time
+
+    def work(number: int) -> tuple[int, int, bool]:
+        meet.wait()
+        return number, torch.get_num_threads(), torch.is_grad_enabled()
+
+    assert for_both(work, (4, 5)) == [(4, 1, True), (5, 1, True)]
+    with torch.no_grad():
+        assert for_both(work, (4, 5)) == [(4, 1, False), (5, 1, False)]
+    assert torch.get_num_threads() == 2
+
+    def fail(number: int) -> None:
+        raise ValueError(f"network {number}")
+
+    with pytest.raises(ValueError, match="network 4"):
+        for_both(fail, (4, 5))
+
+
+def test_with_one_thread_the_networks_take_turns(two_threads: None):
+    torch.set_num_threads(1)
+    assert side_by_side(torch.device("cpu")) is one_by_one
+    assert one_by_one(lambda a, b: a + b, (1, 2), (10, 20)) == [11, 22]
+
+
+@pytest.mark.parametrize("count", [25, 32])
+def test_subsampling_is_the_strided_convolution(two_threads: None, count: int):
+    """In the format in which oneDNN's own corrupts memory with such odd batches."""
+    torch.manual_seed(0)
+    ours = Subsampling(4, 8, 1, 2, bias=False)
+    reference = nn.Conv2d(4, 8, 1, 2, bias=False)
+    reference.load_state_dict(ours.state_dict())
+    images = torch.randn(count, 4, 32, 32)
+    results = []
+    for module, memory_format in (
+        (ours, torch.channels_last),
+        (ours, torch.contiguous_format),
+        (reference, torch.contiguous_format),
+    ):
+        module.zero_grad()
+        leaf = images.clone(memory_format=memory_format).requires_grad_()
+        out = module(leaf)
+        out.square().sum().backward()
+        results.append((out.detach(), leaf.grad, module.weight.grad))
+    for result in results[:2]:
+        for one, other in zip(result, results[2], strict=True):
+            assert_close(one, other, rtol=1e-4, atol=1e-4)
