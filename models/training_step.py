@@ -44,6 +44,7 @@ class TrainingStep:
         self.weights = [*pair.parameters()]
         self.batch_size, self.compiled = batch_size, compiled
         self.graphed = compiled and self.weights[0].is_cuda
+        self.side = torch.cuda.Stream() if self.graphed else None
         self.graphs: dict[int, Replay] = {}  # by batch size
         self.warmed_up: Counter[int] = Counter()
         if compiled:
@@ -105,7 +106,7 @@ class TrainingStep:
         if size not in self.graphs:
             if self.warmed_up[size] < WARM_UP:
                 self.warmed_up[size] += 1
-                return aside(lambda: self.learn(*batch))
+                return aside(lambda: self.learn(*batch), self.side)
             try:
                 self.graphs[size] = Replay(self.learn, batch, self.weights)
             except RuntimeError as error:
@@ -146,9 +147,9 @@ def capture(work: Callable[[], Seen]) -> tuple[Callable[[], None], Seen]:
     return graph.replay, results
 
 
-def aside(work: Callable[[], Seen]) -> Seen:
+def aside(work: Callable[[], Seen], side: torch.cuda.Stream) -> Seen:
     """Do it in another stream, as is asked for before a capture."""
-    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    current = torch.cuda.current_stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):
         results = work()

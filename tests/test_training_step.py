@@ -179,7 +179,7 @@ def test_each_batch_size_is_recorded_once_and_replayed(monkeypatch: pytest.Monke
         return replay, standing
 
     monkeypatch.setattr(training_step, "capture", capture)
-    monkeypatch.setattr(training_step, "aside", lambda work: work())
+    monkeypatch.setattr(training_step, "aside", lambda work, side: work())
     step.graphed = True
     for batch in batches("cpu", 15, digits=True):
         seen, expected = step(*batch), plain(*batch)
@@ -199,7 +199,7 @@ def test_where_graphs_are_impossible_a_line_says_so(
 
     step, plain = new_step("cpu", digits=True), new_step("cpu", digits=True)
     monkeypatch.setattr(training_step, "capture", refuse)
-    monkeypatch.setattr(training_step, "aside", lambda work: work())
+    monkeypatch.setattr(training_step, "aside", lambda work, side: work())
     step.graphed = True
     for batch in batches("cpu", 9, digits=True):
         assert torch.equal(step(*batch).means, plain(*batch).means)

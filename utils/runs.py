@@ -236,7 +236,7 @@ def peak_memory_gib(device: Any) -> float:
     if device.type == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated(device) / 2**30
+        return torch.cuda.max_memory_reserved(device) / 2**30
     import resource
 
     unit = 1 if sys.platform == "darwin" else 2**10
