@@ -130,14 +130,18 @@ def test_many_fast_steps_follow_the_plain_ones(device: str):
 def test_a_compiled_step_is_close_to_the_plain_one(capsys: pytest.CaptureFixture):
     fast = new_step("cpu", compiled=True, digits=True)
     plain = new_step("cpu", plain=True, digits=True)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = []
     for batch in batches("cpu", 4, digits=True):
         seen, expected = fast(*batch), plain(*batch)
         assert_close(seen.means, expected.means, rtol=1e-3, atol=1e-4)
+        compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert distance(flat(fast.weights), flat(plain.weights)) < 1e-3
-    # Nothing was compiled anew for the short batch, nor for the student.
     if fast.compiled:  # there is a compiler
-        counts = torch._dynamo.utils.counters["stats"]
-        assert counts["unique_graphs"] == 2, counts  # a network, and the losses
+        # The losses, and one network for both, or both where two threads begin at a time; nothing
+        # anew for the short batch, nor for another distrust of the labels.
+        assert compiled[0] in (2, 3) and compiled == compiled[:1] * 4
     else:
         assert "going on without compiled networks" in capsys.readouterr().out
 
