@@ -216,7 +216,7 @@ in_a_slot() {
 stop_all() {
   local pid
   for pid in $(jobs -p); do kill -TERM -- "-$pid" 2>/dev/null; done
-  wait
+  wait 2>/dev/null # silent about each
   rm -f "$failures"
   exit "$1"
 }
