@@ -215,8 +215,9 @@ in_a_slot() {
 # stop_all STATUS: end all runs under way.
 stop_all() {
   local pid
-  for pid in $(jobs -p); do kill -TERM -- "-$pid" 2>/dev/null; done
-  wait 2>/dev/null # silent about each
+  exec 2>/dev/null # bash would tell of each
+  for pid in $(jobs -p); do kill -TERM -- "-$pid"; done
+  wait
   rm -f "$failures"
   exit "$1"
 }
