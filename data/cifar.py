@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from data.download import digest, fetch, one_at_a_time
 from data.loader import Augmentation, Window, flip, random_crop
 
 
@@ -31,6 +32,7 @@ class Cifar(NamedTuple):
     """What differs between the two data sets."""
 
     source: type[datasets.CIFAR10]
+    sha256: str  # of the archive
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augment: Augmentation
@@ -38,10 +40,18 @@ class Cifar(NamedTuple):
 
 CIFAR = {
     "cifar10": Cifar(
-        datasets.CIFAR10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), augment_cifar10
+        datasets.CIFAR10,
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+        augment_cifar10,
     ),
     "cifar100": Cifar(
-        datasets.CIFAR100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), augment_cifar100
+        datasets.CIFAR100,
+        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        (0.5071, 0.4867, 0.4408),
+        (0.2675, 0.2565, 0.2761),
+        augment_cifar100,
     ),
 }
 
@@ -50,17 +60,38 @@ def load_cifar(dataset: str, data_dir: Path) -> tuple[Split, Split, list[str]]:
     """Training split, test split and class names; downloaded into `data_dir` where missing.
 
     torchvision checks every file's MD5 before reading it.
-    Raises OSError, naming address and folder, when a file is neither there nor to be had.
+    Raises OSError, naming address, file, checksum and folder, when the archive is not to be had,
+    ValueError when another one stands in its place.
     """
-    source = CIFAR[dataset].source
+    source, sha256 = CIFAR[dataset].source, CIFAR[dataset].sha256
+    train = _intact(source, data_dir)
+    if train is None:
+        with one_at_a_time(data_dir):
+            train = _intact(source, data_dir)  # another process may have fetched it meanwhile
+            if train is None:
+                train = _unpacked(source, data_dir, sha256)
+    return _split(train), _split(source(data_dir, train=False)), list(train.classes)
+
+
+def _intact(source: type[datasets.CIFAR10], data_dir: Path) -> datasets.CIFAR10 | None:
+    """The training split, None where any of the data set's files is missing or damaged."""
     try:
-        train, test = (source(data_dir, train=train, download=True) for train in (True, False))
-    except (OSError, RuntimeError) as error:
-        raise OSError(
-            f"cannot read {dataset} in {data_dir} nor download it ({error}); put {source.url}, "
-            f"MD5 {source.tgz_md5}, there by hand"
-        ) from error
-    return _split(train), _split(test), list(train.classes)
+        return source(data_dir, train=True)
+    except RuntimeError:
+        return None
+
+
+def _unpacked(source: type[datasets.CIFAR10], data_dir: Path, sha256: str) -> datasets.CIFAR10:
+    """The training split out of the archive, which is fetched where missing."""
+    archive = data_dir / source.filename
+    if not archive.exists():
+        fetch(source.url, archive, sha256)
+    elif digest(archive) != sha256:
+        raise ValueError(
+            f"{archive}: damaged, its SHA-256 is not that of the published file ({sha256}); remove "
+            "it to download it again"
+        )
+    return source(data_dir, train=True, download=True)
 
 
 def _split(source: datasets.CIFAR10) -> Split:

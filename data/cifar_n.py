@@ -1,14 +1,14 @@
 """CIFAR-N, the human labels of Wei et al. (ICLR 2022): fetch, verify, read safely, join."""
 
-import hashlib
 import warnings
-from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from data.download import digest, fetch, one_at_a_time
 
 URL = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
 
@@ -53,18 +53,13 @@ def fetch_label_file(dataset: str, data_dir: Path) -> Path:
     file = LABEL_FILES[dataset]
     path = data_dir / file.name
     if not path.exists():
-        data_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(URL + file.name, str(path), file.sha256[0])
-        except (OSError, HTTPException, RuntimeError) as error:
-            raise OSError(
-                f"cannot download {URL}{file.name} ({error}); put that file, "
-                f"SHA-256 {file.sha256[0]}, into {data_dir} by hand"
-            ) from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest not in file.sha256:
+        with one_at_a_time(data_dir):
+            if not path.exists():  # another process may have fetched it meanwhile
+                fetch(URL + file.name, path, file.sha256[0])
+    sha256 = digest(path)
+    if sha256 not in file.sha256:
         raise ValueError(
-            f"{path}: its SHA-256 {digest} is not that of the published file "
+            f"{path}: its SHA-256 {sha256} is not that of the published file "
             f"({file.sha256[0]}); remove it to download it again, or name your own file "
             "with --noise_path"
         )

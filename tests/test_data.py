@@ -181,7 +181,7 @@ def test_cifar_augmentations(augment: Callable, mode: str, flip_first: bool):
     ],
 )
 def test_normalise(dataset: str, mean: tuple, std: tuple, augment: Callable):
-    assert CIFAR[dataset][1:] == (mean, std, augment)
+    assert CIFAR[dataset][2:] == (mean, std, augment)
     images = bytes_of(4, 3, 8, 8)
     result = normalise(images, torch.tensor(mean), torch.tensor(std))
     assert_close(result, TF.normalize(images / 255, mean, std), rtol=1e-5, atol=1e-6)

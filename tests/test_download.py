@@ -1,0 +1,242 @@
+"""Fetching published files from a server that misbehaves in every way."""
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from torchvision import datasets
+
+from data import cifar_n, download
+from data.cifar import load_cifar
+from data.cifar_n import fetch_label_file
+from data.download import fetch, one_at_a_time
+from tests import lives
+from tests.conftest import MadeUpCifar
+
+CONTENT = bytes(range(256)) * 4000  # about a megabyte
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def whole(request: BaseHTTPRequestHandler, content: bytes = CONTENT) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(content)))
+    request.end_headers()
+    request.wfile.write(content)
+
+
+def cut_off(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(CONTENT)))
+    request.end_headers()
+    request.wfile.write(CONTENT[: len(CONTENT) // 2])
+
+
+def stalled(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(CONTENT)))
+    request.end_headers()
+    request.wfile.write(CONTENT[:1000])
+    request.wfile.flush()
+    time.sleep(2)
+
+
+def hung_up(request: BaseHTTPRequestHandler) -> None:
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def out_of_order(request: BaseHTTPRequestHandler) -> None:
+    request.send_error(500)
+
+
+def busy(request: BaseHTTPRequestHandler) -> None:
+    request.send_error(429)
+
+
+def unknown(request: BaseHTTPRequestHandler) -> None:
+    request.send_error(404)
+
+
+def wrong_bytes(request: BaseHTTPRequestHandler) -> None:
+    whole(request, CONTENT[::-1])
+
+
+class Server(ThreadingHTTPServer):
+    """Gives its answers in turn, the last one for ever; keeps which paths were asked for."""
+
+    daemon_threads = True
+    answers: list[Answer]
+    asked: list[str]
+
+    def url(self, name: str = "file") -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The other side has hung up, as was to be expected."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        answers = self.server.answers
+        (answers.pop(0) if len(answers) > 1 else answers[0])(self)
+
+    def log_message(self, *_: object) -> None:
+        """Quietly."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(download, "PAUSES", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    server = Server(("127.0.0.1", 0), Handler)
+    server.answers, server.asked = [whole], []
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+PASSING = [cut_off, stalled, hung_up, out_of_order, busy, wrong_bytes]
+
+
+@pytest.mark.parametrize("failure", PASSING)
+def test_a_failure_that_passes(server: Server, failure: Answer, tmp_path: Path, capsys):
+    server.answers = [failure, failure, whole]
+    path = tmp_path / "file"
+    fetch(server.url(), path, SHA256)
+    assert path.read_bytes() == CONTENT and len(server.asked) == 3
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert capsys.readouterr().err.count("; again in ") == 2
+
+
+@pytest.mark.parametrize(("failure", "attempts"), [*((f, 4) for f in PASSING), (unknown, 1)])
+def test_a_failure_that_stays(server: Server, failure: Answer, attempts: int, tmp_path: Path):
+    server.answers = [failure]
+    path = tmp_path / "file"
+    with pytest.raises(OSError) as error:
+        fetch(server.url(), path, SHA256)
+    message = str(error.value)
+    assert "\n" not in message and len(server.asked) == attempts
+    for part in (server.url(), SHA256, "as file into", str(tmp_path)):
+        assert part in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pauses_grow():
+    assert list(download.PAUSES) == sorted(set(download.PAUSES)) and len(download.PAUSES) >= 3
+
+
+def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(download, "PAUSES", ())
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
+        monkeypatch.setattr(cifar_n, "URL", url)
+        monkeypatch.setattr(datasets.CIFAR10, "url", f"{url}cifar-10-python.tar.gz")
+        for what, name, sha256 in (
+            (fetch_label_file, "CIFAR-10_human.pt", cifar_n.LABEL_FILES["cifar10"].sha256[0]),
+            (load_cifar, "cifar-10-python.tar.gz", "6d958be0"),
+        ):
+            with pytest.raises(OSError, match="Connection refused") as error:
+                what("cifar10", tmp_path)
+            for part in (url + name, sha256, str(tmp_path)):
+                assert part in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_a_killed_process_left_is_removed(server: Server, tmp_path: Path):
+    (tmp_path / f"file.{'0' * 32}.partial").write_bytes(CONTENT[:10])
+    (tmp_path / "other.partial").write_bytes(b"somebody else's")
+    fetch(server.url(), tmp_path / "file", SHA256)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "other.partial"}
+
+
+def test_a_disk_without_room_is_no_reason_to_try_again(server: Server, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "file.partial"))
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", full)
+    monkeypatch.setattr(download.time, "sleep", lambda _: pytest.fail("waited"))
+    with pytest.raises(OSError, match="No space left on device"):
+        fetch(server.url(), tmp_path / "file", SHA256)
+
+
+def ask(url: str, folder: Path) -> None:
+    """In a process of its own."""
+    cifar_n.URL = url
+    cifar_n.LABEL_FILES["cifar10"] = cifar_n.LABEL_FILES["cifar10"]._replace(sha256=(SHA256,))
+    fetch_label_file("cifar10", folder)
+
+
+def test_several_processes_fetch_once(server: Server, tmp_path: Path):
+    def slowly(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.4)
+        whole(request)
+
+    server.answers = [slowly]
+    folder = tmp_path / "data"
+    processes = [lives.CONTEXT.Process(target=ask, args=(server.url(""), folder)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert server.asked == ["/CIFAR-10_human.pt"]
+    assert (folder / "CIFAR-10_human.pt").read_bytes() == CONTENT
+
+
+def test_who_comes_second_waits(tmp_path: Path):
+    order = []
+
+    def second() -> None:
+        with one_at_a_time(tmp_path):
+            order.append("second")
+
+    with one_at_a_time(tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_damaged_archive_is_named_and_kept(made_up_cifar: MadeUpCifar):
+    base = made_up_cifar.folder / datasets.CIFAR10.base_folder
+    whole_file = (base / "data_batch_3").read_bytes()
+    (base / "data_batch_3").write_bytes(whole_file[:-1])
+    archive = made_up_cifar.folder / "cifar-10-python.tar.gz"
+    archive.write_bytes(b"half of it")
+    with pytest.raises(ValueError, match="damaged") as error:
+        load_cifar("cifar10", made_up_cifar.folder)
+    assert str(archive) in str(error.value) and archive.read_bytes() == b"half of it"
+
+
+def test_a_whole_archive_mends_damaged_files(made_up_cifar: MadeUpCifar, monkeypatch):
+    import tarfile
+
+    import data.cifar
+
+    base = made_up_cifar.folder / datasets.CIFAR10.base_folder
+    archive = made_up_cifar.folder / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(base, base.name)
+    known = data.cifar.CIFAR["cifar10"]
+    monkeypatch.setitem(
+        data.cifar.CIFAR, "cifar10", known._replace(sha256=download.digest(archive))
+    )
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    before, _, _ = load_cifar("cifar10", made_up_cifar.folder)
+    (base / "data_batch_3").write_bytes(b"")
+    (base / "test_batch").unlink()
+    after, _, _ = load_cifar("cifar10", made_up_cifar.folder)
+    assert before.images.equal(after.images) and before.clean_labels.equal(after.clean_labels)
