@@ -36,6 +36,7 @@ from models.teacher_student import build_pair, infer_logits
 from models.training_step import WARM_UP, TrainingStep
 from utils import runs
 from utils.devices import has_bf16, pick_device, pick_precision
+from utils.files import write_json
 
 EPOCHS, SCORED_EPOCHS, EVALUATIONS = 300, 25, 30  # of the paper's run; of a late tipping point
 OPTIMIZER = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
@@ -44,7 +45,7 @@ OPTIMIZER = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
 def made_up_images() -> ImageSet:
     """CIFAR-10 in all but what the images show."""
     generator = torch.Generator().manual_seed(0)
-    _, mean, std, augment = CIFAR["cifar10"]
+    _, _, mean, std, augment = CIFAR["cifar10"]
     splits = (
         Split(
             torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8),
@@ -355,7 +356,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     record = measure(args)
     report(record)
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(args.json, record)
+    write_json(args.json, record)
     print(f"{args.json} written, {time.perf_counter() - start:.0f} s")
     return record
 

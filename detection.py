@@ -19,12 +19,13 @@ import numpy as np
 
 from data.datasets import given_labels, load_images
 from utils import runs
+from utils.files import read_array, read_arrays, write_json
 from utils.metrics import detection_figures, detection_per_class, ranking_figures
 
 
 def read_flags(path: Path, count: int) -> np.ndarray:
     """One boolean for each of `count` training images; raises OSError or ValueError otherwise."""
-    flags = runs.read_array(path)
+    flags = read_array(path)
     if flags.dtype != bool or flags.shape != (count,):
         raise ValueError(
             f"{path}: has type {flags.dtype} and shape {flags.shape}; "
@@ -35,7 +36,7 @@ def read_flags(path: Path, count: int) -> np.ndarray:
 
 def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
     """The run's predictions.npz, checked against the given labels [N]; ValueError if amiss."""
-    scores = runs.read_arrays(path)
+    scores = read_arrays(path)
     try:
         fitting = np.array_equal(scores["label"], labels[scores["index"]])
         measured = scores["agreement"].shape == scores["index"].shape
@@ -83,7 +84,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         print("no tipping point came: this result is a guess")
     report(record)
     if args.prediction is None:
-        runs.write_json(folder / "detection.json", record)
+        write_json(folder / "detection.json", record)
     return record
 
 

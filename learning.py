@@ -17,43 +17,53 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
 import torch
 
 from data.datasets import ImageSet, clean_test_loader, load_images
-from models.preact_resnet import network_from_state
+from models.preact_resnet import PreActResNet, network_from_state
 from models.teacher_student import NoOpinion, TeacherStudent, infer
 from utils import runs
 from utils.devices import pick_device, pick_precision
+from utils.files import read_tensors, write_json
 from utils.metrics import accuracy
 
 
-def load_pair(folder: Path, prefix: str, alone: bool, images: ImageSet) -> tuple[Any, int | None]:
+def load_network(path: Path, images: ImageSet, width: int | None) -> tuple[PreActResNet, Any]:
+    """A saved network for these images, and the epoch it is from; of any width where None.
+
+    Raises FileNotFoundError or ValueError naming the file.
+    """
+    checkpoint = read_tensors(path, "network", "train it first")
+    if not isinstance(checkpoint.get("state_dict"), dict):
+        raise ValueError(f"{path}: has no 'state_dict'; not a network of this project's format")
+    try:
+        network = network_from_state(checkpoint["state_dict"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    has = network.conv1.in_channels, network.linear.out_features, network.conv1.out_channels
+    wanted = images.test.images.shape[1], len(images.class_names), width or has[2]
+    for what, there, here in zip(("channels", "classes", "--width"), has, wanted, strict=True):
+        if there != here:
+            raise ValueError(f"{path}: has {what} {there}, the data set and the run have {here}")
+    return network, checkpoint.get("epoch")
+
+
+def load_pair(
+    folder: Path, prefix: str, alone: bool, images: ImageSet, width: int | None
+) -> tuple[TeacherStudent, Any]:
     """The networks saved in a run folder under that prefix, and the epoch they are from.
 
-    `alone`: the baseline's single network. Raises FileNotFoundError or ValueError naming the file.
+    `alone`: the baseline's single network.
     """
-    networks, epoch = {}, None
-    for name in ("teacher",) if alone else ("teacher", "student"):
-        path = folder / f"{prefix}{name}.pth.tar"
-        checkpoint = runs.load_network(path)
-        epoch = checkpoint.get("epoch")
-        try:
-            networks[name] = network_from_state(checkpoint["state_dict"])
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        takes = networks[name].conv1.in_channels, networks[name].linear.out_features
-        wanted = images.test.images.shape[1], len(images.class_names)
-        if takes != wanted:
-            raise ValueError(
-                f"{path}: is for {takes[0]} channels and {takes[1]} classes, the data set has "
-                f"{wanted[0]} and {wanted[1]}; check --dataset"
-            )
-    student = NoOpinion(len(images.class_names)) if alone else networks["student"]
-    return TeacherStudent(networks["teacher"], student), epoch
+    teacher, epoch = load_network(folder / f"{prefix}teacher.pth.tar", images, width)
+    if alone:
+        return TeacherStudent(teacher, NoOpinion(len(images.class_names))), epoch
+    student, epoch = load_network(folder / f"{prefix}student.pth.tar", images, width)
+    return TeacherStudent(teacher, student), epoch
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the networks of the last and of the best-validation epoch; returns learning.json."""
     folder = runs.run_folder(args)
     device = pick_device(args.device)
-    runs.read_options(folder, args, ("dataset", "method"))
+    width = runs.read_options(folder, args, ("dataset", "method")).get("width")
     images = load_images(args.dataset, args.data_dir)
     bf16 = pick_precision(args.precision, device) == "bf16"
     loader = clean_test_loader(images, torch.Generator(device), torch.channels_last)
@@ -66,13 +76,13 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     ):
         if prefix and not (folder / f"{prefix}teacher.pth.tar").exists():
             continue  # the authors' folders hold the last epoch's networks alone
-        pair, epoch = load_pair(folder, prefix, alone, images)
+        pair, epoch = load_pair(folder, prefix, alone, images, width)
         pair.prepare(device, bf16=bf16, plain=False)
         predictions = infer(pair, loader, len(loader.labels)).argmax(1)
         figure = accuracy(predictions, loader.labels)
         record[statistic] = {"accuracy": figure, "epoch": epoch}
         print(f"{figure:6.2f} %  {words}, epoch {epoch}")
-    runs.write_json(folder / "learning.json", record)
+    write_json(folder / "learning.json", record)
     # The wording is what participants' scripts look for; the figure is the last epoch's.
     print(f"Best test acc selected by val is {record['last']['accuracy']:.2f}")
     return record

@@ -1,5 +1,6 @@
 """One name in, arrays and loaders out: a data set's images, and the labels given to them."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,7 @@ def load_images(dataset: str, data_dir: Path) -> ImageSet:
     """
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)
-    _, mean, std, augment = CIFAR[dataset]
+    _, _, mean, std, augment = CIFAR[dataset]
     return ImageSet(*load_cifar(dataset, data_dir), mean, std, augment)
 
 
@@ -70,6 +71,22 @@ class Positions(NamedTuple):
     val: NDArray[np.int64]
 
 
+def check_limit(limit: int, labels: Tensor, batch_size: int, class_names: Sequence[str]) -> None:
+    """Raises ValueError where the given labels [limit] cannot be learnt from."""
+    if limit < batch_size:
+        raise ValueError(
+            f"--limit_train {limit}: does not fill one batch of {batch_size}; give more, or a "
+            "smaller --batch_size"
+        )
+    counts = torch.bincount(labels, minlength=len(class_names))
+    if not counts.all():
+        missing = class_names[int((counts == 0).nonzero()[0])]
+        raise ValueError(
+            f"--limit_train {limit}: none of these images is labelled {missing!r}; give more, or "
+            "another --seed"
+        )
+
+
 def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
     """The split for that seed; scored are all images, or with a limit those trained on.
 
@@ -101,8 +118,12 @@ def make_loaders(
     generator: torch.Generator,
     augment_scored: bool,
     memory_format: torch.memory_format = torch.contiguous_format,
+    before_batch: Callable[[], object] = lambda: None,
 ) -> Loaders:
-    """Loaders for the generator's device; `labels` [N] are the given ones."""
+    """Loaders for the generator's device; `labels` [N] are the given ones.
+
+    `before_batch`: see `Loader`.
+    """
     parts = [(images.train.images[place], labels[place]) for place in positions]
     size = sum(part[0].nbytes for part in parts) + images.test.images.nbytes
     new = partial(
@@ -112,6 +133,7 @@ def make_loaders(
         generator=generator,
         memory_format=memory_format,
         on_host=not fits(size, generator.device),
+        before_batch=before_batch,
     )
     infer_batch = INFER_BATCH[generator.device.type]
     train, scored, val = parts

@@ -126,10 +126,12 @@ class Loader:
         shuffle: bool = False,
         memory_format: torch.memory_format = torch.contiguous_format,
         on_host: bool = False,
+        before_batch: Callable[[], object] = lambda: None,
     ):
         """images: bytes [N, channels, H, W]; labels [N]; batches come on the generator's device.
 
         The images are moved there at once, or, `on_host`, batch by batch, one ahead of its use.
+        `before_batch` is called before anything is drawn for a batch; what it raises ends the pass.
         """
         self.device, self.on_host = generator.device, on_host
         self.table, self.labels = PixelTable(images.permute(0, 2, 3, 1)), labels.to(self.device)
@@ -139,31 +141,49 @@ class Loader:
         self.std = torch.tensor(std, device=self.device)
         self.batch_size, self.generator = batch_size, generator
         self.augment, self.shuffle, self.memory_format = augment, shuffle, memory_format
+        self.before_batch = before_batch
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        count = len(self.labels)
+        return self.after(0)
+
+    def after(self, count: int) -> Iterator[Batch]:
+        """A pass without its first `count` batches, for which all the same is drawn: to go on."""
         if self.shuffle:
-            order = torch.randperm(count, generator=self.generator, device=self.device)
+            size = len(self.labels)
+            order = torch.randperm(size, generator=self.generator, device=self.device)
         else:
-            order = torch.arange(count, device=self.device)
+            order = torch.arange(len(self.labels), device=self.device)
         batches = order.split(self.batch_size)
-        tables = self._moved_ahead(order) if self.on_host else ((self.table, i) for i in batches)
+        for index in batches[:count]:
+            self._window(len(index))
+        batches = batches[count:]
+        tables = (
+            self._moved_ahead(order, count)
+            if self.on_host
+            else ((self.table, index) for index in batches)
+        )
         for index, (table, place) in zip(batches, tables, strict=True):
-            if self.augment is None:
-                images = table.images(place)  # [B, H, W, channels]
-            else:
-                window = whole(len(index), table.height, table.width, self.device)
-                images = table.windows(place, self.augment(window, self.generator))
-            images = images.permute(0, 3, 1, 2)
+            self.before_batch()
+            window = self._window(len(index))
+            images = table.windows(place, window) if window else table.images(place)
+            images = images.permute(0, 3, 1, 2)  # [B, channels, H, W]
             images = normalise(images, self.mean, self.std, self.memory_format)
             yield images, self.labels[index], index
 
-    def _moved_ahead(self, order: Tensor) -> Iterator[tuple[PixelTable, Tensor]]:
-        """For each batch a table of its images on the device, and its positions in that."""
-        batches = order.cpu().split(self.batch_size)
+    def _window(self, count: int) -> Window | None:
+        """What the next batch of so many images shows of them; None: all, as they are."""
+        if self.augment is None:
+            return None
+        return self.augment(
+            whole(count, self.table.height, self.table.width, self.device), self.generator
+        )
+
+    def _moved_ahead(self, order: Tensor, count: int) -> Iterator[tuple[PixelTable, Tensor]]:
+        """After `count` batches: a table of a batch's images on the device, its positions there."""
+        batches = order.cpu().split(self.batch_size)[count:]
         return one_ahead((self.table.images(index) for index in batches), self.device)
 
 

@@ -32,15 +32,16 @@ def otsu(scores: Tensor, bins: int = 1000) -> OtsuSplit | None:
     both sides, the smallest with the largest
     `(n1 (m1 - m)^2 + n2 (m2 - m)^2) / (n1 d1 + n2 d2)`
     wins: counts n, means m1, m2 and standard deviations d (not variances) of the bins below s and
-    from s on, m the plain mean of the scores. In float64 by cumulative sums.
+    from s on, m the plain mean of the scores. In float64 by cumulative sums, on the CPU: those of
+    CUDA are not the same each time.
     Raises ValueError for scores that are no numbers in 0..1.
     """
-    scores = scores.double()
+    scores = scores.double().cpu()
     if not bool(((scores >= 0) & (scores <= 1)).all()):  # NaN fails both
         raise ValueError("scores must be numbers from 0 to 1")
     bin_of = (scores * bins).long().clamp(max=bins - 1)  # [N]
     counts = torch.bincount(bin_of, minlength=bins).double()  # [bins]
-    values = torch.arange(bins, device=scores.device).double() / bins
+    values = torch.arange(bins).double() / bins
     sums = torch.stack([counts * values**power for power in range(3)]).cumsum(1)  # [3, bins]
     low = sums[:, 1 : bins - 3]  # over the bins below s, for each s in 2..bins-3
     high = sums[:, -1:] - low

@@ -83,6 +83,9 @@ def network_from_state(state: Mapping[str, Tensor]) -> PreActResNet:
         blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
         network = PreActResNet(num_classes, width, blocks, in_channels)
         network.load_state_dict(state)
+        broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
+        if broken:
+            raise ValueError(f"{broken[0]} has numbers that are not finite")
     except (KeyError, RuntimeError, AttributeError, IndexError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"not the weights of a PreActResNet ({reason})") from error

@@ -39,7 +39,8 @@ class TeacherStudent(nn.Module):
         self.low_precision = bf16
         if plain:
             return self.to(device)
-        torch.backends.cudnn.benchmark = True  # the batches' sizes are few
+        # The batches' sizes are few; but what is found fastest is not the same each time.
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         if len(self.trained_networks()) == 2:
             self.for_both = side_by_side(device)
         return self.to(device, memory_format=torch.channels_last)

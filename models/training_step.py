@@ -19,6 +19,7 @@ class Seen(NamedTuple):
 
     means: Tensor  # [4], over the batch: the three losses, and the student's largest probability
     agreement: Tensor  # [B], at the label
+    prediction: Tensor  # [B], the class with the largest agreement
 
 
 class TrainingStep:
@@ -62,6 +63,11 @@ class TrainingStep:
         self.optimizer.step()
         return seen
 
+    def check_weights(self) -> None:
+        """Raises FloatingPointError where a weight is no longer finite."""
+        if not torch.stack([weight.isfinite().all() for weight in self.weights]).all():
+            raise FloatingPointError("after its last step: there are weights that are not finite")
+
     def learn(self, images: Tensor, labels: Tensor, alpha: Tensor) -> Seen:
         """Leave the gradients of a batch at the weights."""
         batch = (images, labels, alpha)
@@ -97,8 +103,10 @@ class TrainingStep:
         loss = self.loss_function(teacher_logits, student_logits, labels, alpha)
         with torch.no_grad():
             confidence = student_logits.softmax(1).amax(1).mean()
-            at_label = agreement(teacher_logits, student_logits).gather(1, labels[:, None])
-            return loss.total, Seen(torch.stack([*loss, confidence]), at_label.squeeze(1))
+            agreements = agreement(teacher_logits, student_logits)  # [B, C]
+            at_label = agreements.gather(1, labels[:, None]).squeeze(1)
+            means = torch.stack([*loss, confidence])
+            return loss.total, Seen(means, at_label, agreements.argmax(1))
 
     def replay(self, images: Tensor, labels: Tensor, alpha: Tensor) -> Seen:
         """What `learn` does, from a graph once that batch size has been seen a few times."""

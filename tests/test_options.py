@@ -41,6 +41,11 @@ AUTHORS_DEFAULTS = {
     "masked_mean": False,
     "precision": "auto",
     "compile": "auto",
+    "checkpoint_freq": 5,
+    "keep_checkpoint": False,
+    "restart": False,
+    "deterministic": False,
+    "quiet": False,
 }
 
 AN_EXISTING_COMMAND = """

@@ -13,6 +13,7 @@ import blind_knowledge_dist_training as training
 from data.datasets import choose_positions, load_images, make_loaders
 from data.loader import Loader
 from models import noise_split
+from models.epoch_sums import EpochSums
 from models.losses import agreement, pair_loss
 from models.noise_split import label_distrust, otsu, tipping_point, trust_groups
 from models.teacher_student import TeacherStudent, build_pair
@@ -32,6 +33,10 @@ def small_loader(count: int, batch_size: int, **options: bool) -> Loader:
     )
 
 
+def sums_of(loader: Loader) -> EpochSums:
+    return EpochSums(len(loader.labels), len(loader), torch.device("cpu"))
+
+
 def small_pair() -> TeacherStudent:
     torch.manual_seed(5)
     return build_pair(10, 4, digits=True)
@@ -46,7 +51,7 @@ def step_of(pair: TeacherStudent, lr: float = 0.1) -> TrainingStep:
 def test_two_steps_are_sgd_by_hand(alpha_value: float):
     loader, pair, twin = small_loader(16, 8), small_pair(), small_pair()
     alpha = torch.full((16,), alpha_value)
-    training.train_epoch(step_of(pair), loader, alpha)
+    training.train_epoch(step_of(pair), loader, alpha, sums_of(loader))
 
     velocity = {name: torch.zeros_like(w) for name, w in twin.named_parameters()}
     for step, (images, labels, index) in enumerate(loader):
@@ -68,7 +73,7 @@ def test_two_steps_are_sgd_by_hand(alpha_value: float):
 def test_an_epoch_reports_what_the_training_passes_saw():
     loader, pair, twin = small_loader(20, 8, shuffle=True), small_pair(), small_pair()
     state = loader.generator.get_state()
-    stats = training.train_epoch(step_of(pair, lr=0.0), loader, torch.zeros(20))
+    stats = training.train_epoch(step_of(pair, lr=0.0), loader, torch.zeros(20), sums_of(loader))
     loader.generator.set_state(state)
     losses, confidences, at_label = [], [], torch.zeros(20)
     for images, labels, index in loader:  # train mode, so a batch is normalised by itself
@@ -161,9 +166,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     alphas_used, trained, scored = [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
 
-    def spy_train(step, batches, alpha: Tensor) -> training.EpochStats:
+    def spy_train(step, batches, alpha: Tensor, sums: EpochSums) -> training.EpochStats:
         alphas_used.append(alpha.clone())
-        trained.append(train_epoch(step, batches, alpha))
+        trained.append(train_epoch(step, batches, alpha, sums))
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:
@@ -228,7 +233,7 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
     words = ("--dataset", "digits", "--lr", 1e30, "--n_epoch", 3, "--limit_train", 200)
-    with pytest.raises(ValueError, match=r"epoch \d: the loss is (nan|inf)"):
+    with pytest.raises(ValueError, match=r"epoch \d, step \d: the loss is (nan|inf)"):
         training.main(training_options(*words, "--results_dir", tmp_path))
 
 

@@ -5,7 +5,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from utils.runs import write_whole
+from utils.files import write_text
+from utils.progress import say
 
 
 class EpochLog:
@@ -15,19 +16,15 @@ class EpochLog:
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, **row: Any) -> None:
+    def add(self, seconds: float, left: float, **row: Any) -> None:
         """Take in an epoch: each time the same columns, None where nothing was measured.
 
         epoch, phase, lr, loss, naive_loss, compensation_loss, student_confidence, and in percent
-        noisy_val_accuracy, clean_test_accuracy. The baseline has no student.
+        noisy_val_accuracy, clean_test_accuracy, agreed_wrong; vanished_classes as text. The
+        baseline has no student. On the line alone: `seconds` of the epoch, and how many are `left`.
         """
         self.rows.append(row)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_whole(self.path, text.getvalue().encode())
-
+        self._write()
         line = "epoch {epoch:3d} {phase:6s} lr {lr:.4g} loss {loss:.4f}"
         if row["student_confidence"] is not None:
             line += (
@@ -38,4 +35,30 @@ class EpochLog:
             line += " noisy val {noisy_val_accuracy:.2f} %"
         if row["clean_test_accuracy"] is not None:
             line += " clean test {clean_test_accuracy:.2f} %"
-        print(line.format(**row), flush=True)
+        say(line.format(**row) + f" {seconds:.1f} s, {duration(left)} left")
+
+    def _write(self) -> None:
+        text = io.StringIO(newline="")
+        if self.rows:
+            writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All rows."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned: rows that were added later are forgotten."""
+        self.rows = [dict(row) for row in state["rows"]]
+        if [row["epoch"] for row in self.rows] != list(range(len(self.rows))):
+            raise ValueError("epochs are missing")
+        self._write()
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -23,6 +23,12 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+LESS_MEMORY = (
+    "try a smaller --batch_size or --width, --precision bf16 where there is that, or another "
+    "--device"
+)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line on stderr, exit status 2."""
 
@@ -173,6 +179,26 @@ def training_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="divide the compensation loss by B*(C-1) (the authors: by B*C-1)",
     )
+    safety = parser.add_argument_group("going on after an interruption")
+    safety.add_argument(
+        "--checkpoint_freq",
+        type=_count,
+        default=5,
+        help="epochs between checkpoints; SIGINT and SIGTERM write one too",
+    )
+    safety.add_argument(
+        "--keep_checkpoint", action="store_true", help="keep checkpoint.pt of a finished run"
+    )
+    safety.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin anew: the run folder there is moved to aside/, never deleted",
+    )
+    safety.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits each time on CUDA too, which is slower; a CPU needs no such option",
+    )
     report = parser.add_argument_group("report")
     report.add_argument(
         "--print_freq", type=_count, default=100, help="steps between updates of the progress bar"
@@ -185,6 +211,9 @@ def training_parser() -> argparse.ArgumentParser:
         type=_count,
         default=10,
         help="epochs between noisy validations, and at the last",
+    )
+    report.add_argument(
+        "--quiet", action="store_true", help="no progress bars, also where stderr is a terminal"
     )
     report.add_argument(
         "--measure_steps",
@@ -283,8 +312,24 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
     """What `main` returns of the options; an error in them is one line, exit status 2."""
     try:
         return main(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        reason = str(error)
+        if isinstance(error, MemoryError | RuntimeError):
+            if not _is_out_of_memory(error):
+                raise  # not of the input: a mistake of ours
+            reason = f"out of memory on {args.device}; {LESS_MEMORY}"
         if args.debug:
             raise
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {reason}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        sys.exit(130)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch need not be imported for this
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(
+        error
+    )

@@ -1,20 +1,19 @@
-"""Run folders: their names, and files that are written whole or not at all."""
+"""Run folders: their names, what they say of their run, and when a run may begin in one."""
 
 import argparse
-import io
-import json
-import os
 import platform
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
+
+from utils.files import read_json, remove_partial_files, write_array, write_arrays, write_json
+from utils.lock import NAME as LOCK
+from utils.lock import locked
 
 # torch is imported where it is needed: the summary does without it.
 PACKAGES = ("torchvision", "numpy", "scikit-learn")
@@ -25,6 +24,10 @@ NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same r
     "compile",
     "num_workers",
     "print_freq",
+    "checkpoint_freq",
+    "keep_checkpoint",
+    "restart",
+    "quiet",
     "measure_steps",
     "debug",
 }
@@ -57,71 +60,6 @@ def read_options(folder: Path, args: argparse.Namespace, names: Iterable[str]) -
     return options
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that has its name only once it is whole and on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as indented JSON."""
-    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a record; raises ValueError naming the file if it is none."""
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); remove it or its run folder") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: holds no JSON object; remove it or its run folder")
-    return record
-
-
-def write_arrays(path: Path, **arrays: Any) -> None:
-    """Write named arrays as .npz."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_whole(path, buffer.getvalue())
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write one array as .npy."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_whole(path, buffer.getvalue())
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Read one array from .npy, never unpickling; raises OSError or ValueError naming the file."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file; train the run first") from error
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise ValueError(f"{path}: not a whole .npy file of plain numbers") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: is an .npz archive; an .npy file is needed")
-    return array
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read named arrays from .npz, never unpickling; raises ValueError naming the file."""
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except (ValueError, EOFError, BadZipFile, TypeError, AttributeError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole .npz file of plain numbers") from error
-
-
 class DetectionWriter(NamedTuple):
     """Writes the detection result of a run: detection.npy, and predictions.npz behind it."""
 
@@ -139,40 +77,13 @@ class DetectionWriter(NamedTuple):
         write_array(self.folder / "detection.npy", detection)
 
 
-def save_network(path: Path, state_dict: dict[str, Any], epoch: int) -> None:
-    """Write a network in the authors' format, `{"state_dict", "epoch"}`."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save({"state_dict": state_dict, "epoch": epoch}, buffer)
-    write_whole(path, buffer.getvalue())
-
-
-def load_network(path: Path) -> dict[str, Any]:
-    """Read a network in the authors' format: `{"state_dict", "epoch"}`, on the CPU.
-
-    Raises FileNotFoundError or ValueError, naming the file.
-    """
-    import torch
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such network; train it first")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler meets a foreign file with errors of every kind
-        raise ValueError(f"{path}: not a readable checkpoint; train again") from error
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise ValueError(f"{path}: has no 'state_dict'; not a network of this project's format")
-    return content
-
-
 def describe(
     args: argparse.Namespace, device: Any, precision: str, compiled: bool
 ) -> dict[str, Any]:
     """All options, and what the run is made with: versions, device, precision, commit."""
     import torch
 
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     return {
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
         "versions": versions | {package: version(package) for package in PACKAGES},
@@ -197,38 +108,74 @@ def _commit() -> str | None:
         return None  # not a git checkout
 
 
-def begin_run(folder: Path, description: dict[str, Any]) -> dict[str, Any] | None:
-    """Make the run folder and write args.json; a finished run of the same options: its record.
+def finished_run(folder: Path, description: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of a finished run; None where there is none, or one to begin or to go on with.
 
     Raises ValueError, naming each option that differs, where the folder holds another run.
     """
     args_path, record_path = folder / "args.json", folder / "training.json"
     if not args_path.exists():
         foreign = [
-            path.name for path in folder.glob("*") if path.suffix in (".tar", ".npy", ".npz")
+            path.name for path in folder.glob("*") if path.suffix in (".tar", ".npy", ".npz", ".pt")
         ]
         if foreign:
             raise ValueError(
                 f"{folder} holds {', '.join(sorted(foreign))} of unknown origin (no args.json); "
-                "move that folder away or choose another --results_dir"
+                "move that folder away, choose another --results_dir, or let --restart move it"
             )
-    else:
-        there, here = read_json(args_path).get("options", {}), description["options"]
-        differing = [
-            f"--{name} {there.get(name)} there, {here.get(name)} here"
-            for name in sorted((there.keys() | here.keys()) - NOT_PART_OF_A_RUN)
-            if there.get(name) != here.get(name)
-        ]
-        if differing:
-            raise ValueError(
-                f"{folder} holds a run with other options ({'; '.join(differing)}); "
-                "give the same, choose another --results_dir or move that folder away"
-            )
-        if record_path.exists():
-            return read_json(record_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(args_path, description)
-    return None
+        return None
+    there, here = read_json(args_path).get("options", {}), description["options"]
+    if not isinstance(there, dict):
+        raise ValueError(f"{args_path}: does not name a run; remove that folder")
+    differing = [
+        f"--{name} {there.get(name)} there, {here.get(name)} here"
+        for name in sorted((there.keys() | here.keys()) - NOT_PART_OF_A_RUN)
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run with other options ({'; '.join(differing)}); give the same, "
+            "choose another --results_dir, or begin anew with --restart, which moves it aside"
+        )
+    return read_json(record_path) if record_path.exists() else None
+
+
+def identity(description: dict[str, Any], device_type: str) -> dict[str, Any]:
+    """What must be the same where a run is gone on with: its options, device and precision."""
+    options = description["options"].items()
+    named = {f"--{name}": value for name, value in options if name not in NOT_PART_OF_A_RUN}
+    return {**named, "device": device_type, "precision": description["precision"]}
+
+
+def make_folder(folder: Path) -> None:
+    """Make a run folder; raises OSError, naming it and the cause."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{folder}: cannot be made ({error.strerror}); choose another --results_dir"
+        ) from error
+
+
+def begin_run(folder: Path, description: dict[str, Any]) -> None:
+    """Write args.json into a folder that nobody else writes to."""
+    remove_partial_files(folder)
+    write_json(folder / "args.json", description)
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Move a run folder that nobody trains in to `aside/` beside it; where it is now."""
+    if not folder.exists():
+        return None
+    with locked(folder):
+        aside = folder.parent / "aside"
+        number = 1
+        while (place := aside / f"{folder.name}_{number}").exists():
+            number += 1
+        make_folder(aside)
+        folder.rename(place)
+        (place / LOCK).unlink()
+    return place
 
 
 def peak_memory_gib(device: Any) -> float:

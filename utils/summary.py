@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from utils.files import read_json
 from utils.options import OneLineParser, parse_options, training_parser
-from utils.runs import NOT_PART_OF_A_RUN, read_json
+from utils.runs import NOT_PART_OF_A_RUN
 
 IDENTITY = ("dataset", "noise_type", "method", "seed")  # options that have columns of their own
 NOT_SHOWN = {*IDENTITY, *NOT_PART_OF_A_RUN, "clean_test_freq", "precision"}

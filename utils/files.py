@@ -1,0 +1,142 @@
+"""Files that are written whole or not at all, and files from outside that are read with care."""
+
+import io
+import json
+import os
+import zlib
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+# torch is imported where it is needed: the summary does without it.
+PARTIAL = ".partial"  # how the name of a file ends while it is written
+NOT_NUMPYS = (  # what numpy meets a damaged or foreign file with
+    ValueError,
+    EOFError,
+    BadZipFile,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+    zlib.error,
+)
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that has its name only once it is whole and on the disk.
+
+    Raises OSError, naming the file and the cause, and leaves what has stood there as it was.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        try:
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
+        ) from error
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder that nobody else writes to."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8."""
+    write_whole(path, text.encode())
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as indented JSON."""
+    write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a record; raises ValueError naming the file if it is none."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not JSON ({reason}); remove it or its run folder") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: holds no JSON object; remove it or its run folder")
+    return record
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write named arrays as .npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_whole(path, buffer.getbuffer())
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write one array as .npy."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_whole(path, buffer.getbuffer())
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read one array from .npy, never unpickling; raises OSError or ValueError naming the file."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file; train the run first") from error
+    except NOT_NUMPYS as error:
+        raise ValueError(f"{path}: not a whole .npy file of plain numbers") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(f"{path}: is an .npz archive; an .npy file is needed")
+    return array
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read named arrays from .npz, never unpickling; raises ValueError naming the file."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    except NOT_NUMPYS as error:
+        raise ValueError(f"{path}: not a whole .npz file of plain numbers") from error
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors in plain containers with torch.save."""
+    import torch
+
+    buffer = io.BytesIO()  # a full disk while torch writes would be an error that hides its cause
+    torch.save(content, buffer)
+    write_whole(path, buffer.getbuffer())
+
+
+def read_tensors(path: Path, what: str, cure: str) -> dict[str, Any]:
+    """Read a dictionary of plain containers and tensors onto the CPU, never running foreign code.
+
+    Raises FileNotFoundError or ValueError, naming the file, `what` it should be, and the `cure`.
+    """
+    import torch
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such {what}; {cure}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler meets a foreign file with errors of every kind
+        raise ValueError(f"{path}: not a readable {what}; {cure}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a {what} of this project's format; {cure}")
+    return content
