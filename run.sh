@@ -103,12 +103,35 @@ needs_cuda() {
 }
 
 # stage LOG COMMAND...: run it, its output also into LOG; exit status 3 (a guess) is none to fail at.
+# SIGINT and SIGTERM are handed on to it, once: it then writes a checkpoint and nothing else begins.
 stage() {
-  local log=$1 status
+  local log=$1 status pipe writer
   shift
-  "$@" 2>&1 | tee -a "$log"
-  status=${PIPESTATUS[0]}
+  ((stopped == 0)) || exit "$stopped"
+  pipe=$(mktemp -u) && mkfifo "$pipe" || return
+  set -m # each in a process group of its own, so that a terminal's Ctrl-C reaches this shell alone
+  tee -a "$log" <"$pipe" &
+  writer=$!
+  "$@" >"$pipe" 2>&1 &
+  child=$!
+  set +m
+  trap 'hand_on INT 130' INT
+  trap 'hand_on TERM 143' TERM
+  while :; do
+    wait "$child"
+    status=$?
+    kill -0 "$child" 2>/dev/null || break # else it was a signal that ended the waiting
+  done
+  child=
+  wait "$writer"
+  rm -f "$pipe"
+  ((stopped == 0)) || exit "$stopped"
   ((status == 0 || status == 3))
+}
+
+hand_on() {
+  stopped=$2
+  [[ -z $child ]] || kill -s "$1" "$child" 2>/dev/null
 }
 
 # one_run METHOD LABEL_SET SEED OPTION...: the three stages of one run.
@@ -121,7 +144,13 @@ one_run() {
   [[ $method == bkd ]] || suffix=_$method
   folder=$results/${dataset}_${noise_type}_seed_$seed$suffix
   mkdir -p "$folder" || return
-  if [[ -e $folder/training.json ]]; then # says that it is finished, or which option differs
+  if [[ " $* " == *" --restart "* ]]; then # moves the folder away, its log with it
+    local log=$folder.log
+    stage "$log" "$python" blind_knowledge_dist_training.py "${run[@]}" "$@"
+    local status=$?
+    mkdir -p "$folder" && cat "$log" >>"$folder/training.log" && rm "$log"
+    ((status == 0)) || return
+  elif [[ -e $folder/training.json ]]; then # says that it is finished, or which option differs
     stage /dev/null "$python" blind_knowledge_dist_training.py "${run[@]}" "$@" || return
   else
     stage "$folder/training.log" "$python" blind_knowledge_dist_training.py "${run[@]}" "$@" ||
@@ -137,6 +166,7 @@ one_run() {
 all_runs() {
   local noise_type method seed
   failures=$(mktemp) || fail "cannot make a temporary file"
+  trap 'rm -f "$failures"' EXIT
   if ((jobs > 1)); then
     [[ $dataset == digits ]] || fetch || fail "no data, see above"
     open_slots
@@ -157,7 +187,6 @@ all_runs() {
   "$python" -m utils.summary "$results" || echo summary >>"$failures"
   local failed
   failed=$(paste -sd, "$failures")
-  rm -f "$failures"
   [[ -z $failed ]] || fail "failed: ${failed//,/, }"
 }
 
@@ -190,7 +219,6 @@ print(*range(torch.cuda.device_count()), sep=",")')}"
   local cores
   cores=$("$python" -c 'import os; print(os.cpu_count())')
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > jobs ? cores / jobs : 1))}
-  set -m # each run in a process group, so that an interruption reaches all of it
   trap 'stop_all 130' INT
   trap 'stop_all 143' TERM
 }
@@ -212,16 +240,15 @@ in_a_slot() {
   ) &
 }
 
-# stop_all STATUS: end all runs under way.
+# stop_all STATUS: tell all runs under way, and wait for their checkpoints.
 stop_all() {
   local pid
-  exec 2>/dev/null # bash would tell of each
-  for pid in $(jobs -p); do kill -TERM -- "-$pid"; done
+  for pid in $(jobs -p); do kill -s TERM "$pid" 2>/dev/null; done
   wait
-  rm -f "$failures"
   exit "$1"
 }
 
+stopped=0 child=
 jobs=${JOBS:-1}
 [[ $jobs =~ ^[1-9][0-9]*$ ]] || fail "JOBS=$jobs: say how many runs at a time, a number from 1"
 command=challenge

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +146,7 @@ def test_networks_for_other_data_are_refused(digits_run, made_up_cifar, tmp_path
     for name in ("teacher.pth.tar", "student.pth.tar"):
         (tmp_path / name).write_bytes((run_folder(digits_run) / name).read_bytes())
     words = ("--run_dir", tmp_path, "--data_dir", made_up_cifar.folder)
-    with pytest.raises(ValueError, match="1 channels and 10 classes, the data set has 3 and 10"):
+    with pytest.raises(ValueError, match=r"has channels 1, the data set and the run have 3"):
         evaluate(learning, *words)
 
 
@@ -268,7 +270,7 @@ def test_run_sh_goes_from_data_to_table_and_repeats_nothing(tmp_path: Path):
 def stages() -> dict[str, str]:
     """What each stage's log must hold."""
     return {
-        "training": r"epoch   3 .* clean test \d+\.\d\d %\n",
+        "training": r"epoch   3 .* clean test \d+\.\d\d % \d+\.\d s, 0:00 left\n",
         "learning": r"Best test acc selected by val is \d+\.\d\d\n$",
         "detection": r"The f-score is \d\.\d{4}\n$",
     }
@@ -328,6 +330,37 @@ def test_run_sh_runs_several_at_a_time_and_goes_on_after_a_failure(tmp_path: Pat
         assert re.search(r"epoch   0 .*clean test", (folder / "training.log").read_text())
     assert re.search(r"^digits +aggre .* ce +1 ", done.stdout, re.MULTILINE)
     assert re.search(r"^digits +rand1 .* ce +2 ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "which", "status"), [("1", signal.SIGINT, 130), ("2", signal.SIGTERM, 143)]
+)
+def test_run_sh_hands_a_signal_on_and_goes_on_afterwards(
+    jobs: str, which: int, status: int, tmp_path: Path
+):
+    environment = os.environ | {"PYTHON": sys.executable, "RESULTS_DIR": str(tmp_path)}
+    environment |= {"SEEDS": "0 1", "LABEL_SETS": "rand1", "METHODS": "ce", "JOBS": jobs}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    words = ["bash", str(TOP / "run.sh"), "demo", "--n_epoch", "10", "--checkpoint_freq", "99"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(words, env=environment, text=True, **pipes)
+    log = tmp_path / "digits_rand1_seed_0_ce" / "training.log"
+    end = time.monotonic() + 200
+    while not (log.exists() and "epoch   1" in log.read_text()):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(which)
+    process.communicate(timeout=100)
+    assert process.returncode == status
+    assert "the same command goes on from there" in log.read_text()
+    assert (log.parent / "checkpoint.pt").exists() and not (log.parent / "learning.log").exists()
+    if jobs == "1":
+        assert not (tmp_path / "digits_rand1_seed_1_ce").exists()  # nothing more was begun
+    words = [*words[:3], "--n_epoch", "10"]  # how often it is written is not part of a run
+    done = subprocess.run(words, env=environment, text=True, timeout=300, **pipes)
+    assert done.returncode == 0 and "going on from epoch" in log.read_text()
+    assert sorted(tmp_path.glob("*/checkpoint.pt")) == []
+    assert len(list(tmp_path.glob("*/detection.json"))) == 2
 
 
 HEAVY = ("torch", "torchvision", "numpy", "sklearn", "scipy", "tqdm", "PIL")

@@ -110,7 +110,7 @@ def test_one_fast_step_is_close_to_the_plain_one(
         assert distance(*updates) < TOLERANCES[bf16]
         assert_close(seen.means, expected.means, rtol=0.05 if bf16 else 1e-4, atol=1e-3)
         assert_close(seen.agreement, expected.agreement, rtol=0.2 if bf16 else 1e-3, atol=0.02)
-        assert all(each.dtype == torch.float32 for each in (*seen, *fast.weights))
+        assert all(each.dtype == torch.float32 for each in (*seen[:2], *fast.weights))
 
 
 @devices

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import struct
 import zlib
 from pathlib import Path
 from tokenize import TokenError
@@ -15,6 +16,8 @@ import numpy as np
 PARTIAL = ".partial"  # how the name of a file ends while it is written
 NOT_NUMPYS = (  # what numpy meets a damaged or foreign file with
     ValueError,
+    OSError,
+    LookupError,
     EOFError,
     BadZipFile,
     TypeError,
@@ -25,6 +28,7 @@ NOT_NUMPYS = (  # what numpy meets a damaged or foreign file with
     RuntimeError,
     SyntaxError,
     TokenError,
+    struct.error,
     zlib.error,
 )
 
@@ -94,10 +98,11 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def read_array(path: Path) -> np.ndarray:
     """Read one array from .npy, never unpickling; raises OSError or ValueError naming the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; train the run first")
+    content = io.BytesIO(path.read_bytes())  # so that an error below is not one of the disk
     try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file; train the run first") from error
+        array = np.load(content, allow_pickle=False)
     except NOT_NUMPYS as error:
         raise ValueError(f"{path}: not a whole .npy file of plain numbers") from error
     if not isinstance(array, np.ndarray):
@@ -107,9 +112,10 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read named arrays from .npz, never unpickling; raises ValueError naming the file."""
+    """Read named arrays from .npz, never unpickling; raises OSError or ValueError naming it."""
+    content = io.BytesIO(path.read_bytes())
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(content, allow_pickle=False) as archive:
             return dict(archive)
     except NOT_NUMPYS as error:
         raise ValueError(f"{path}: not a whole .npz file of plain numbers") from error

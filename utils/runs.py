@@ -51,12 +51,19 @@ def read_options(folder: Path, args: argparse.Namespace, names: Iterable[str]) -
         raise FileNotFoundError(f"{folder}: no such run folder; train it first, or give --run_dir")
     if not (folder / "args.json").exists():
         return {}
-    options = read_json(folder / "args.json").get("options", {})
+    options = _options(folder / "args.json")
     for name in names:
         if options.get(name) != getattr(args, name):
             raise ValueError(
                 f"{folder} is a run with --{name} {options.get(name)}, not {getattr(args, name)}"
             )
+    return options
+
+
+def _options(path: Path) -> dict[str, Any]:
+    options = read_json(path).get("options", {})
+    if not isinstance(options, dict):
+        raise ValueError(f"{path}: does not name a run; remove that folder")
     return options
 
 
@@ -124,9 +131,7 @@ def finished_run(folder: Path, description: dict[str, Any]) -> dict[str, Any] | 
                 "move that folder away, choose another --results_dir, or let --restart move it"
             )
         return None
-    there, here = read_json(args_path).get("options", {}), description["options"]
-    if not isinstance(there, dict):
-        raise ValueError(f"{args_path}: does not name a run; remove that folder")
+    there, here = _options(args_path), description["options"]
     differing = [
         f"--{name} {there.get(name)} there, {here.get(name)} here"
         for name in sorted((there.keys() | here.keys()) - NOT_PART_OF_A_RUN)

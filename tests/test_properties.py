@@ -1,0 +1,150 @@
+"""Whatever is handed in: readers give the stated error or an answer, the split keeps its word."""
+
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data.cifar_n import read_label_file
+from models.noise_split import label_distrust, otsu, tipping_point, trust_groups
+from models.preact_resnet import network_from_state
+from tests import oracle
+from utils.files import read_array, read_arrays, read_json, read_tensors
+
+quickly = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def saved(save: Callable[..., Any], *content: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, *content, **options)
+    return buffer.getvalue()
+
+
+def torch_saved(content: object, zipped: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+LABELS = {"clean_label": np.arange(20) % 10, "worse_label": (np.arange(20) % 10).tolist()}
+SEEDS = {
+    "labels": [torch_saved(LABELS, True), torch_saved(LABELS, False)],
+    "tensors": [torch_saved({"state_dict": {"a": torch.ones(3)}, "epoch": 1}, True)],
+    "array": [saved(np.save, np.arange(9) > 3)],
+    "arrays": [saved(np.savez_compressed, a=np.arange(9), b=np.array("x"))],
+    "json": [json.dumps({"options": {"seed": 0}}).encode()],
+}
+READERS: dict[str, Callable[[Path], object]] = {
+    "labels": read_label_file,
+    "tensors": lambda path: read_tensors(path, "checkpoint", "begin anew"),
+    "array": read_array,
+    "arrays": read_arrays,
+    "json": read_json,
+}
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """A whole file, cut, with bytes changed, or with some put in or left out."""
+    content = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(content)))
+        length = draw(st.integers(0, 40))
+        content[place : place + length] = draw(st.binary(max_size=40))
+    return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content)
+
+
+@pytest.mark.parametrize("kind", READERS)
+@quickly
+@given(data=st.data())
+def test_readers_say_what_they_cannot_read(kind: str, data: st.DataObject, tmp_path: Path):
+    path = tmp_path / "file"
+    whole = data.draw(st.sampled_from(SEEDS[kind]))
+    path.write_bytes(data.draw(st.binary(max_size=300) | damaged(whole)))
+    try:
+        READERS[kind](path)
+    except ValueError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+
+
+@quickly
+@given(
+    st.dictionaries(
+        st.sampled_from(["conv1.weight", "linear.weight", "layer1.0.conv1.weight", "x"]),
+        st.one_of(
+            st.none(),
+            st.integers(),
+            st.text(max_size=3),
+            st.lists(st.integers(0, 3), max_size=4).map(torch.zeros),
+        ),
+    )
+)
+def test_states_that_are_no_networks(state: dict):
+    with pytest.raises(ValueError, match="not the weights of a PreActResNet"):
+        network_from_state(state)
+
+
+scores = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60)
+
+
+@quickly
+@given(scores)
+def test_groups_are_those_of_the_slow_loop(numbers: list[float]):
+    tensor = torch.tensor(numbers)
+    split = otsu(tensor)
+    cuts = [cut for cut in oracle.otsu_cuts(tensor.double().tolist()) if cut]
+    assert (split is None) == (not cuts)
+    groups = trust_groups(tensor, split)
+    assert groups.min() >= 1 and groups.max() <= 4
+    order = tensor.argsort()  # more agreement is never less trust
+    assert (groups[order].diff() <= 0).all()
+    if split:
+        # The means may exchange their order with the threshold by the width of one bin.
+        assert 0 <= split.low_mean <= split.threshold <= split.high_mean + 1e-9
+        best = max(cut.quality for cut in cuts)
+        chosen = oracle.otsu_cuts(tensor.double().tolist())[round(split.threshold * 1000)]
+        assert chosen and chosen.quality == pytest.approx(best, rel=1e-6)
+
+
+@quickly
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_scores_that_are_none_are_refused(numbers: list[float]):
+    if all(0 <= number <= 1 for number in numbers):
+        otsu(torch.tensor(numbers))
+        return
+    with pytest.raises(ValueError, match="numbers from 0 to 1"):
+        otsu(torch.tensor(numbers))
+
+
+@quickly
+@given(scores, st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
+def test_distrust_is_one_of_the_alphas(numbers: list[float], alphas: list[float]):
+    distrust = label_distrust(torch.tensor(numbers), alphas)
+    assert set(distrust.tolist()) <= {*alphas, 0.0}
+
+
+@quickly
+@given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=30))
+def test_tipping_points_are_the_first_peak(curve: list[float]):
+    found = tipping_point(curve)
+    peaks = [
+        i
+        for i in range(2, len(curve) - 2)
+        if len(curve) >= 6 and all(curve[i] > curve[i + k] for k in (-2, -1, 1, 2))
+    ]
+    assert found == (peaks[0] if peaks else None)
+    if found is not None:  # what comes later never changes what was found
+        assert tipping_point([*curve, 2.0, 0.0]) == found
