@@ -293,8 +293,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         + (", compiled" if compiled else ", plain" if plain else ""),
         flush=True,
     )
-    given = loaders.scored.labels.cpu().numpy()
-    detection = runs.DetectionWriter(folder, len(labels), positions.scored, given)
+    detection = runs.DetectionWriter(
+        folder,
+        positions.scored,
+        labels[positions.scored].numpy(),
+        images.train.clean_labels[positions.scored].numpy(),
+        images.class_names,
+        images.train.images.numpy(),
+    )
     record = train(args, step, loaders, detection)
     runs.write_json(folder / "timing.json", {"wall_seconds": time.perf_counter() - start})
     runs.write_json(folder / "training.json", record)
