@@ -1,7 +1,7 @@
 """What is measured: accuracy, and how well wrong labels were found."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,22 @@ from sklearn.metrics import (
     average_precision_score,
     precision_recall_fscore_support,
     roc_auc_score,
+)
+
+
+class GroupCut(NamedTuple):
+    """One way to make a detection result of the trust groups: flag those from a group on."""
+
+    words: str
+    lowest_group: int
+    below: str  # the cut of the split that says the same
+
+
+# Flagging groups 3 and 4 is flagging all below Otsu's threshold, by the groups' definition.
+GROUP_CUTS = (
+    GroupCut("group 4", 4, "low_mean"),
+    GroupCut("groups 3 and 4", 3, "threshold"),
+    GroupCut("groups 2 to 4", 2, "high_mean"),
 )
 
 
