@@ -39,7 +39,7 @@ def draw_tipping_point(run: RunFigures) -> Any:
     _mark_split(run, rows, epochs)
     legend_above(top, 3)
     if both:
-        low = plain(rows[1], "", "wrong labels among\nthose agreed with (%)")
+        low = plain(rows[1], "", "wrong labels (%)")
         low.plot(
             epochs,
             agreed_wrong,
@@ -66,7 +66,7 @@ def draw_training_curves(run: RunFigures) -> Any:
     losses, accuracies, rate = rows = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
     plain(losses, "", "loss (mean over images)")
     for column, name, style in (
-        ("loss", "total", "-"),
+        ("loss", "cross-entropy" if run.baseline else "total", "-"),
         ("naive_loss", "teacher's cross-entropy", "--"),
         ("compensation_loss", "compensation", ":"),
     ):
@@ -91,7 +91,7 @@ def draw_training_curves(run: RunFigures) -> Any:
         rate.set_yticks([], minor=True)
     _mark_split(run, rows, epochs)
     _mark_vanished(run, accuracies, epochs)
-    legend_above(losses, 5)
+    legend_above(losses, 3)
     legend_above(accuracies, 3)
     over_epochs(rate, epochs)
     return figure

@@ -63,6 +63,11 @@ class RunFigures(NamedTuple):
         return [self.arrays[name] for name in names]
 
     @property
+    def judge(self) -> str:
+        """What looks at the images, in a word."""
+        return "network" if self.baseline else "pair"
+
+    @property
     def split_epoch(self) -> int | None:
         """The epoch of the split; None while there is none, and for the baseline."""
         return int(self.arrays["split_epoch"]) if "split_epoch" in self.arrays else None

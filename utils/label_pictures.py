@@ -36,6 +36,7 @@ def draw_suspects(run: RunFigures) -> Any:
     title = f"{run.name}: the {len(images)} most suspect labels"
     figure = new_figure(9, 0.8 + deep * (1 + CAPTION), title)
     axes = figure.subplots()
+    short = "net" if run.baseline else "pair"
     size = SMALL if max(map(len, names)) <= LONG else SMALL - 1.5
     for place, (image, row) in enumerate(zip(images, rows, strict=True)):
         x, y = place % ACROSS * 1.12, place // ACROSS * (1 + CAPTION)
@@ -47,7 +48,7 @@ def draw_suspects(run: RunFigures) -> Any:
             extent=(x, x + 1, y + 1, y),
             interpolation="nearest",
         )
-        words = f"given: {names[label[row]]}\npair: {names[prediction[row]]}"
+        words = f"given: {names[label[row]]}\n{short}: {names[prediction[row]]}"
         alarm = False
         if true_label is not None:
             words += f"\ntrue: {names[true_label[row]]}"
@@ -62,7 +63,7 @@ def draw_suspects(run: RunFigures) -> Any:
     axes.axis("off")
     if true_label is not None:
         alarms = int((true_label[rows] == label[rows]).sum())
-        note = f"{alarms} of them false alarms (bold and framed): the given label is right"
+        note = f"false alarms, the given label being right: {alarms} (bold, framed)"
         figure.supxlabel(note, fontsize=MEDIUM)
     return figure
 
@@ -76,7 +77,7 @@ def _frame(x: float, y: float) -> Any:
 def draw_transitions(run: RunFigures) -> Any:
     """Given against predicted, and where known against true labels; raises LeftOut."""
     label, prediction, names = run.need("label", "prediction", "class_names")
-    others = [("what the pair says", prediction)]
+    others = [(f"what the {run.judge} says", prediction)]
     if "true_label" in run.arrays:
         others.append(("true label", run.arrays["true_label"]))
     few = len(names) <= NUMBERED

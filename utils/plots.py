@@ -62,7 +62,7 @@ def write_pictures(folder: Path, say: Callable[[str], None] = print) -> list[Pat
         try:
             content = as_png(draw(run))
         except LeftOut as reason:
-            say(f"{name} left out: {reason}")
+            say(f"{folder / name} left out: {reason}")
             continue
         write_whole(folder / name, content)
         written.append(folder / name)

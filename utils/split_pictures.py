@@ -36,7 +36,7 @@ def draw_noise_split(run: RunFigures) -> Any:
     title = f"{run.name}: split at epoch {run.split_epoch} " + (GUESS if run.guess else "")
     figure = new_figure(7.2, 5.6, title.rstrip())
     above, below = figure.subplots(2, 1, height_ratios=(3, 1.6))
-    plain(above, "agreement of the pair with the given label (0 to 1)", "images")
+    plain(above, "agreement of the pair with the given label", "images")
     edges = np.linspace(0, 1, BINS + 1)
     above.hist(
         agreement[~wrong] if known else agreement,
@@ -121,7 +121,9 @@ def draw_detection_curve(run: RunFigures) -> Any:
     average = ranking_figures(agreement, wrong)["average_precision"]
     name = "lowest agreement first" + (f" (average precision {average:.3f})" if average else "")
     axes.plot(recall[:-1], precision[:-1], color=INK, lw=1.3, label=name)
-    axes.axhline(wrong.mean(), color=MIDDLE, ls=(0, (1, 1.5)), label="flagged at random")
+    axes.axhline(
+        wrong.mean(), color=MIDDLE, ls=(0, (1, 1.5)), label=f"flagged at random: {wrong.mean():.3f}"
+    )
     if run.baseline:
         points = [("predicted another class", "X", prediction != label)]
     else:
@@ -141,8 +143,7 @@ def draw_detection_curve(run: RunFigures) -> Any:
             markersize=8,
             label=f"{words}: F1 {found['f1']:.3f}",
         )
-    axes.set_xlim(0, 1.02)
-    axes.set_ylim(0, 1.02)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
     axes.legend(fontsize=SMALL, framealpha=0.9, edgecolor="none", loc="lower left")
-    axes.set_aspect("auto")
     return figure
