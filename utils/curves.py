@@ -17,7 +17,7 @@ from utils.figures import (
 )
 
 MARKED_SINGLY = 40  # epochs; with more, markers would run together
-CLASSES_NAMED = 4
+CLASSES_NAMED = 2
 RATES_NAMED = 5
 
 
@@ -125,8 +125,8 @@ def _mark_vanished(run: RunFigures, axes: Any, epochs: np.ndarray) -> None:
         return
     labels = sorted(set().union(*vanished))
     known = run.arrays.get("class_names", ())
-    names = [str(known[k]) if k < len(known) else f"class {k}" for k in labels[:CLASSES_NAMED]]
-    more = ["…"] * (len(labels) > CLASSES_NAMED)
+    names = [str(known[k]) if k < len(known) else f"class {k}" for k in labels]
+    words = ", ".join(names) if len(names) <= CLASSES_NAMED else f"{len(names)} classes"
     axes.margins(y=0.15)  # room for the crosses
     axes.plot(
         epochs,
@@ -135,5 +135,5 @@ def _mark_vanished(run: RunFigures, axes: Any, epochs: np.ndarray) -> None:
         transform=axes.get_xaxis_transform(),
         color=INK,
         markersize=6,
-        label="no image predicted to be: " + ", ".join(names + more),
+        label=f"vanished: {words}",
     )

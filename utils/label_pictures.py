@@ -18,7 +18,7 @@ from utils.figures import (
 )
 
 ACROSS = 8  # images in a row
-LONG = 10  # letters of a name that fill the width of an image
+LONG = 9  # letters of a name that fill the width of an image
 CAPTION = 0.62  # height of a caption, in images
 NUMBERED = 20  # classes; with more, cells are too small for numbers and names
 MOST_FREQUENT = 12  # mix-ups that are listed where names do not fit
@@ -37,7 +37,7 @@ def draw_suspects(run: RunFigures) -> Any:
     figure = new_figure(9, 0.8 + deep * (1 + CAPTION), title)
     axes = figure.subplots()
     short = "net" if run.baseline else "pair"
-    size = SMALL if max(map(len, names)) <= LONG else SMALL - 1.5
+    size = SMALL - 0.5 * min(3, max(0, max(map(len, names)) - LONG))
     for place, (image, row) in enumerate(zip(images, rows, strict=True)):
         x, y = place % ACROSS * 1.12, place // ACROSS * (1 + CAPTION)
         axes.imshow(
@@ -90,7 +90,7 @@ def draw_transitions(run: RunFigures) -> Any:
         shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)  # [C, C], rows 100
         image = _draw_matrix(panels[0, column], shares, names, name, few)
         if not few:
-            _list_mix_ups(panels[1, column], counts, names)
+            _list_mix_ups(panels[1, column], counts, names, name)
     bar = figure.colorbar(image, ax=panels[0].tolist(), shrink=0.8)
     bar.set_label("% of the images given that label", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
@@ -100,7 +100,11 @@ def draw_transitions(run: RunFigures) -> Any:
 def _draw_matrix(
     axes: Any, shares: NDArray[np.float64], names: NDArray[np.str_], other: str, few: bool
 ) -> Any:
-    image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=100, interpolation="nearest")
+    from matplotlib.colors import PowerNorm
+
+    # Of many classes each has few images in another one's cell: there the light greys spread out.
+    norm = PowerNorm(1 if few else 0.5, vmin=0, vmax=100)
+    image = axes.imshow(shares, cmap="Greys", norm=norm, interpolation="nearest")
     axes.set_title(f"given label (row) and {other} (column)", fontsize=MEDIUM, loc="left")
     axes.set_ylabel("given label" if few else "given label (class number)", fontsize=MEDIUM)
     axes.set_xlabel(other if few else f"{other} (class number)", fontsize=MEDIUM)
@@ -117,13 +121,15 @@ def _draw_matrix(
     return image
 
 
-def _list_mix_ups(axes: Any, counts: NDArray[np.int64], names: NDArray[np.str_]) -> None:
+def _list_mix_ups(
+    axes: Any, counts: NDArray[np.int64], names: NDArray[np.str_], other_name: str
+) -> None:
     """Bars for the most frequent pairs of two classes; nothing where there is none."""
     apart = counts.copy()
     np.fill_diagonal(apart, 0)
     order = np.argsort(-apart, axis=None, kind="stable")[:MOST_FREQUENT]
     order = order[apart.ravel()[order] > 0]
-    plain(axes, "images", "").grid(axis="y", visible=False)
+    plain(axes, "images", "", f"most frequent: given → {other_name}").grid(axis="y", visible=False)
     given, other = np.unravel_index(order, apart.shape)
     pairs = [f"{names[a]} → {names[b]}" for a, b in zip(given, other, strict=True)]
     axes.barh(range(len(pairs)), apart[given, other], color=MIDDLE)

@@ -99,7 +99,7 @@ def _draw_groups(axes: Any, group: np.ndarray, wrong: np.ndarray | None) -> None
         axes.text(size, place, words, va="center", fontsize=SMALL)
     axes.set_yticks(places, GROUP_NAMES)
     axes.invert_yaxis()
-    axes.set_xlim(0, sizes.max() * 1.25)
+    axes.set_xlim(0, sizes.max() * 1.3)
 
 
 def draw_detection_curve(run: RunFigures) -> Any:
