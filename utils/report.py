@@ -26,7 +26,7 @@ PICTURE_CAPTIONS = {
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 DOTS_PER_INCH = 150  # of the pictures
 LEGIBLE, COMFORTABLE, WIDE = 80, 110, 8  # CSS pixels an inch at least and at most; inches
-SHORT = 16  # letters of a cell that is not broken into lines
+SHORT = 20  # letters of a cell that is not broken into lines
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; max-width: 1280px;
