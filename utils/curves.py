@@ -32,7 +32,7 @@ def draw_tipping_point(run: RunFigures) -> Any:
     both = bool((~np.isnan(agreed_wrong)).any())
     figure = new_figure(7.2, 5.6 if both else 3.4, f"{run.name}: tipping point")
     rows = figure.subplots(1 + both, 1, sharex=True, squeeze=False)[:, 0]
-    epochs = run.curve("epoch")
+    epochs = run.epochs()
 
     top = plain(rows[0], "", "student's confidence\n(mean largest probability)")
     top.plot(epochs, confidence, color=INK, label="student's confidence", **_marked(epochs))
@@ -59,7 +59,7 @@ def draw_tipping_point(run: RunFigures) -> Any:
 
 def draw_training_curves(run: RunFigures) -> Any:
     """Losses, accuracies and learning rate over the epochs; raises LeftOut before the first."""
-    epochs = run.curve("epoch")
+    epochs = run.epochs()
     if not len(epochs):
         raise LeftOut("metrics.csv has no epoch yet")
     figure = new_figure(7.2, 7.2, f"{run.name}: training")
@@ -86,7 +86,8 @@ def draw_training_curves(run: RunFigures) -> Any:
     plain(rate, "epoch", "learning rate").plot(epochs, run.curve("lr"), color=INK, ds="steps-mid")
     rate.set_yscale("log")
     rates = np.unique(run.curve("lr"))
-    if len(rates) <= RATES_NAMED:
+    rates = rates[rates > 0]
+    if 0 < len(rates) <= RATES_NAMED:
         rate.set_yticks(rates, [f"{value:g}" for value in rates])
         rate.set_yticks([], minor=True)
     _mark_split(run, rows, epochs)

@@ -30,15 +30,22 @@ class RunFigures(NamedTuple):
     arrays: dict[str, NDArray[Any]]  # predictions.npz; empty before the split
 
     def curve(self, column: str) -> NDArray[np.float64]:
-        """A column of metrics.csv [epochs]; NaN where it is blank, empty where there is none.
+        """A column of metrics.csv [epochs]; NaN where it is blank or not there.
 
         Raises ValueError naming the column whose cells are no numbers.
         """
-        cells = self.metrics.get(column, [])
+        cells = self.metrics.get(column) or [""] * len(next(iter(self.metrics.values()), ()))
         try:
             return np.array([float(cell) if cell else np.nan for cell in cells])
         except ValueError as error:
             raise ValueError(f"metrics.csv of {self.name}: column {column}: {error}") from error
+
+    def epochs(self) -> NDArray[np.float64]:
+        """The epochs that metrics.csv has a row for; raises ValueError where one has no number."""
+        epochs = self.curve("epoch")
+        if np.isnan(epochs).any():
+            raise ValueError(f"metrics.csv of {self.name}: a row has no epoch")
+        return epochs
 
     def vanished(self) -> list[set[int]]:
         """The classes that no image was given in each epoch; empty where that is not recorded.
