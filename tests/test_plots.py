@@ -281,6 +281,12 @@ def test_a_real_run_explains_itself(digits_run):
     assert [path.name for path in write_pictures(folder)] == ALL
 
 
+def rewrite(run: MadeUpRun, **arrays: np.ndarray) -> None:
+    """Put other arrays in the place of the run's."""
+    path = run.folder / "predictions.npz"
+    write_arrays(path, **(read_arrays(path) | arrays))
+
+
 def call_plots(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     monkeypatch.setattr("sys.argv", ["utils.plots", *map(str, words)])
     plots.main()
@@ -295,7 +301,16 @@ def call_plots(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
             lambda run: (run.folder / "metrics.csv").write_text("epoch,vanished_classes\n0,x\n"),
             "vanished_classes",
         ),
+        (
+            lambda run: (run.folder / "metrics.csv").write_bytes(b"epoch\n\xff\n"),
+            "no table of text",
+        ),
+        (lambda run: (run.folder / "metrics.csv").write_text("epoch,lr\n,1\n"), "has no epoch"),
         (lambda run: (run.folder / "predictions.npz").write_bytes(b"PK"), "predictions.npz"),
+        (lambda run: rewrite(run, label=np.arange(3)), "label is not one figure for each image"),
+        (lambda run: rewrite(run, prediction=np.full(300, 10)), "prediction has a class without"),
+        (lambda run: rewrite(run, group=np.zeros(300, int)), "group has others than 1 to 4"),
+        (lambda run: rewrite(run, suspect_index=np.full(64, 1)), "suspect_index has images"),
     ],
 )
 def test_a_damaged_folder_is_one_line_and_status_2(
@@ -306,7 +321,8 @@ def test_a_damaged_folder_is_one_line_and_status_2(
     with pytest.raises(SystemExit) as exit_:
         call_plots(monkeypatch, run.folder)
     error = capsys.readouterr().err
-    assert exit_.value.code == 2 and message in error and error.count("\n") == 1
+    assert exit_.value.code == 2 and message in error and str(run.folder) in error
+    assert error.count("\n") == 1
 
 
 def test_the_command_names_what_it_wrote(tmp_path: Path, monkeypatch, capsys):

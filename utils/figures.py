@@ -5,6 +5,7 @@ pyplot, nothing global.
 """
 
 import io
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +25,15 @@ class LeftOut(Exception):
 class RunFigures(NamedTuple):
     """What a run folder holds for its pictures."""
 
-    name: str
+    folder: Path
     baseline: bool
     metrics: dict[str, list[str]]  # the columns of metrics.csv, as they stand there
     arrays: dict[str, NDArray[Any]]  # predictions.npz; empty before the split
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which tells the run."""
+        return self.folder.resolve().name
 
     def curve(self, column: str) -> NDArray[np.float64]:
         """A column of metrics.csv [epochs]; NaN where it is blank or not there.
@@ -38,13 +44,13 @@ class RunFigures(NamedTuple):
         try:
             return np.array([float(cell) if cell else np.nan for cell in cells])
         except ValueError as error:
-            raise ValueError(f"metrics.csv of {self.name}: column {column}: {error}") from error
+            raise ValueError(f"{self.folder / 'metrics.csv'}: column {column}: {error}") from error
 
     def epochs(self) -> NDArray[np.float64]:
-        """The epochs that metrics.csv has a row for; raises ValueError where one has no number."""
+        """The epochs that metrics.csv has a row for; raises ValueError for a row of none."""
         epochs = self.curve("epoch")
         if np.isnan(epochs).any():
-            raise ValueError(f"metrics.csv of {self.name}: a row has no epoch")
+            raise ValueError(f"{self.folder / 'metrics.csv'}: a row has no epoch")
         return epochs
 
     def vanished(self) -> list[set[int]]:
@@ -57,7 +63,7 @@ class RunFigures(NamedTuple):
             return [set(map(int, cell.split())) for cell in cells]
         except ValueError as error:
             raise ValueError(
-                f"metrics.csv of {self.name}: column vanished_classes: {error}"
+                f"{self.folder / 'metrics.csv'}: column vanished_classes: {error}"
             ) from error
 
     def need(self, *names: str) -> list[NDArray[Any]]:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.curves import draw_tipping_point, draw_training_curves
 from utils.figures import LeftOut, RunFigures, as_png
 from utils.label_pictures import draw_suspects, draw_transitions
@@ -24,6 +26,8 @@ PICTURES: dict[str, Callable[[RunFigures], Any]] = {
     "transitions.png": draw_transitions,
     "detection_curve.png": draw_detection_curve,
 }
+LABELS = {"label", "prediction", "true_label"}
+PER_IMAGE = {"index", "agreement", "group", *LABELS}
 
 
 def read_figures(folder: Path) -> RunFigures:
@@ -34,15 +38,40 @@ def read_figures(folder: Path) -> RunFigures:
     if not (folder / "args.json").is_file():
         raise FileNotFoundError(f"{folder}: no run folder (no args.json); train the run first")
     options = read_json(folder / "args.json").get("options", {})
-    metrics: dict[str, list[str]] = {}
+    metrics, arrays = {}, {}
     if (folder / "metrics.csv").exists():
-        with open(folder / "metrics.csv", newline="") as file:
-            rows = list(csv.DictReader(file, restval=""))
-        metrics = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
-    arrays = {}
+        metrics = read_columns(folder / "metrics.csv")
     if (folder / "predictions.npz").exists():
         arrays = read_arrays(folder / "predictions.npz")
-    return RunFigures(folder.resolve().name, options.get("method") == "ce", metrics, arrays)
+        check_arrays(folder / "predictions.npz", arrays)
+    return RunFigures(folder, options.get("method") == "ce", metrics, arrays)
+
+
+def read_columns(path: Path) -> dict[str, list[str]]:
+    """The cells of a CSV file by heading, missing ones blank; raises ValueError naming the file."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, names = list(reader), reader.fieldnames or ()
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no table of text ({error})") from error
+    return {name: [row[name] for row in rows] for name in names} if rows else {}
+
+
+def check_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Raise ValueError naming the file where the arrays of predictions.npz do not fit together."""
+    names = len(arrays.get("class_names", ()))
+    images = arrays["index"].shape if "index" in arrays else None
+    for name in PER_IMAGE & arrays.keys():
+        array = arrays[name]
+        if array.ndim != 1 or array.shape != images:
+            raise ValueError(f"{path}: {name} is not one figure for each image")
+        if name in LABELS and names and len(array) and not 0 <= array.min() <= array.max() < names:
+            raise ValueError(f"{path}: {name} has a class without a name")
+    if "group" in arrays and not np.isin(arrays["group"], (1, 2, 3, 4)).all():
+        raise ValueError(f"{path}: group has others than 1 to 4")
+    if "suspect_index" in arrays and not np.isin(arrays["suspect_index"], arrays["index"]).all():
+        raise ValueError(f"{path}: suspect_index has images that were not scored")
 
 
 def write_pictures(folder: Path, say: Callable[[str], None] = print) -> list[Path]:
