@@ -57,7 +57,7 @@ def draw_noise_split(run: RunFigures) -> Any:
             above.axvline(cut, color=INK, ls=style, lw=1.5, label=f"{words}: {cut:.3f}")
     above.set_yscale("log")
     above.set_xlim(0, 1)
-    above.set_ylim(bottom=0.7)
+    above.set_ylim(0.7, 3 * above.get_ylim()[1])  # room for the names of the groups
     legend_above(above, 3)
     _name_ranges(above, run)
     _draw_groups(below, group, wrong)
