@@ -53,6 +53,7 @@ from utils.files import write_json, write_tensors
 from utils.interruption import Interrupted, Interruption
 from utils.lock import locked
 from utils.metrics import accuracy
+from utils.plots import write_pictures
 from utils.progress import ProgressBars, say
 from utils.seeding import Randomness, be_deterministic, seed_everything
 from utils.vanishing import VanishingWatch
@@ -116,6 +117,14 @@ def save_networks(pair: TeacherStudent, folder: Path, prefix: str, epoch: int) -
     for name, network in pair.trained_networks().items():
         content = {"state_dict": network.state_dict(), "epoch": epoch}
         write_tensors(folder / f"{prefix}{name}.pth.tar", content)
+
+
+def draw(folder: Path) -> None:
+    """The pictures of a run so far; that one cannot be drawn is no reason to end the run."""
+    try:
+        write_pictures(folder, say)
+    except (ValueError, OSError) as error:
+        say(f"warning: not all pictures are drawn: {error}")
 
 
 class Look(NamedTuple):
@@ -246,6 +255,7 @@ class Training:
                 self.alpha = label_distrust(tipped.train_agreement, alphas).to(self.alpha)
                 self.record["tipping_point"] = tipped.epoch
                 self.record |= write_split(tipped, False, self.detection)
+                draw(self.folder)
         val = self.measured(look.val, self.loaders.val)
         if val is not None and val > self.best_val:
             self.best_val, self.record["best_val_epoch"] = val, self.epoch
@@ -374,8 +384,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.measure_steps:
         return measure(args, step, loaders)
 
-    given = loaders.scored.labels.cpu().numpy()
-    detection = runs.DetectionWriter(folder, len(labels), positions.scored, given)
+    detection = runs.DetectionWriter(
+        folder,
+        positions.scored,
+        labels[positions.scored].numpy(),
+        clean_labels[positions.scored].numpy(),
+        images.class_names,
+        images.train.images.numpy(),
+    )
     wrong = (labels != clean_labels)[positions.train].to(device)
     if args.restart:
         moved = runs.move_aside(folder)
@@ -413,6 +429,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             )
             sys.exit(interrupted.status)
         write_json(folder / "timing.json", {"wall_seconds": training.seconds})
+        draw(folder)
         write_json(folder / "training.json", record)
         if not args.keep_checkpoint:
             checkpoint.remove()

@@ -20,7 +20,13 @@ import numpy as np
 from data.datasets import given_labels, load_images
 from utils import runs
 from utils.files import read_array, read_arrays, write_json
-from utils.metrics import detection_figures, detection_per_class, ranking_figures
+from utils.metrics import (
+    GROUP_CUTS,
+    detection_figures,
+    detection_per_class,
+    detection_per_cut,
+    ranking_figures,
+)
 
 
 def read_flags(path: Path, count: int) -> np.ndarray:
@@ -39,7 +45,8 @@ def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
     scores = read_arrays(path)
     try:
         fitting = np.array_equal(scores["label"], labels[scores["index"]])
-        measured = scores["agreement"].shape == scores["index"].shape
+        names = ("agreement", "group") if "group" in scores else ("agreement",)
+        measured = all(scores[name].shape == scores["index"].shape for name in names)
     except (KeyError, IndexError) as error:
         raise ValueError(f"{path}: not written by this training script; train again") from error
     if not fitting or not measured:
@@ -77,6 +84,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     record["guess"] = bool(scores.get("guess", False))
     record |= ranking_figures(scores["agreement"], wrong) if scores else {}
     record["per_class"] = detection_per_class(flagged, wrong, labels, images.class_names)
+    if all(name in scores for name in ("group", *(cut.below for cut in GROUP_CUTS))):
+        record["cuts"] = [
+            row | {"below": float(scores[cut.below])}
+            for row, cut in zip(detection_per_cut(scores["group"], wrong), GROUP_CUTS, strict=True)
+        ]
     print(f"{path}" + (f", labels of {noise_path}" if noise_path else ""))
     if len(scored) < len(images.train.images):
         print(f"evaluated on the {len(scored)} of {len(images.train.images)} images it scored")
@@ -100,6 +112,8 @@ def report(record: dict[str, Any]) -> None:
             f"{row['label']:>15} {row['images']:6} {row['wrong']:6} {row['flagged']:7} "
             f"{row['precision']:9.3f} {row['recall']:6.3f} {row['f1']:6.3f}"
         )
+    if "cuts" in record:
+        report_cuts(record["cuts"])
     if record.get("roc_auc") is not None:
         print(
             f"agreement as a score: average precision {record['average_precision']:.4f}, "
@@ -108,6 +122,23 @@ def report(record: dict[str, Any]) -> None:
     print(f"precision is {record['precision']:.4f}")
     print(f"recall is {record['recall']:.4f}")
     print(f"The f-score is {record['f1']:.4f}")
+
+
+def report_cuts(rows: list[dict[str, Any]]) -> None:
+    """Print what each cut of the split would flag; one that flags the same as another, in words."""
+    print(f"{'flag':>15}  agreement flagged precision recall     F1")
+    before = None
+    for row, note in zip(rows, ("  the run's result", "  Otsu's threshold", ""), strict=True):
+        figures = f"{row['flag']:>15}    < {row['below']:.3f}"
+        if before and before["flagged"] == row["flagged"]:
+            print(f"{figures} {row['flagged']:7} the same images as {before['flag']}")
+        else:
+            print(
+                f"{figures} {row['flagged']:7} {row['precision']:9.3f} {row['recall']:6.3f} "
+                f"{row['f1']:6.3f}{note}"
+            )
+        before = row
+    print("groups 3 and 4 are by definition all below Otsu's threshold: the two are one cut")
 
 
 if __name__ == "__main__":

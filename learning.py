@@ -15,6 +15,7 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
     options = parse_options(learning_parser())
 
 import torch
+from torch import Tensor
 
 from data.datasets import ImageSet, clean_test_loader, load_images
 from models.preact_resnet import PreActResNet, network_from_state
@@ -22,7 +23,7 @@ from models.teacher_student import NoOpinion, TeacherStudent, infer
 from utils import runs
 from utils.devices import pick_device, pick_precision
 from utils.files import read_tensors, write_json
-from utils.metrics import accuracy
+from utils.metrics import accuracy, accuracy_per_class, most_confused
 
 
 def load_network(path: Path, images: ImageSet, width: int | None) -> tuple[PreActResNet, Any]:
@@ -59,6 +60,35 @@ def load_pair(
     return TeacherStudent(teacher, student), epoch
 
 
+STATISTIC = (
+    "clean test accuracy in percent; nothing is learnt from the test images, and they choose "
+    "neither an epoch nor an option"
+)
+
+
+def explain(predictions: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
+    """Print and return where the accuracy comes from; `predictions` and `labels` are [N]."""
+    arrays = predictions.cpu().numpy(), labels.cpu().numpy()
+    classes, confused = accuracy_per_class(*arrays, names), most_confused(*arrays, names)
+    print("last epoch's networks, accuracy in percent by true class:")
+    longest = max(5, *map(len, names))
+    cells = [
+        f"  {row['label']:>{longest}} "
+        + ("     -" if row["accuracy"] is None else f"{row['accuracy']:6.2f}")
+        for row in classes
+    ]
+    across = max(1, 100 // len(cells[0]))
+    across = -(-len(cells) // -(-len(cells) // across))  # rows of about equal length
+    for start in range(0, len(cells), across):
+        print("".join(cells[start : start + across]))
+    for row in confused:
+        print(
+            f"most confused: {row['true']} -> {row['predicted']}, "
+            f"{row['images']} of the {row['of']} images of {row['true']}"
+        )
+    return {"per_class": classes, "most_confused": confused}
+
+
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the networks of the last and of the best-validation epoch; returns learning.json."""
     folder = runs.run_folder(args)
@@ -68,7 +98,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     bf16 = pick_precision(args.precision, device) == "bf16"
     loader = clean_test_loader(images, torch.Generator(device), torch.channels_last)
     alone = args.method == "ce"
-    record: dict[str, Any] = {"test_images": len(loader.labels), "last": None, "best_val": None}
+    record: dict[str, Any] = {"test_images": len(loader.labels), "statistic": STATISTIC}
+    record |= {"last": None, "best_val": None}
     print(f"{folder}: accuracy on {len(loader.labels)} clean test images")
     for statistic, prefix, words in (
         ("last", "", "last epoch's networks (the paper's figure)"),
@@ -82,6 +113,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         figure = accuracy(predictions, loader.labels)
         record[statistic] = {"accuracy": figure, "epoch": epoch}
         print(f"{figure:6.2f} %  {words}, epoch {epoch}")
+        if statistic == "last":
+            last = predictions
+    print(f"statistic: {STATISTIC}")
+    record |= explain(last, loader.labels, images.class_names)
     write_json(folder / "learning.json", record)
     # The wording is what participants' scripts look for; the figure is the last epoch's.
     print(f"Best test acc selected by val is {record['last']['accuracy']:.2f}")

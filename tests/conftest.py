@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,14 @@ CLASSES, PER_CLASS, TEST_COUNT, NOISE = 10, 50, 100, 0.3
 def training_options(*words: object) -> argparse.Namespace:
     """The training script's options for these words of a command line."""
     return parse_options(training_parser(), [str(word) for word in words])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_pictures() -> Iterator[None]:
+    """They take longer than the runs of most tests; test_plots.py looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "write_pictures", lambda *_: [])
+        yield
 
 
 class MadeUpCifar(NamedTuple):

@@ -75,6 +75,8 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert json.loads((folder / "learning.json").read_text()) == learnt
     assert json.loads((folder / "detection.json").read_text()) == found
     assert sum(row["wrong"] for row in found["per_class"]) == found["wrong"]
+    assert ("cuts" in found) == (method == "bkd")
+    assert len((folder / "suspects.csv").read_text().splitlines()) == 501
     recorded = json.loads((folder / "args.json").read_text())
     assert recorded["precision"] in ("fp32", "bf16") and recorded["options"]["precision"] == "auto"
     assert recorded["options"]["width"] == 4 and recorded["versions"]["torch"] == torch.__version__
@@ -101,6 +103,58 @@ def test_digits_reach_what_the_trials_did(digits_run, capsys):
         f"recall is {found['recall']:.4f}",
         f"The f-score is {found['f1']:.4f}",
     ]
+
+
+def test_learning_tells_where_the_accuracy_comes_from(digits_run, capsys):
+    learnt = evaluate(learning, *name_of(digits_run))
+    out = capsys.readouterr().out.splitlines()
+    rows = learnt["per_class"]
+    assert [row["label"] for row in rows] == [str(k) for k in range(10)]
+    assert sum(row["images"] for row in rows) == learnt["test_images"] == 500
+    right = sum(row["accuracy"] * row["images"] for row in rows) / 500
+    assert right == pytest.approx(learnt["last"]["accuracy"])
+    for row in rows:
+        assert any(f"{row['label']} {row['accuracy']:6.2f}" in line for line in out)
+    confused = learnt["most_confused"]
+    mistakes = sum(round(row["images"] * (1 - row["accuracy"] / 100)) for row in rows)
+    assert 1 <= len(confused) <= 2 and sum(row["images"] for row in confused) <= mistakes
+    for row in confused:
+        words = f"{row['true']} -> {row['predicted']}, {row['images']} of the {row['of']} images"
+        assert sum(words in line for line in out) == 1
+    assert "nothing is learnt from the test images" in learnt["statistic"]
+    assert f"statistic: {learnt['statistic']}" in out
+    assert out[-1] == f"Best test acc selected by val is {learnt['last']['accuracy']:.2f}"
+    assert max(map(len, out)) <= 130
+
+
+def test_detection_shows_the_trade_off_between_the_cuts(digits_run, capsys):
+    found = evaluate(detection, *name_of(digits_run))
+    out = capsys.readouterr().out.splitlines()
+    first, second, third = found["cuts"]
+    assert [found[name] for name in ("flagged", "precision", "recall", "f1")] == [
+        first[name] for name in ("flagged", "precision", "recall", "f1")
+    ]
+    assert first["recall"] < second["recall"] < third["recall"]
+    assert first["below"] < second["below"] < third["below"]
+    for row in found["cuts"]:
+        (line,) = [line for line in out if line.lstrip().startswith(f"{row['flag']} ")][:1]
+        figures = [f"{row[name]:.3f}" for name in ("below", "precision", "recall", "f1")]
+        assert [word for word in line.split() if word.count(".") == 1] == figures
+        assert f" {row['flagged']} " in line
+    assert sum("by definition all below Otsu's threshold" in line for line in out) == 1
+
+
+def test_cuts_that_flag_the_same_images_are_not_told_twice(capsys):
+    row = {"flagged": 5, "precision": 0.6, "recall": 0.5, "f1": 0.545}
+    rows = [
+        row | {"flag": "group 4", "below": 0.2},
+        row | {"flag": "groups 3 and 4", "below": 0.3},
+        row | {"flag": "groups 2 to 4", "below": 0.9, "flagged": 7, "precision": 0.5},
+    ]
+    detection.report_cuts(rows)
+    _, first, second, third, _ = capsys.readouterr().out.splitlines()
+    assert "0.600" in first and "0.500" in third and "same" not in first + third
+    assert second.endswith("5 the same images as group 4") and "0.600" not in second
 
 
 def test_the_best_validation_networks_are_evaluated_and_named(digits_run, capsys):
@@ -363,7 +417,7 @@ def test_run_sh_hands_a_signal_on_and_goes_on_afterwards(
     assert len(list(tmp_path.glob("*/detection.json"))) == 2
 
 
-HEAVY = ("torch", "torchvision", "numpy", "sklearn", "scipy", "tqdm", "PIL")
+HEAVY = ("torch", "torchvision", "numpy", "sklearn", "scipy", "tqdm", "PIL", "matplotlib")
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,50 @@ def test_unfinished_runs_are_left_out_and_nothing_is_an_error(
         with pytest.raises(SystemExit) as exit_:
             summary.main()
         assert exit_.value.code == 2 and str(folder) in capsys.readouterr().err
+
+
+def call_into(results: Path, readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["utils.summary", str(results), "--into", str(readme)])
+    summary.main()
+
+
+def test_the_table_goes_between_its_markers_and_nothing_else_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    results, readme = tmp_path / "digits", tmp_path / "README.md"
+    results.mkdir()
+    write_run(results, 0, 90.0, 6)
+    before, after = "Title ±\n<!-- results digits begin -->", "<!-- results digits end -->\nrest\n"
+    other = "<!-- results cifar begin -->old<!-- results cifar end -->\n"
+    readme.write_text(f"{before} old {after}{other}", encoding="utf-8")
+    for _ in range(2):  # the second time it stays as it is
+        call_into(results, readme, monkeypatch)
+        shown = summary.as_markdown(summary.table(summary.read_runs(results)))
+        text = readme.read_text(encoding="utf-8")
+        assert text == f"{before}\n\n{shown}\n\n{after}{other}"
+    assert capsys.readouterr().out == f"{readme}\n{readme}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers",
+        "<!-- results digits begin -->",
+        "<!-- results digits end --><!-- results digits begin -->",
+        "<!-- results digits begin --><!-- results digits end -->" * 2,
+        "<!-- results cifar begin --><!-- results cifar end -->",
+    ],
+)
+def test_missing_markers_are_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, text: str
+):
+    results, readme = tmp_path / "digits", tmp_path / "README.md"
+    results.mkdir()
+    write_run(results, 0, 90.0, 6)
+    readme.write_text(text)
+    with pytest.raises(SystemExit) as exit_:
+        call_into(results, readme, monkeypatch)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.count("\n") == 1
+    assert "<!-- results digits begin -->" in error and str(readme) in error
+    assert readme.read_text() == text

@@ -11,9 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.files import read_json, remove_partial_files, write_array, write_arrays, write_json
+from utils.files import (
+    read_json,
+    remove_partial_files,
+    write_array,
+    write_arrays,
+    write_json,
+    write_text,
+)
 from utils.lock import NAME as LOCK
 from utils.lock import locked
+from utils.suspects import SUSPECTS_SHOWN, suspect_order, suspects_csv
 
 # torch is imported where it is needed: the summary does without it.
 PACKAGES = ("torchvision", "numpy", "scikit-learn")
@@ -68,19 +76,34 @@ def _options(path: Path) -> dict[str, Any]:
 
 
 class DetectionWriter(NamedTuple):
-    """Writes the detection result of a run: detection.npy, and predictions.npz behind it."""
+    """Writes a run's detection result: predictions.npz, suspects.csv, detection.npy behind them."""
 
     folder: Path
-    count: int  # images in the full set
-    scored: np.ndarray  # positions in it of the scored images
+    scored: np.ndarray  # positions in the full set of the scored images
     labels: np.ndarray  # [scored images], given
+    clean_labels: np.ndarray  # [scored images]
+    class_names: list[str]
+    images: np.ndarray  # bytes of the full set, [N, channels, height, width]
 
     def write(self, flagged: np.ndarray, **arrays: Any) -> None:
-        """`flagged` [scored images]: label judged wrong; images not scored are not flagged."""
-        detection = np.zeros(self.count, dtype=bool)
+        """`flagged` [scored images]: label judged wrong; images not scored are not flagged.
+
+        `arrays`: at least agreement and prediction, [scored images]. The pictures of the most
+        suspect images go into predictions.npz too, so that the folder explains itself.
+        """
+        detection = np.zeros(len(self.images), dtype=bool)
         detection[self.scored] = flagged
-        index, label = self.scored, self.labels
-        write_arrays(self.folder / "predictions.npz", index=index, label=label, **arrays)
+        arrays |= {"index": self.scored, "label": self.labels, "true_label": self.clean_labels}
+        suspects = self.scored[suspect_order(arrays["agreement"])[:SUSPECTS_SHOWN]]
+        write_arrays(
+            self.folder / "predictions.npz",
+            class_names=np.array(self.class_names),
+            suspect_index=suspects,
+            suspect_images=self.images[suspects].transpose(0, 2, 3, 1),
+            **arrays,
+        )
+        table = suspects_csv(arrays, flagged, self.class_names)
+        write_text(self.folder / "suspects.csv", table)
         write_array(self.folder / "detection.npy", detection)
 
 

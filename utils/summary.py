@@ -1,4 +1,4 @@
-"""The table over seeds: `python -m utils.summary results/`, with --markdown for the README."""
+"""The table over seeds: `python -m utils.summary results/`; for the README, and as a page."""
 
 import argparse
 import statistics
@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils.files import read_json
+from utils.files import read_json, write_whole
+from utils.markers import replace_marked
 from utils.options import OneLineParser, parse_options, training_parser
+from utils.report import LabelSet, page
 from utils.runs import NOT_PART_OF_A_RUN
 
 IDENTITY = ("dataset", "noise_type", "method", "seed")  # options that have columns of their own
@@ -140,23 +142,69 @@ def as_markdown(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def main() -> None:
-    """Print the table of a results folder."""
-    parser = OneLineParser(prog="utils.summary", description=__doc__)
+def label_sets(runs: list[dict[str, Any]]) -> list[LabelSet]:
+    """The runs by label set, each with its table, for the page."""
+    parts: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for (dataset, noise_type, options, _), group in group_runs(runs).items():
+        named = [run | {"setting": options} for run in group]
+        parts.setdefault((dataset, noise_type), []).extend(named)
+    return [
+        LabelSet(*names, [row[2:] for row in table(members)], members)
+        for names, members in parts.items()
+    ]
+
+
+def write_into(path: Path, name: str, content: str) -> None:
+    """Put `content` between a file's markers of that name; raises ValueError naming the file."""
+    try:
+        text = replace_marked(path.read_text(encoding="utf-8"), name, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    write_whole(path, text.encode())
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="utils.summary", description=__doc__, allow_abbrev=False)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"))
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="FILE",
+        help="write the Markdown table into this file, between the lines <!-- results NAME begin "
+        "--> and <!-- results NAME end -->; NAME is the results folder's",
+    )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write one page with the tables, published figures, and each run with its pictures",
+    )
+    return parser
+
+
+def main() -> None:
+    """Print the table of a results folder, or write it where the options say."""
+    parser = _parser()
     args: argparse.Namespace = parser.parse_args()
     if not args.results.is_dir():
         parser.error(f"{args.results}: no such results folder; name the one given to --results_dir")
     try:
         runs = read_runs(args.results)
         rows = table(runs)
+        if not runs:
+            raise ValueError(f"{args.results}: holds no finished run; train one first")
+        if args.html:
+            write_whole(args.html, page(label_sets(runs), FOOTNOTE).encode())
+            print(args.html)
+        if args.into:
+            write_into(args.into, args.results.resolve().name, as_markdown(rows))
+            print(args.into)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if not runs:
-        parser.error(f"{args.results}: holds no finished run; train one first")
-    print((as_markdown if args.markdown else as_text)(rows))
-    print(f"\n{FOOTNOTE}")
+    if not (args.html or args.into):
+        print((as_markdown if args.markdown else as_text)(rows))
+        print(f"\n{FOOTNOTE}")
 
 
 if __name__ == "__main__":

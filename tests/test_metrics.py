@@ -1,0 +1,74 @@
+"""The evaluation's figures against slow loops."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.noise_split import otsu, trust_groups
+from utils.metrics import (
+    GROUP_CUTS,
+    accuracy_per_class,
+    detection_per_cut,
+    most_confused,
+)
+
+NAMES = ["cat", "dog", "frog", "ship"]
+
+
+def guesses() -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and labels [200] of three of the four classes, a third of them apart."""
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 3, 200)
+    predictions = np.where(generator.random(200) < 0.3, generator.integers(0, 4, 200), labels)
+    return predictions, labels
+
+
+def test_accuracy_per_class():
+    predictions, labels = guesses()
+    pairs = list(zip(predictions.tolist(), labels.tolist(), strict=True))
+    rows = accuracy_per_class(predictions, labels, NAMES)
+    for k, row in enumerate(rows[:3]):
+        own = [p for p, label in pairs if label == k]
+        assert row["label"] == NAMES[k] and row["images"] == len(own)
+        assert row["accuracy"] == pytest.approx(100 * own.count(k) / len(own))
+    assert rows[3] == {"label": "ship", "images": 0, "accuracy": None}
+
+
+def test_most_confused_pairs_come_in_order():
+    predictions, labels = guesses()
+    pairs = list(zip(labels.tolist(), predictions.tolist(), strict=True))
+    counts = {pair: pairs.count(pair) for pair in pairs if pair[0] != pair[1]}
+    rows = most_confused(predictions, labels, NAMES, count=3)
+    assert [row["images"] for row in rows] == sorted(counts.values(), reverse=True)[:3]
+    for row in rows:
+        pair = NAMES.index(row["true"]), NAMES.index(row["predicted"])
+        assert counts[pair] == row["images"]
+        assert row["of"] == labels.tolist().count(pair[0])
+    assert len(most_confused(predictions, labels, NAMES)) == 2
+
+
+def test_without_mistakes_nothing_is_confused():
+    labels = np.array([0, 1, 1])
+    assert most_confused(labels, labels, NAMES) == []
+    assert most_confused(np.array([0, 1, 0]), labels, NAMES) == [
+        {"true": "dog", "predicted": "cat", "images": 1, "of": 2}
+    ]
+
+
+def test_each_cut_of_the_groups_is_one_cut_of_the_agreements():
+    generator = np.random.default_rng(0)
+    wrong = generator.random(400) < 0.4
+    agreement = np.where(wrong, generator.beta(1, 4, 400), generator.beta(4, 1, 400))
+    split = otsu(torch.from_numpy(agreement))
+    groups = trust_groups(torch.from_numpy(agreement), split).numpy()
+    rows = detection_per_cut(groups, wrong)
+    assert [row["flag"] for row in rows] == ["group 4", "groups 3 and 4", "groups 2 to 4"]
+    for row, cut in zip(rows, GROUP_CUTS, strict=True):
+        below = [score < getattr(split, cut.below) for score in agreement]
+        hits = sum(b and w for b, w in zip(below, wrong, strict=True))
+        assert row["flagged"] == sum(below) and row["flagged_and_wrong"] == hits
+        precision, recall = hits / sum(below), hits / wrong.sum()
+        assert row["precision"] == pytest.approx(precision) and row["recall"] == pytest.approx(
+            recall
+        )
+        assert row["f1"] == pytest.approx(2 * precision * recall / (precision + recall))

@@ -1,0 +1,375 @@
+"""The pictures of a run, and the list of suspects."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+import blind_knowledge_dist_training as training
+from models import noise_split
+from tests.conftest import training_options
+from tests.made_up_run import MadeUpRun, made_up_run, write_detection
+from utils import plots
+from utils.curves import draw_tipping_point, draw_training_curves
+from utils.figures import LeftOut
+from utils.files import read_arrays, write_arrays
+from utils.label_pictures import draw_suspects, draw_transitions
+from utils.plots import PICTURES, read_figures, write_pictures
+from utils.runs import run_folder
+from utils.split_pictures import draw_detection_curve, draw_noise_split
+
+ALL = [
+    "tipping_point.png",
+    "noise_split.png",
+    "training_curves.png",
+    "suspects.png",
+    "transitions.png",
+    "detection_curve.png",
+]
+
+
+def words_of(figure) -> str:
+    """All text of a figure, a line each."""
+    return "\n".join(text.get_text() for text in figure.findobj(Text) if text.get_visible())
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    """Which pictures cannot be drawn, and why."""
+    run, reasons = read_figures(folder), {}
+    for name, draw in PICTURES.items():
+        try:
+            draw(run)
+        except LeftOut as reason:
+            reasons[name] = str(reason)
+    return reasons
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_all_pictures_are_drawn_whole_and_the_same_again(tmp_path: Path, classes: int, capsys):
+    extra = {"agreed_wrong": ["5.5"] * 12, "vanished_classes": ["3 7 9"] + [""] * 11}
+    folder = made_up_run(tmp_path, classes=classes, extra=extra).folder
+    assert (
+        write_pictures(folder)
+        == [folder / name for name in ALL]
+        == list(map(folder.joinpath, PICTURES))
+    )
+    assert capsys.readouterr().out == ""
+    before = {name: (folder / name).read_bytes() for name in ALL}
+    for name in ALL:
+        pixels = imread(folder / name)[..., :3]
+        height, width, _ = pixels.shape
+        assert 900 <= width <= 1700 and 400 <= height <= 2200
+        inked = (pixels.min(2) < 0.95).mean()
+        assert 0.01 < inked < 0.8, f"{name} is blank or full"
+        edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert (edge == 1).all(), f"{name}: something is cut off at the edge"
+    if classes == 10:
+        write_pictures(folder)
+    assert before == {name: (folder / name).read_bytes() for name in ALL}
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_the_baseline_has_what_it_can_have(tmp_path: Path):
+    folder = made_up_run(tmp_path, "--method", "ce").folder
+    lines: list[str] = []
+    write_pictures(folder, lines.append)
+    said = dict(line.split(" left out: ") for line in lines)
+    reasons = {str(Path(path).relative_to(folder)): reason for path, reason in said.items()}
+    assert reasons == {
+        "tipping_point.png": "the baseline has no student, and so no tipping point",
+        "noise_split.png": "the baseline has neither groups nor cuts",
+    }
+    assert sorted(path.name for path in folder.glob("*.png")) == sorted(set(ALL) - set(reasons))
+    run = read_figures(folder)
+    assert "net: class" in words_of(draw_suspects(run))
+    assert "predicted another class: F1" in words_of(draw_detection_curve(run))
+    assert "cross-entropy" in words_of(draw_training_curves(run))
+
+
+def test_before_the_split_there_are_only_curves(tmp_path: Path):
+    folder = made_up_run(tmp_path, epochs=1).folder
+    for name in ("predictions.npz", "training.json", "timing.json"):
+        (folder / name).unlink()
+    reasons = left_out(folder)
+    assert set(reasons) == set(ALL) - {"tipping_point.png", "training_curves.png"}
+    assert set(reasons.values()) == {"nothing is split yet: there is no predictions.npz"}
+    assert "tipping point: epoch" not in words_of(draw_tipping_point(read_figures(folder)))
+    (folder / "metrics.csv").unlink()
+    assert set(left_out(folder)) == set(ALL)
+
+
+def test_an_older_run_lacks_some_arrays(tmp_path: Path):
+    run = made_up_run(tmp_path)
+    arrays = read_arrays(run.folder / "predictions.npz")
+    old = {
+        name: array for name, array in arrays.items() if name not in ("class_names", "true_label")
+    }
+    write_arrays(run.folder / "predictions.npz", **old)
+    reasons = left_out(run.folder)
+    assert set(reasons) == {"suspects.png", "transitions.png", "detection_curve.png"}
+    assert reasons["suspects.png"].endswith("does not hold class_names")
+    assert reasons["detection_curve.png"].endswith("does not hold true_label")
+    assert "% wrong" not in words_of(draw_noise_split(read_figures(run.folder)))
+
+
+def test_without_wrong_labels_there_is_nothing_to_detect(tmp_path: Path):
+    run = made_up_run(tmp_path)
+    clean = run.arrays | {"label": run.arrays["true_label"]}
+    write_detection(run.folder, clean, run.names, low_mean=0.2, threshold=0.5, high_mean=0.8)
+    assert "no given label is wrong" in left_out(run.folder)["detection_curve.png"]
+
+
+def test_a_guess_is_called_a_guess(tmp_path: Path):
+    run = made_up_run(tmp_path)
+    figures = {"low_mean": 0.2, "threshold": 0.5, "high_mean": 0.8, "split_epoch": 9}
+    write_detection(run.folder, run.arrays, run.names, guess=False, **figures)
+    told = read_figures(run.folder)
+    assert "tipping point: epoch 9" in words_of(draw_tipping_point(told))
+    assert not any("guess" in words_of(draw(told)) for draw in PICTURES.values())
+    write_detection(run.folder, run.arrays, run.names, guess=True, **figures)
+    guessed = read_figures(run.folder)
+    drawn = (draw_tipping_point, draw_training_curves, draw_noise_split, draw_detection_curve)
+    assert all("guess" in words_of(draw(guessed)) for draw in drawn)
+    assert "tipping point: epoch" not in words_of(draw_tipping_point(guessed))
+
+
+def test_memorising_has_a_panel_where_the_truth_is_known(tmp_path: Path):
+    cells = [""] + [f"{k}.5" for k in range(11)]
+    known = made_up_run(tmp_path, name="known", extra={"agreed_wrong": cells}).folder
+    blank = made_up_run(tmp_path, name="blank", extra={"agreed_wrong": [""] * 12}).folder
+    panels = draw_tipping_point(read_figures(known)).axes
+    assert len(panels) == 2 and "wrong labels (%)" in panels[1].get_ylabel()
+    (line,) = [line for line in panels[1].lines if "agrees with" in str(line.get_label())]
+    drawn = line.get_ydata()
+    assert np.isnan(drawn[0]) and drawn[1:].tolist() == [k + 0.5 for k in range(11)]
+    assert len(draw_tipping_point(read_figures(blank)).axes) == 1
+
+
+def test_epochs_in_which_a_class_vanished_are_marked(tmp_path: Path):
+    cells = [""] * 4 + ["3", "3 7"] + [""] * 6
+    folder = made_up_run(tmp_path, extra={"vanished_classes": cells}).folder
+    lines = [
+        line for axes in draw_training_curves(read_figures(folder)).axes for line in axes.lines
+    ]
+    (marks,) = [line for line in lines if str(line.get_label()).startswith("vanished")]
+    assert marks.get_xdata().tolist() == [4, 5]
+    assert marks.get_label() == "vanished: class 3, class 7"
+    other = made_up_run(tmp_path, name="other", extra={"vanished_classes": [""] * 12}).folder
+    assert "vanished" not in words_of(draw_training_curves(read_figures(other)))
+
+
+def test_groups_and_cuts_are_those_of_the_run(tmp_path: Path):
+    run = made_up_run(tmp_path)
+    words = words_of(draw_noise_split(read_figures(run.folder)))
+    wrong = run.arrays["label"] != run.arrays["true_label"]
+    for group in (1, 2, 3, 4):
+        members = [bad for bad, own in zip(wrong, run.arrays["group"], strict=True) if own == group]
+        assert f" {len(members)}, {100 * sum(members) / len(members):.1f} % wrong" in words
+    for cut in ("mean below: 0.200", "Otsu's threshold: 0.500", "mean above: 0.800"):
+        assert cut in words
+
+
+def test_the_cuts_lie_on_the_detection_curve(tmp_path: Path):
+    run = made_up_run(tmp_path)
+    (axes,) = draw_detection_curve(read_figures(run.folder)).axes
+    wrong = run.arrays["label"] != run.arrays["true_label"]
+    curve, chance, *points = axes.lines
+    assert chance.get_ydata()[0] == wrong.mean()
+    assert len(points) == 3 and len({point.get_marker() for point in points}) == 3
+    for lowest, point in zip((4, 3, 2), points, strict=True):
+        flagged = run.arrays["group"] >= lowest
+        hits = sum(f and w for f, w in zip(flagged, wrong, strict=True))
+        x, y = point.get_xdata()[0], point.get_ydata()[0]
+        assert (x, y) == pytest.approx((hits / wrong.sum(), hits / flagged.sum()))
+        distance = np.hypot(curve.get_xdata() - x, curve.get_ydata() - y).min()
+        assert distance < 1e-9
+
+
+def test_transitions_are_counted_right(tmp_path: Path):
+    run = made_up_run(tmp_path)
+    figure = draw_transitions(read_figures(run.folder))
+    for axes, other in zip(figure.axes, ("prediction", "true_label"), strict=False):
+        pairs = list(zip(run.arrays["label"].tolist(), run.arrays[other].tolist(), strict=True))
+        shares = [
+            [100 * pairs.count((a, b)) / sum(given == a for given, _ in pairs) for b in range(10)]
+            for a in range(10)
+        ]
+        np.testing.assert_allclose(axes.images[0].get_array(), shares)
+        assert [text.get_text() for text in axes.get_yticklabels()] == run.names
+
+
+def test_a_hundred_classes_are_listed_not_crammed(tmp_path: Path):
+    run = made_up_run(tmp_path, images=3000, classes=100)
+    matrix, _, listed, *_ = draw_transitions(read_figures(run.folder)).axes
+    assert len(matrix.get_yticks()) < 20 and not matrix.texts
+    pairs = list(zip(run.arrays["label"].tolist(), run.arrays["prediction"].tolist(), strict=True))
+    counts = {pair: pairs.count(pair) for pair in set(pairs) if pair[0] != pair[1]}
+    widths = [bar.get_width() for bar in listed.patches]
+    assert widths == sorted(counts.values(), reverse=True)[: len(widths)] and len(widths) == 12
+    given, other = listed.get_yticklabels()[0].get_text().split(" → ")
+    assert counts[run.names.index(given), run.names.index(other)] == widths[0]
+
+
+def test_suspects_are_shown_in_order_with_false_alarms_framed(tmp_path: Path):
+    run = made_up_run(tmp_path)
+    (axes,) = draw_suspects(read_figures(run.folder)).axes
+    order = sorted(range(300), key=lambda row: (run.arrays["agreement"][row], row))[:64]
+    alarms = 0
+    for row, caption in zip(order, axes.texts, strict=True):
+        given, said, true = (
+            run.names[run.arrays[name][row]] for name in ("label", "prediction", "true_label")
+        )
+        assert caption.get_text() == f"given: {given}\npair: {said}\ntrue: {true}"
+        assert (caption.get_weight() == "bold") == (given == true)
+        alarms += given == true
+    assert len(axes.patches) == alarms and len(axes.images) == 64
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path):
+    names = [*(f"$x^{{{k}" for k in range(9)), r"\frac{"]
+    folder = made_up_run(tmp_path, name="$run_{", class_names=names).folder
+    assert len(write_pictures(folder)) == len(ALL)
+
+
+def test_suspects_csv_against_a_slow_loop(tmp_path: Path):
+    run = made_up_run(tmp_path)
+    with open(run.folder / "suspects.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    arrays = {name: array.tolist() for name, array in run.arrays.items()}
+    order = sorted(range(300), key=lambda row: (arrays["agreement"][row], arrays["index"][row]))
+    assert len(rows) == 300
+    for row, at in zip(rows, order, strict=True):
+        assert row == {
+            "index": str(arrays["index"][at]),
+            "given_label": str(arrays["label"][at]),
+            "given_name": run.names[arrays["label"][at]],
+            "suggested_label": str(arrays["prediction"][at]),
+            "suggested_name": run.names[arrays["prediction"][at]],
+            "agreement": f"{arrays['agreement'][at]:.6g}",
+            "group": str(arrays["group"][at]),
+            "flagged": str(int(arrays["group"][at] == 4)),
+            "true_label": str(arrays["true_label"][at]),
+            "true_name": run.names[arrays["true_label"][at]],
+        }
+    baseline = made_up_run(tmp_path, "--method", "ce", name="ce")
+    with open(baseline.folder / "suspects.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["group"] for row in rows} == {""}
+    assert all(
+        (row["flagged"] == "1") == (row["given_name"] != row["suggested_name"]) for row in rows
+    )
+
+
+def test_a_real_run_explains_itself(digits_run):
+    from data.digits import load_digits, noisy_digits
+
+    train, _, names = load_digits()
+    folder = run_folder(digits_run)
+    arrays = read_arrays(folder / "predictions.npz")
+    clean = train.clean_labels.numpy()
+    assert np.array_equal(arrays["true_label"], clean) and arrays["class_names"].tolist() == names
+    assert np.array_equal(arrays["label"], noisy_digits("rand1", clean, 0))
+    places = arrays["suspect_index"]
+    assert len(places) == 64 and len(set(places.tolist())) == 64
+    assert np.array_equal(arrays["suspect_images"][..., 0], train.images[places, 0].numpy())
+    with open(folder / "suspects.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows[:64]] == places.tolist()
+    flagged = sorted(int(row["index"]) for row in rows if row["flagged"] == "1")
+    assert flagged == np.flatnonzero(np.load(folder / "detection.npy")).tolist()
+    assert [path.name for path in write_pictures(folder)] == ALL
+
+
+def rewrite(run: MadeUpRun, **arrays: np.ndarray) -> None:
+    """Put other arrays in the place of the run's."""
+    path = run.folder / "predictions.npz"
+    write_arrays(path, **(read_arrays(path) | arrays))
+
+
+def call_plots(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr("sys.argv", ["utils.plots", *map(str, words)])
+    plots.main()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run.folder / "args.json").unlink(), "no run folder"),
+        (lambda run: (run.folder / "metrics.csv").write_text("epoch,loss\nfew,1\n"), "metrics.csv"),
+        (
+            lambda run: (run.folder / "metrics.csv").write_text("epoch,vanished_classes\n0,x\n"),
+            "vanished_classes",
+        ),
+        (
+            lambda run: (run.folder / "metrics.csv").write_bytes(b"epoch\n\xff\n"),
+            "no table of text",
+        ),
+        (lambda run: (run.folder / "metrics.csv").write_text("epoch,lr\n,1\n"), "has no epoch"),
+        (lambda run: (run.folder / "predictions.npz").write_bytes(b"PK"), "predictions.npz"),
+        (lambda run: rewrite(run, label=np.arange(3)), "label is not one figure for each image"),
+        (lambda run: rewrite(run, prediction=np.full(300, 10)), "prediction has a class without"),
+        (lambda run: rewrite(run, group=np.zeros(300, int)), "group has others than 1 to 4"),
+        (lambda run: rewrite(run, suspect_index=np.full(64, 1)), "suspect_index has images"),
+    ],
+)
+def test_a_damaged_folder_is_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, damage, message: str
+):
+    run: MadeUpRun = made_up_run(tmp_path)
+    damage(run)
+    with pytest.raises(SystemExit) as exit_:
+        call_plots(monkeypatch, run.folder)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and message in error and str(run.folder) in error
+    assert error.count("\n") == 1
+
+
+def test_the_command_names_what_it_wrote(tmp_path: Path, monkeypatch, capsys):
+    folder = made_up_run(tmp_path).folder
+    call_plots(monkeypatch, folder)
+    assert capsys.readouterr().out.splitlines() == [str(folder / name) for name in ALL]
+
+
+def test_matplotlib_is_imported_only_to_draw_and_never_pyplot(tmp_path: Path):
+    folder = made_up_run(tmp_path).folder
+    code = (
+        "import sys; from pathlib import Path; import utils.plots\n"
+        "print('matplotlib' in sys.modules)\n"
+        f"utils.plots.write_pictures(Path({str(folder)!r}))\n"
+        "print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.stdout.splitlines() == ["False", "True False"], done.stderr
+
+
+def test_without_matplotlib_there_are_no_pictures_and_one_line(tmp_path: Path, monkeypatch, capsys):
+    folder = made_up_run(tmp_path).folder
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert write_pictures(folder) == []
+    assert "matplotlib is not installed" in capsys.readouterr().out
+    assert not list(folder.glob("*.png"))
+
+
+def test_training_draws_at_the_tipping_point_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn = []
+
+    def write(folder: Path, say: object) -> None:
+        drawn.append(sorted(path.name for path in plots.write_pictures(folder, print)))
+        if len(drawn) == 2:
+            raise OSError("no room for more")  # ends no run
+
+    monkeypatch.setattr(training, "write_pictures", write)
+    monkeypatch.setattr(noise_split, "tipping_point", lambda curve: 3 if len(curve) >= 6 else None)
+    words = ["--dataset", "digits", "--n_epoch", 7, "--limit_train", 300, "--width", 4]
+    args = training_options(*words, "--results_dir", tmp_path)
+    assert training.main(args)["tipping_point"] == 3
+    assert len(drawn) == 2 and len(drawn[0]) == len(drawn[1]) == 6
