@@ -49,7 +49,7 @@ from utils import runs
 from utils.checkpoint import Checkpoint, OptimizerPart
 from utils.devices import pick_device, pick_precision
 from utils.epoch_log import EpochLog
-from utils.files import write_json, write_tensors
+from utils.files import remove_partial_files, write_json, write_tensors
 from utils.interruption import Interrupted, Interruption
 from utils.lock import locked
 from utils.metrics import accuracy
@@ -399,6 +399,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             say(f"{folder}: moved to {moved}")
     runs.make_folder(folder)
     with locked(folder), interruption:
+        remove_partial_files(folder)
+        finished = runs.finished_run(folder, description)  # by another process meanwhile
+        if finished:
+            say(f"{folder}: this run is finished")
+            return finished
         training = Training(
             args, step, loaders, detection, wrong, images.class_names, Randomness(generator)
         )
@@ -412,7 +417,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         if checkpoint.path.exists():
             others = checkpoint.load()
         else:
-            runs.begin_run(folder, description)
+            write_json(folder / "args.json", description)
         manner = ", compiled" if compiled else ", plain" if plain else ""
         say(f"{folder}: {len(wrong)} training images on {device}, {precision}{manner}")
         if others:
@@ -426,6 +431,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             say(
                 f"{interrupted} in epoch {training.epoch} after {training.sums.steps} of "
                 f"{len(loaders.train)} steps; the same command goes on from there"
+                + " (without --restart)"
+                * args.restart
             )
             sys.exit(interrupted.status)
         write_json(folder / "timing.json", {"wall_seconds": training.seconds})

@@ -110,6 +110,8 @@ def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, whole_small_run: dict
             break
         status, said = live(results, *SMALL)
         assert status == training.NO_TIPPING_POINT or "is finished" in said, said
+        if "is finished" not in said:
+            assert not list(only_run(results).glob(".*"))
         found = sums(only_run(results))
         for name in ("checkpoint.pt", "lock"):  # killed between the last write and tidying up
             found.pop(name, None)
@@ -392,3 +394,20 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path):
     with pytest.raises(FloatingPointError, match="networks"):
         checkpoint.save()
     assert checkpoint.path.read_bytes() == good
+
+
+def test_a_run_that_another_process_has_just_finished_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    args = training_options(*SMALL, "--results_dir", tmp_path)
+    make_folder, record = training.runs.make_folder, {}
+
+    def finish_it_first(folder: Path) -> None:
+        monkeypatch.setattr(training.runs, "make_folder", make_folder)
+        record.update(training.main(args))
+        record["sums"] = sums(folder)
+
+    monkeypatch.setattr(training.runs, "make_folder", finish_it_first)
+    training.main(args)
+    assert "this run is finished" in capsys.readouterr().out
+    assert sums(run_folder(args)) == record["sums"]

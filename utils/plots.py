@@ -6,6 +6,7 @@ yet, is left out with a line that says why.
 
 import csv
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,7 @@ def write_pictures(folder: Path, say: Callable[[str], None] = print) -> list[Pat
     `say` is told in one line each which picture is left out and why; without matplotlib that is
     one line for all. Raises ValueError or OSError naming a file that cannot be read or written.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
+    if find_spec("matplotlib") is None:
         say(f"{folder}: no pictures: matplotlib is not installed; see requirements.txt")
         return []
     run = read_figures(folder)

@@ -13,10 +13,8 @@ import numpy as np
 
 from utils.files import (
     read_json,
-    remove_partial_files,
     write_array,
     write_arrays,
-    write_json,
     write_text,
 )
 from utils.lock import NAME as LOCK
@@ -183,12 +181,6 @@ def make_folder(folder: Path) -> None:
         raise OSError(
             f"{folder}: cannot be made ({error.strerror}); choose another --results_dir"
         ) from error
-
-
-def begin_run(folder: Path, description: dict[str, Any]) -> None:
-    """Write args.json into a folder that nobody else writes to."""
-    remove_partial_files(folder)
-    write_json(folder / "args.json", description)
 
 
 def move_aside(folder: Path) -> Path | None:
