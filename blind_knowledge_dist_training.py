@@ -8,7 +8,8 @@ cross-entropy 86.80 ± 2.55 %; 11 s a run on two CPU cores. The command for CIFA
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -56,8 +57,10 @@ from utils.metrics import accuracy
 from utils.plots import write_pictures
 from utils.progress import ProgressBars, say
 from utils.seeding import Randomness, be_deterministic, seed_everything
+from utils.tracker import Tracker
 from utils.vanishing import VanishingWatch
 
+RECENT = 10  # epochs from which the time left is estimated
 NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is a guess
 
 
@@ -89,11 +92,19 @@ def score_images(pair: TeacherStudent, loader: Loader) -> Scores:
 def write_split(
     record: EpochRecord, guess: bool, detection: runs.DetectionWriter
 ) -> dict[str, Any]:
-    """Split the images as they were scored in that epoch, and write and return what came out."""
+    """Split the images as they were scored in that epoch; tell, write and return what came out."""
     split = otsu(record.scores.agreement)
     group = trust_groups(record.scores.agreement, split)  # [scored images]
     sizes = torch.bincount(group, minlength=5)[1:].tolist()
     figures = {"split_epoch": record.epoch, "guess": guess}
+    arrays = to_arrays(group=group, **record.scores._asdict())
+    flagged, wrong = arrays["group"] == 4, detection.labels != detection.clean_labels
+    noise = {
+        "judged_wrong": int(flagged.sum()),
+        "judged_wrong_rightly": int((flagged & wrong).sum()),
+        "estimated_noise_rate": float((arrays["group"] >= 3).mean()),
+        "true_noise_rate": float(wrong.mean()),
+    }
     if split:
         figures |= split._asdict()
         say(
@@ -102,9 +113,13 @@ def write_split(
         )
     else:
         say("all scores fall into one bin: there is nothing to split, nothing is flagged")
-    arrays = to_arrays(group=group, **record.scores._asdict())
-    detection.write(arrays["group"] == 4, **arrays, **figures)
-    return {**figures, "group_sizes": sizes}
+    say(
+        f"{noise['judged_wrong']} labels are judged wrong, {noise['judged_wrong_rightly']} of them "
+        f"rightly; noise rate {noise['estimated_noise_rate']:.1%} by the share below the "
+        f"threshold, {noise['true_noise_rate']:.1%} by the true labels"
+    )
+    detection.write(flagged, **arrays, **figures)
+    return {**figures, "group_sizes": sizes, **noise}
 
 
 def to_arrays(**tensors: Tensor) -> dict[str, np.ndarray]:
@@ -117,14 +132,6 @@ def save_networks(pair: TeacherStudent, folder: Path, prefix: str, epoch: int) -
     for name, network in pair.trained_networks().items():
         content = {"state_dict": network.state_dict(), "epoch": epoch}
         write_tensors(folder / f"{prefix}{name}.pth.tar", content)
-
-
-def draw(folder: Path) -> None:
-    """The pictures of a run so far; that one cannot be drawn is no reason to end the run."""
-    try:
-        write_pictures(folder, say)
-    except (ValueError, OSError) as error:
-        say(f"warning: not all pictures are drawn: {error}")
 
 
 class Look(NamedTuple):
@@ -162,7 +169,7 @@ class Training:
         self.sums = EpochSums(images, len(loaders.train), device)
         self.schedule = torch.optim.lr_scheduler.StepLR(step.optimizer, args.lr_step, args.lr_gamma)
         self.monitor, self.log = TippingPointMonitor(), EpochLog(self.folder)
-        self.watch = VanishingWatch()
+        self.watch, self.tracker = VanishingWatch(), Tracker(self.folder, args.tensorboard)
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands between two epochs, its parts aside."""
@@ -206,11 +213,14 @@ class Training:
 
     def epochs(self, checkpoint: Checkpoint, bars: ProgressBars) -> None:
         """The loop over the epochs, and what comes after it."""
-        first, before, start = self.epoch, self.seconds, time.perf_counter()
+        before, start = self.seconds, time.perf_counter()
+        took: deque[float] = deque(maxlen=RECENT)
         try:
             while self.epoch < self.args.n_epoch:
+                begun = time.perf_counter()
                 look = self.look(bars)
-                self.report(look, (time.perf_counter() - start) / (self.epoch - first + 1))
+                took.append(time.perf_counter() - begun)
+                self.report(look, took)
                 self.settle(look)
                 bars.epoch_done()
                 self.seconds = before + time.perf_counter() - start
@@ -255,7 +265,7 @@ class Training:
                 self.alpha = label_distrust(tipped.train_agreement, alphas).to(self.alpha)
                 self.record["tipping_point"] = tipped.epoch
                 self.record |= write_split(tipped, False, self.detection)
-                draw(self.folder)
+                self.draw()
         val = self.measured(look.val, self.loaders.val)
         if val is not None and val > self.best_val:
             self.best_val, self.record["best_val_epoch"] = val, self.epoch
@@ -265,8 +275,8 @@ class Training:
         self.sums.reset()
         self.randomness.mark()
 
-    def report(self, look: Look, seconds: float) -> None:
-        """A line and a row; `seconds`: of an epoch."""
+    def report(self, look: Look, seconds: Sequence[float]) -> None:
+        """A line and a row; `seconds`: what the last few epochs took, this one the last."""
         stats, names = look.stats, self.class_names
         agreed = stats.prediction == self.loaders.train.labels  # [N]
         wrong = (agreed & self.wrong).sum().item() / max(agreed.sum().item(), 1)
@@ -276,8 +286,8 @@ class Training:
         )
         phase = "robust" if self.record["tipping_point"] is not None else "naive"
         self.log.add(
-            seconds=seconds,
-            left=seconds * (self.args.n_epoch - self.epoch - 1),
+            seconds=seconds[-1],
+            left=sum(seconds) / len(seconds) * (self.args.n_epoch - self.epoch - 1),
             epoch=self.epoch,
             phase=phase if self.blind else "ce",
             lr=self.schedule.get_last_lr()[0],
@@ -290,11 +300,21 @@ class Training:
             agreed_wrong=100 * wrong,
             vanished_classes=" ".join(map(str, absent)),
         )
+        self.tracker.scalars(self.log.rows[-1])
         for each, images in new.items():
             say(
                 f"warning: epoch {self.epoch}: not one of the {images} images is predicted to be "
                 f"of class {names[each]!r} any more"
             )
+
+    def draw(self) -> None:
+        """The pictures of the run so far; that one cannot be drawn is no reason to end the run."""
+        if self.args.no_pictures:
+            return
+        try:
+            self.tracker.pictures(write_pictures(self.folder, say), self.epoch)
+        except (ValueError, OSError) as error:
+            say(f"warning: not all pictures are drawn: {error}")
 
     @staticmethod
     def measured(predictions: Tensor | None, loader: Loader) -> float | None:
@@ -436,7 +456,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             )
             sys.exit(interrupted.status)
         write_json(folder / "timing.json", {"wall_seconds": training.seconds})
-        draw(folder)
+        training.draw()
         write_json(folder / "training.json", record)
         if not args.keep_checkpoint:
             checkpoint.remove()

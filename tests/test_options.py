@@ -8,7 +8,7 @@ import pytest
 from data import cifar_n, digits
 from tests.conftest import training_options
 from utils import options
-from utils.options import detection_parser, learning_parser, parse_options, training_parser
+from utils.options import detection_parser, learning_parser, training_parser
 
 AUTHORS_DEFAULTS = {
     "lr": 0.02,
@@ -46,6 +46,8 @@ AUTHORS_DEFAULTS = {
     "restart": False,
     "deterministic": False,
     "quiet": False,
+    "no_pictures": False,
+    "tensorboard": False,
 }
 
 AN_EXISTING_COMMAND = """
@@ -143,14 +145,66 @@ def test_a_missing_pair_is_refused_by_name(capsys: pytest.CaptureFixture):
     assert "cifar100" in stderr and "worst" in stderr and "noisy100" in stderr
 
 
-@pytest.mark.parametrize("parser", [training_parser, learning_parser, detection_parser])
-def test_help_explains_every_option(parser, capsys: pytest.CaptureFixture):
+PARSERS = pytest.mark.parametrize(
+    "parser", [training_parser, learning_parser, detection_parser, options.benchmark_parser]
+)
+
+
+def help_of(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture) -> str:
     with pytest.raises(SystemExit) as exit_:
-        parse_options(parser(), ["--help"])
+        parser.parse_args(["--help"])
     assert exit_.value.code == 0
-    explained = capsys.readouterr().out.split("show this help message")[1]
+    return capsys.readouterr().out
+
+
+@PARSERS
+def test_help_explains_every_option(parser, capsys: pytest.CaptureFixture):
+    explained = help_of(parser(), capsys).split("show this help message")[1]
     for action in parser()._actions[1:]:
-        assert f"  {action.option_strings[-1]}" in explained and action.help
+        own = " ".join(
+            explained.split(f"  {action.option_strings[-1]}", 1)[1].split("  --")[0].split()
+        )
+        assert action.help and action.help.split()[0] in own
+        takes_a_value = action.nargs != 0
+        assert ("default: " in own) == (takes_a_value and action.default is not None)
+        if takes_a_value and not action.choices:
+            assert action.metavar and action.metavar.isupper()  # its unit
+
+
+@PARSERS
+@pytest.mark.parametrize(("terminal", "widest"), [(60, 80), (80, 80), (250, 100)])
+def test_help_is_grouped_and_fits(
+    parser, terminal: int, widest: int, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setenv("COLUMNS", str(terminal))
+    lines = help_of(parser(), capsys).splitlines()
+    assert max(map(len, lines)) <= widest
+    grouped = [action for group in parser()._action_groups[2:] for action in group._group_actions]
+    assert {action.dest for action in parser()._actions} - {action.dest for action in grouped} <= {
+        "help",
+        "debug",
+        "run_dir",
+        "prediction",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        ("--n_epochs 3", "--n_epoch"),
+        ("--n-epoch 3", "--n_epoch"),
+        ("--Seed=3", "--seed"),
+        ("--learning_rat 3", None),
+        ("--noise aggre", "--noise_type"),
+        ("--batchsize 3 --alpha 2", "--batch_size"),
+    ],
+)
+def test_an_unknown_option_gets_a_suggestion(words: str, suggested: str, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        training_options(*words.split())
+    stderr = capsys.readouterr().err
+    assert exit_.value.code == 2 and stderr.count("\n") == 1 and words.split()[0] in stderr
+    assert (f"did you mean {suggested}?" if suggested else "--help tells them all") in stderr
 
 
 def test_errors_inside_of_a_script_are_one_line(

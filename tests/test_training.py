@@ -155,6 +155,11 @@ def test_a_run_splits_at_its_tipping_point_and_goes_on_robustly(digits_run):
     assert np.array_equal(scores["group"], trust_groups(agreements, split).numpy())
     assert np.array_equal(detection, scores["group"] == 4)
     assert record["group_sizes"] == [(scores["group"] == g).sum() for g in (1, 2, 3, 4)]
+    wrong = scores["label"] != scores["true_label"]
+    assert record["judged_wrong"] == detection.sum() > 0
+    assert record["judged_wrong_rightly"] == (detection & wrong).sum() > 0
+    assert record["estimated_noise_rate"] == (scores["agreement"] < split.threshold).mean()
+    assert record["true_noise_rate"] == wrong.mean()
     for masked in ("teacher_masked", "student_masked"):
         assert not (scores[masked] == scores["label"]).any()
 
@@ -226,8 +231,9 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
     monkeypatch.setattr(training, "score", all_alike)
     words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
     record = training.main(training_options(*words))
-    assert "nothing to split" in capsys.readouterr().out
-    assert record["group_sizes"] == [100, 0, 0, 0]
+    said = capsys.readouterr().out
+    assert "nothing to split" in said and "0 labels are judged wrong, 0 of them rightly" in said
+    assert record["group_sizes"] == [100, 0, 0, 0] and record["estimated_noise_rate"] == 0
     assert not np.load(run_folder(training_options(*words)) / "detection.npy").any()
 
 

@@ -2,8 +2,10 @@
 
 import argparse
 import math
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,17 +25,47 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+USAGE = "%(prog)s [options]"  # argparse would name them all
 LESS_MEMORY = (
     "try a smaller --batch_size or --width, --precision bf16 where there is that, or another "
     "--device"
 )
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help of at most 100 columns that tells each default there is."""
+
+    def __init__(self, prog: str):
+        width = min(100, shutil.get_terminal_size().columns)
+        super().__init__(prog, max_help_position=30, width=width)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line on stderr, exit status 2."""
 
+    def __init__(self, **settings: Any):
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """As argparse's, but for an unknown option the nearest known one is suggested."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            name = unknown[0].split("=")[0].lower().replace("-", "_").replace("__", "--", 1)
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; --help tells them all"
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options
 
 
 def _number(kind: type, low: float, high: float, allowed: str) -> Callable[[str], Any]:
@@ -82,7 +114,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         default="worst",
         help="label set (worse is another word for worst; the default of cifar100 is noisy100)",
     )
-    run.add_argument("--seed", type=_seed, default=0, help="of all random numbers")
+    run.add_argument(
+        "--seed", type=_seed, default=0, metavar="NUMBER", help="of all random numbers"
+    )
     run.add_argument(
         "--method",
         choices=("bkd", "ce"),
@@ -90,45 +124,69 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="bkd: Blind Knowledge Distillation; ce: its baseline, one network trained with plain "
         "cross-entropy on the given labels",
     )
-    place = parser.add_argument_group("places")
-    place.add_argument(
-        "--data_dir", type=_path, default=_path("~/data"), help="folder of data sets and labels"
+    places = parser.add_argument_group("places")
+    places.add_argument(
+        "--data_dir",
+        type=_path,
+        default=_path("~/data"),
+        metavar="FOLDER",
+        help="data sets and labels",
     )
-    place.add_argument(
-        "--results_dir", type=_path, default=Path("results"), help="folder of the run folders"
+    places.add_argument(
+        "--results_dir",
+        type=_path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="of the run folders",
     )
-    place.add_argument(
-        "--noise_path", type=_resolved, help="own label file, in place of the published one"
+    places.add_argument(
+        "--noise_path",
+        type=_resolved,
+        metavar="FILE",
+        help="own label file, in place of the published one",
     )
+    _add_debug(parser)
+
+
+def _add_run_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run_dir", type=_path, metavar="FOLDER", help="the run's, wherever it is")
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error in the input"
     )
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", default="auto", help="auto: cuda where there is one, else cpu; or its name"
-    )
-
-
-def _add_speed(parser: argparse.ArgumentParser) -> None:
-    _add_precision(parser)
-    parser.add_argument(
-        "--compile",
-        choices=("auto", "on", "off"),
+def _add_machine(parser: argparse.ArgumentParser, compiles: bool = True) -> None:
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--device",
         default="auto",
-        help="compile the step, and on CUDA replay it as one graph; auto: on CUDA. With off and "
-        "--precision fp32 the step is the plain one, bit for bit the same on the same machine",
+        metavar="NAME",
+        help="cpu, cuda or cuda:NUMBER; auto: cuda where there is one, else cpu",
     )
-
-
-def _add_precision(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    machine.add_argument(
         "--precision",
         choices=("auto", "fp32", "tf32", "bf16"),
         default="auto",
         help="of convolutions and matrix products; auto: bf16 where the device has it in hardware, "
         "else fp32. Losses and statistics are in fp32 whatever is chosen",
+    )
+    if compiles:
+        machine.add_argument(
+            "--compile",
+            choices=("auto", "on", "off"),
+            default="auto",
+            help="compile the step, and on CUDA replay it as one graph; auto: on CUDA. With off "
+            "and --precision fp32 the step is the plain one, bit for bit the same on the same "
+            "machine",
+        )
+
+
+def _add_batch_size(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--batch_size", type=_count, default=128, metavar="IMAGES", help="images in a step"
     )
 
 
@@ -136,36 +194,57 @@ def training_parser() -> argparse.ArgumentParser:
     """The options of `blind_knowledge_dist_training.py`, at the authors' settings."""
     parser = _new_parser("Train teacher and student on noisy labels and write a run folder.")
     _add_run_options(parser)
-    _add_device(parser)
-    _add_speed(parser)
+    _add_machine(parser)
     budget = parser.add_argument_group("data and length")
     budget.add_argument(
-        "--val_ratio", type=_ratio, default=0.1, help="share of the images held out, 0 to below 1"
+        "--val_ratio",
+        type=_ratio,
+        default=0.1,
+        metavar="SHARE",
+        help="of the training images held out for noisy validation, 0 to below 1",
     )
-    budget.add_argument("--n_epoch", type=_count, default=300, help="epochs")
-    budget.add_argument("--batch_size", type=_count, default=128, help="images in a step")
+    budget.add_argument(
+        "--n_epoch", type=_count, default=300, metavar="EPOCHS", help="length of the training"
+    )
+    _add_batch_size(budget)
     budget.add_argument(
         "--limit_train",
         type=_count,
-        help="train on and score only this many images, chosen by the seed",
+        metavar="IMAGES",
+        help="train on and score only so many images, chosen by the seed",
     )
     network = parser.add_argument_group("network and optimiser (SGD)")
     network.add_argument(
-        "--width", type=_count, default=64, help="channels of the first stage; others follow"
+        "--width",
+        type=_count,
+        default=64,
+        metavar="CHANNELS",
+        help="of the first stage; the others have 2, 4 and 8 times as many",
     )
-    network.add_argument("--lr", type=_positive, default=0.02, help="learning rate")
+    network.add_argument("--lr", type=_positive, default=0.02, metavar="RATE", help="learning rate")
     network.add_argument(
-        "--lr_step", type=_count, default=150, help="epochs between falls of the learning rate"
+        "--lr_step",
+        type=_count,
+        default=150,
+        metavar="EPOCHS",
+        help="between falls of the learning rate",
     )
-    network.add_argument("--lr_gamma", type=_positive, default=0.1, help="factor of each fall")
-    network.add_argument("--momentum", type=_ratio, default=0.9, help="0 to below 1")
-    network.add_argument("--weight_decay", type=_not_negative, default=0.0005, help="L2 penalty")
+    network.add_argument(
+        "--lr_gamma", type=_positive, default=0.1, metavar="FACTOR", help="of each fall"
+    )
+    network.add_argument(
+        "--momentum", type=_ratio, default=0.9, metavar="SHARE", help="0 to below 1"
+    )
+    network.add_argument(
+        "--weight_decay", type=_not_negative, default=0.0005, metavar="FACTOR", help="L2 penalty"
+    )
     method = parser.add_argument_group("method")
     for group, default in enumerate((0.30, 0.45, 0.55, 0.70), start=1):
         method.add_argument(
             f"--alpha{group}",
             type=_fraction,
             default=default,
+            metavar="SHARE",
             help=f"distrust of the labels of group {group} after the tipping point, 0 to 1"
             + {1: " (most likely right)", 4: " (most likely wrong)"}.get(group, ""),
         )
@@ -184,7 +263,8 @@ def training_parser() -> argparse.ArgumentParser:
         "--checkpoint_freq",
         type=_count,
         default=5,
-        help="epochs between checkpoints; SIGINT and SIGTERM write one too",
+        metavar="EPOCHS",
+        help="between checkpoints; SIGINT and SIGTERM write one too",
     )
     safety.add_argument(
         "--keep_checkpoint", action="store_true", help="keep checkpoint.pt of a finished run"
@@ -200,30 +280,36 @@ def training_parser() -> argparse.ArgumentParser:
         help="the same bits each time on CUDA too, which is slower; a CPU needs no such option",
     )
     report = parser.add_argument_group("report")
-    report.add_argument(
-        "--print_freq", type=_count, default=100, help="steps between updates of the progress bar"
-    )
-    report.add_argument(
-        "--clean_test_freq", type=_count, default=10, help="epochs between tests, and at the last"
-    )
-    report.add_argument(
-        "--noisy_val_freq",
-        type=_count,
-        default=10,
-        help="epochs between noisy validations, and at the last",
-    )
+    for name, default, unit, words in (
+        ("print_freq", 100, "STEPS", "between updates of the progress bar"),
+        ("clean_test_freq", 10, "EPOCHS", "between clean tests, and at the last"),
+        ("noisy_val_freq", 10, "EPOCHS", "between noisy validations, and at the last"),
+    ):
+        report.add_argument(f"--{name}", type=_count, default=default, metavar=unit, help=words)
     report.add_argument(
         "--quiet", action="store_true", help="no progress bars, also where stderr is a terminal"
     )
     report.add_argument(
+        "--no_pictures",
+        action="store_true",
+        help="draw none; python -m utils.plots FOLDER draws them at any time",
+    )
+    report.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write scalars and pictures for TensorBoard too, where its package is installed",
+    )
+    report.add_argument(
         "--measure_steps",
         type=_count,
-        help="only measure so many steps, estimate the whole run, write nothing",
+        metavar="STEPS",
+        help="only measure so many, estimate the whole run, write nothing",
     )
     report.add_argument(
         "--num_workers",
         type=_count_or_none,
         default=4,
+        metavar="NUMBER",
         help="accepted for the sake of existing commands; images are prepared without workers",
     )
     return parser
@@ -233,9 +319,8 @@ def learning_parser() -> argparse.ArgumentParser:
     """The options of `learning.py`."""
     parser = _new_parser("Measure the clean test accuracy of a run's networks.")
     _add_run_options(parser)
-    _add_device(parser)
-    _add_precision(parser)
-    parser.add_argument("--run_dir", type=_path, help="the run folder, wherever it is")
+    _add_machine(parser, compiles=False)
+    _add_run_dir(parser)
     return parser
 
 
@@ -243,7 +328,7 @@ def detection_parser() -> argparse.ArgumentParser:
     """The options of `detection.py`."""
     parser = _new_parser("Measure how well a run found the wrong labels.")
     _add_run_options(parser)
-    parser.add_argument("--run_dir", type=_path, help="the run folder, wherever it is")
+    _add_run_dir(parser)
     parser.add_argument(
         "--prediction",
         type=_path,
@@ -257,29 +342,33 @@ def detection_parser() -> argparse.ArgumentParser:
 def benchmark_parser() -> argparse.ArgumentParser:
     """The options of `benchmark.py`."""
     parser = OneLineParser(
+        usage=USAGE,
         description="Measure loader, step and scoring on this machine against the straightforward "
         "way, and against what the machine can do.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_device(parser)
-    _add_speed(parser)
-    parser.add_argument(
+    _add_machine(parser)
+    measuring = parser.add_argument_group("measuring")
+    measuring.add_argument(
         "--quick", action="store_true", help="narrow networks, short measurements: under a minute"
     )
-    parser.add_argument("--batch_size", type=_count, default=128, help="images in a step")
-    parser.add_argument("--rounds", type=_count, default=5, help="measurements of each, in turn")
-    parser.add_argument(
-        "--json", type=_path, default=Path("results/benchmark.json"), help="file to write"
+    _add_batch_size(measuring)
+    measuring.add_argument(
+        "--rounds", type=_count, default=5, metavar="NUMBER", help="of measurements, in turn"
     )
-    parser.add_argument(
-        "--debug", action="store_true", help="show the traceback of an error in the input"
+    measuring.add_argument(
+        "--json",
+        type=_path,
+        default=Path("results/benchmark.json"),
+        metavar="FILE",
+        help="to write",
     )
+    _add_debug(parser)
     return parser
 
 
 def _new_parser(description: str) -> argparse.ArgumentParser:
     return OneLineParser(
+        usage=USAGE,
         description=description,
         epilog="Data sets with defaults of their own: "
         + "; ".join(
@@ -287,8 +376,6 @@ def _new_parser(description: str) -> argparse.ArgumentParser:
             for dataset, defaults in DATASET_DEFAULTS.items()
             if defaults
         ),
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
 
 

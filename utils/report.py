@@ -102,6 +102,7 @@ def facts(run: dict[str, Any]) -> str:
     rows = {
         "departs from the defaults in": run["setting"] or "nothing",
         "tipping point": "none" if tipping is None else f"epoch {tipping}",
+        "noise rate": noise_rate(training),
         "device": made.get("device", "-"),
         "precision": made.get("precision", "-"),
         "compiled": {True: "yes", False: "no"}.get(made.get("compiled"), "-"),
@@ -112,10 +113,18 @@ def facts(run: dict[str, Any]) -> str:
         "commit": made.get("commit") or "-",
     }
     if made["options"]["method"] == "ce":
-        del rows["tipping point"]
+        del rows["tipping point"], rows["noise rate"]
     elif training.get("guess"):
         rows["tipping point"] = "none came: the detection result is a guess"
     return two_columns(rows)
+
+
+def noise_rate(training: dict[str, Any]) -> str:
+    """What the split says of the labels, and how many really are wrong."""
+    estimated, true = training.get("estimated_noise_rate"), training.get("true_noise_rate")
+    if estimated is None or true is None:
+        return "-"
+    return f"{estimated:.1%} by the share below the threshold, {true:.1%} by the true labels"
 
 
 def two_columns(rows: dict[str, Any]) -> str:

@@ -34,6 +34,8 @@ NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same r
     "keep_checkpoint",
     "restart",
     "quiet",
+    "no_pictures",
+    "tensorboard",
     "measure_steps",
     "debug",
 }

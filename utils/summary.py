@@ -164,7 +164,7 @@ def write_into(path: Path, name: str, content: str) -> None:
 
 
 def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="utils.summary", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="utils.summary", description=__doc__)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"))
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
     parser.add_argument(
