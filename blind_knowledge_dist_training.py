@@ -95,31 +95,30 @@ def write_split(
     """Split the images as they were scored in that epoch; tell, write and return what came out."""
     split = otsu(record.scores.agreement)
     group = trust_groups(record.scores.agreement, split)  # [scored images]
-    sizes = torch.bincount(group, minlength=5)[1:].tolist()
-    figures = {"split_epoch": record.epoch, "guess": guess}
     arrays = to_arrays(group=group, **record.scores._asdict())
-    flagged, wrong = arrays["group"] == 4, detection.labels != detection.clean_labels
+    every, wrong = arrays["group"], detection.labels != detection.clean_labels
+    sizes, wrongs = (np.bincount(g, minlength=5)[1:] for g in (every, every[wrong]))
+    figures = {"split_epoch": record.epoch, "guess": guess} | (split._asdict() if split else {})
     noise = {
-        "judged_wrong": int(flagged.sum()),
-        "judged_wrong_rightly": int((flagged & wrong).sum()),
-        "estimated_noise_rate": float((arrays["group"] >= 3).mean()),
+        "group_sizes": sizes.tolist(),
+        "group_wrong": wrongs.tolist(),
+        "estimated_noise_rate": float(sizes[2:].sum() / sizes.sum()),
         "true_noise_rate": float(wrong.mean()),
     }
     if split:
-        figures |= split._asdict()
         say(
-            f"split at {split.low_mean:.3f}, {split.threshold:.3f}, {split.high_mean:.3f}: "
-            f"groups 1 (most trusted) to 4 (judged wrong) have {sizes} images"
+            f"split at {split.low_mean:.3f}, {split.threshold:.3f}, {split.high_mean:.3f}: groups "
+            f"1 (most trusted) to 4 (judged wrong) have {noise['group_sizes']} images"
         )
     else:
         say("all scores fall into one bin: there is nothing to split, nothing is flagged")
     say(
-        f"{noise['judged_wrong']} labels are judged wrong, {noise['judged_wrong_rightly']} of them "
-        f"rightly; noise rate {noise['estimated_noise_rate']:.1%} by the share below the "
-        f"threshold, {noise['true_noise_rate']:.1%} by the true labels"
+        f"{sizes[3]} labels are judged wrong, {wrongs[3]} of them rightly; noise rate "
+        f"{noise['estimated_noise_rate']:.1%} by the share below the threshold, "
+        f"{noise['true_noise_rate']:.1%} by the true labels"
     )
-    detection.write(flagged, **arrays, **figures)
-    return {**figures, "group_sizes": sizes, **noise}
+    detection.write(every == 4, **arrays, **figures)
+    return {**figures, **noise}
 
 
 def to_arrays(**tensors: Tensor) -> dict[str, np.ndarray]:

@@ -156,8 +156,8 @@ def test_a_run_splits_at_its_tipping_point_and_goes_on_robustly(digits_run):
     assert np.array_equal(detection, scores["group"] == 4)
     assert record["group_sizes"] == [(scores["group"] == g).sum() for g in (1, 2, 3, 4)]
     wrong = scores["label"] != scores["true_label"]
-    assert record["judged_wrong"] == detection.sum() > 0
-    assert record["judged_wrong_rightly"] == (detection & wrong).sum() > 0
+    assert record["group_wrong"] == [(wrong & (scores["group"] == g)).sum() for g in (1, 2, 3, 4)]
+    assert record["group_sizes"][3] == detection.sum() > 0
     assert record["estimated_noise_rate"] == (scores["agreement"] < split.threshold).mean()
     assert record["true_noise_rate"] == wrong.mean()
     for masked in ("teacher_masked", "student_masked"):
