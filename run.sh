@@ -2,7 +2,11 @@
 # bash run.sh        the challenge: cifar10 aggre, worst, rand1 through training, learning, detection
 # bash run.sh demo   the same on the embedded digits, method and baseline, 3 seeds: CPU, minutes
 # bash run.sh test   the test suite
-# bash run.sh measure  tests, benchmark.py and one full run (cifar10 aggre) on this machine's GPU
+# bash run.sh measure  all that is to be known of a GPU, in the order that matters: tests, benchmark,
+#                    the three label sets, the baseline, more seeds, all 50,000 images, CIFAR-100,
+#                    the other label sets, two departures. It stops where something looks wrong
+#                    (GO_ON=1: tells and goes on), packs what is to be kept whenever it ends, and
+#                    goes on where it was when called again. STAGES="bkd ce": only these
 # bash run.sh setup  only sees to a Python that has what is needed, and prints its path
 #
 # Words after the first are further options of the training script (of pytest for test).
@@ -164,13 +168,24 @@ one_run() {
 
 # all_runs OPTION...: every label set, method and seed, then the table; goes on after a failure.
 all_runs() {
-  local noise_type method seed
   failures=$(mktemp) || fail "cannot make a temporary file"
   trap 'rm -f "$failures"' EXIT
-  if ((jobs > 1)); then
-    [[ $dataset == digits ]] || fetch || fail "no data, see above"
-    open_slots
-  fi
+  ((jobs == 1)) || open_slots
+  queue "$@"
+  "$python" -m utils.summary "$results" || echo summary >>"$failures"
+  no_failures
+}
+
+no_failures() {
+  local failed
+  failed=$(paste -sd, "$failures")
+  [[ -z $failed ]] || fail "failed: ${failed//,/, }"
+}
+
+# queue OPTION...: every label set, method and seed, until the last has ended.
+queue() {
+  local noise_type method seed
+  ((jobs == 1)) || [[ $dataset == digits ]] || fetch || fail "no data, see above"
   for seed in $seeds; do
     for noise_type in $label_sets; do
       for method in $methods; do
@@ -184,10 +199,61 @@ all_runs() {
     done
   done
   wait
-  "$python" -m utils.summary "$results" || echo summary >>"$failures"
-  local failed
-  failed=$(paste -sd, "$failures")
-  [[ -z $failed ]] || fail "failed: ${failed//,/, }"
+}
+
+# wanted STAGE: is it one of those to be measured?
+wanted() {
+  [[ " $stages " == *" $1 "* ]]
+}
+
+# doubt WORDS: stop for that, or only tell it.
+doubt() {
+  [[ -n ${GO_ON:-} ]] || fail "$*; look into that first (GO_ON=1 goes on all the same)"
+  echo "$*; going on for GO_ON=1"
+}
+
+# once STAGE COMMAND...: a stage that is not repeated once it has succeeded.
+once() {
+  local name=$1
+  shift
+  wanted "$name" && [[ ! -e $base/$name.done ]] || return 0
+  if stage "$base/$name.log" "$@"; then touch "$base/$name.done"; else doubt "$name failed"; fi
+}
+
+# runs_of STAGE FOLDER DATASET LABEL_SETS METHODS SEEDS OPTION...: train and evaluate all of these,
+# then look whether they are what can be expected.
+runs_of() {
+  wanted "$1" || return 0
+  echo "== $1"
+  results=$base/$2 dataset=$3 label_sets=$4 methods=$5 seeds=$6
+  shift 6
+  queue "$@"
+  no_failures
+  "$python" -m utils.account "$results" || doubt "a run looks wrong, see above"
+}
+
+# pack: what is to be kept of all that was measured, without networks and single predictions.
+pack() {
+  local folder
+  rm -rf "$base/kept" "$base/kept.tar.gz"
+  mkdir -p "$base/kept/logs" "$base/kept/pictures"
+  for folder in "$base"/*/*/args.json; do
+    [[ -e $folder ]] || continue
+    folder=${folder%/args.json}
+    local name=${folder#"$base/"}
+    mkdir -p "$base/kept/logs/$name" "$base/kept/pictures/$name"
+    cp "$folder"/*.log "$base/kept/logs/$name" 2>/dev/null
+    cp "$folder"/*.png "$base/kept/pictures/$name" 2>/dev/null
+  done
+  cp "$base"/*.log "$base"/benchmark.json "$base/kept/logs" 2>/dev/null
+  for folder in challenge all_images detached_target masked_mean; do
+    compgen -G "$base/$folder/*/training.json" >/dev/null || continue
+    "$python" -m utils.summary "$base/$folder" --keep "$base/kept/results/$folder"
+    "$python" -m utils.account "$base/$folder" --markdown >"$base/kept/$folder.md"
+  done
+  tar -C "$base" -czf "$base/kept.tar.gz" kept
+  echo "to keep: $base/kept.tar.gz; its results/NAME belong into docs/results, NAME.md into" \
+    "docs/reproduction.md; then python -m utils.summary docs/results/NAME --into README.md"
 }
 
 # fetch: see to the data before several runs do so at once.
@@ -282,20 +348,33 @@ case $command in
     all_runs "$@"
     ;;
   measure)
-    dataset=cifar10
     refuse "$@"
     find_python requirements.txt tests/requirements.txt
-    needs_cuda || fail "no CUDA device here; on the CPU: ALLOW_CPU=1, best with a small --n_epoch"
-    mkdir -p "$results" || exit
-    failed=()
-    stage "$results/tests.log" "$python" -m pytest -q || failed+=(tests)
-    stage "$results/benchmark.log" "$python" benchmark.py --json "$results/benchmark.json" ||
-      failed+=(benchmark)
-    one_run bkd aggre 0 "$@" || failed+=(run)
-    "$python" -m utils.summary "$results" || failed+=(summary)
-    echo "worth keeping: $results/*.log, $results/benchmark.json and of the run's folder all" \
-      "*.json, *.csv and *.log"
-    ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}"
+    needs_cuda || fail "no CUDA device here; a try on the CPU: ALLOW_CPU=1 GO_ON=1 bash run.sh" \
+      "measure --width 4 --limit_train 300 --n_epoch 7"
+    stages=${STAGES:-tests benchmark bkd ce seeds all_images cifar100 more_labels departures}
+    base=$results quick=()
+    mkdir -p "$base" || exit
+    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || quick=(--quick)
+    failures=$(mktemp) || fail "cannot make a temporary file"
+    trap 'rm -f "$failures"; pack' EXIT
+    ((jobs == 1)) || open_slots
+    once tests "$python" -m pytest -q
+    once benchmark "$python" benchmark.py --json "$base/benchmark.json" "${quick[@]}"
+    if wanted benchmark; then
+      minutes=$("$python" -c '
+import json, sys
+print(int(json.load(open(sys.argv[1]))["run_seconds"] / 60))' "$base/benchmark.json") || exit
+      ((minutes < 8)) || doubt "300 epochs would take $minutes minutes, more than 8"
+    fi
+    runs_of bkd challenge cifar10 "worst aggre rand1" bkd 0 "$@"
+    runs_of ce challenge cifar10 "worst aggre rand1" ce 0 "$@"
+    runs_of seeds challenge cifar10 "worst aggre rand1" bkd "${SEEDS:-1 2}" "$@"
+    runs_of all_images all_images cifar10 "worst aggre rand1" bkd 0 --val_ratio 0 "$@"
+    runs_of cifar100 challenge cifar100 noisy100 bkd 0 "$@"
+    runs_of more_labels challenge cifar10 "rand2 rand3" bkd 0 "$@"
+    runs_of departures detached_target cifar10 worst bkd 0 --detach_student_target "$@"
+    runs_of departures masked_mean cifar10 worst bkd 0 --masked_mean "$@"
     ;;
   test)
     find_python requirements.txt tests/requirements.txt

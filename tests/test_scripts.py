@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -347,6 +348,44 @@ def test_run_sh_stops_without_cuda_and_says_how_long_it_would_take(tmp_path: Pat
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"300 epochs of 352 steps would take about \d+\.\d\d hours", done.stdout)
     assert "6 such runs" in done.stdout and not (tmp_path / "results").exists()
+
+
+@pytest.mark.skipif(
+    not (Path.home() / "data" / "cifar-10-batches-py").is_dir(), reason="needs CIFAR-10"
+)
+def test_run_sh_measures_stops_where_something_looks_wrong_and_packs(tmp_path: Path):
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "RESULTS_DIR": str(tmp_path),
+        "ALLOW_CPU": "1",
+        "STAGES": "departures",
+    }
+    options = ["--width", "2", "--limit_train", "200", "--n_epoch", "1", "--no_pictures"]
+
+    def measure(**more: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["bash", str(TOP / "run.sh"), "measure", *options],
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    first = measure()
+    assert first.returncode == 2 and "the tipping point never came" in first.stderr
+    assert "a run looks wrong, see above; look into that first" in first.stderr
+    assert (tmp_path / "kept.tar.gz").exists() and not (tmp_path / "masked_mean").exists()
+
+    second = measure(GO_ON="1")
+    assert second.returncode == 0 and "this run is finished" in second.stdout
+    assert second.stdout.splitlines()[-1].startswith(f"to keep: {tmp_path / 'kept.tar.gz'};")
+    with tarfile.open(tmp_path / "kept.tar.gz") as archive:
+        names = archive.getnames()
+    for name in ("detached_target", "masked_mean"):
+        folder = f"{name}/cifar10_worst_seed_0"
+        assert f"kept/results/{folder}/learning.json" in names and f"kept/{name}.md" in names
+        assert f"kept/logs/{folder}/detection.log" in names
+    assert not any(name.endswith((".tar", ".npz", ".npy")) for name in names)
 
 
 def test_run_sh_runs_several_at_a_time_and_goes_on_after_a_failure(tmp_path: Path):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import training_options
-from utils import summary
+from tests.made_up_run import made_up_run
+from utils import runs, summary
 
 
 def write_run(results: Path, seed: int, accuracy: float, tipping: int | None, *words: str) -> None:
@@ -107,6 +108,35 @@ def test_unfinished_runs_are_left_out_and_nothing_is_an_error(
         with pytest.raises(SystemExit) as exit_:
             summary.main()
         assert exit_.value.code == 2 and str(folder) in capsys.readouterr().err
+
+
+def test_what_is_kept_gives_the_same_table_and_names_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    results, kept = tmp_path / "results", tmp_path / "docs" / "digits"
+    made = made_up_run(results, "--dataset", "digits", "--data_dir", tmp_path, name="a")
+    made_up_run(results, "--noise_path", tmp_path / "own.pt", "--seed", 3, name="b")
+    (results / "a" / "teacher.pth.tar").write_bytes(b"large")
+    (results / "unfinished").mkdir()
+    monkeypatch.setattr("sys.argv", ["utils.summary", str(results), "--keep", str(kept)])
+    summary.main()
+    assert capsys.readouterr().out == f"{kept}\n"
+    assert {path.name for path in kept.iterdir()} == {"a", "b"}
+    for name in "ab":
+        assert sorted(file.name for file in (kept / name).iterdir()) == sorted(runs.KEPT)
+    own_labels = {"noise_path=own.pt", f"noise_path={tmp_path / 'own.pt'}"}
+    for here, there in zip(rows_of(kept), rows_of(results), strict=True):
+        assert here == there or {here.pop("setting"), there.pop("setting")} == own_labels
+        assert here == there
+    for file in kept.rglob("*.*"):
+        assert str(tmp_path) not in file.read_text()
+        if file.name != "args.json":
+            assert file.read_bytes() == (results / file.parent.name / file.name).read_bytes() or (
+                json.loads(file.read_text())
+                == json.loads((results / file.parent.name / file.name).read_text())
+            )
+    assert json.loads((kept / "b" / "args.json").read_text())["options"]["noise_path"] == "own.pt"
+    assert made.folder.is_dir()
 
 
 def call_into(results: Path, readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:

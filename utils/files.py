@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and files from outside that are read with care."""
 
+import csv
 import io
 import json
 import os
@@ -80,6 +81,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError(f"{path}: holds no JSON object; remove it or its run folder")
     return record
+
+
+def read_columns(path: Path) -> dict[str, list[str]]:
+    """The cells of a CSV file by heading, missing ones blank; raises ValueError naming the file."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, names = list(reader), reader.fieldnames or ()
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no table of text ({error})") from error
+    return {name: [row[name] for row in rows] for name in names} if rows else {}
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:

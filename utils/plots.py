@@ -4,7 +4,6 @@ The training script draws them at the tipping point and at the end; what a run h
 yet, is left out with a line that says why.
 """
 
-import csv
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from utils.curves import draw_tipping_point, draw_training_curves
 from utils.figures import LeftOut, RunFigures, as_png
-from utils.files import read_arrays, read_json, write_whole
+from utils.files import read_arrays, read_columns, read_json, write_whole
 from utils.label_pictures import draw_suspects, draw_transitions
 from utils.options import OneLineParser
 from utils.split_pictures import draw_detection_curve, draw_noise_split
@@ -46,17 +45,6 @@ def read_figures(folder: Path) -> RunFigures:
         arrays = read_arrays(folder / "predictions.npz")
         check_arrays(folder / "predictions.npz", arrays)
     return RunFigures(folder, options.get("method") == "ce", metrics, arrays)
-
-
-def read_columns(path: Path) -> dict[str, list[str]]:
-    """The cells of a CSV file by heading, missing ones blank; raises ValueError naming the file."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, restval="")
-            rows, names = list(reader), reader.fieldnames or ()
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no table of text ({error})") from error
-    return {name: [row[name] for row in rows] for name in names} if rows else {}
 
 
 def check_arrays(path: Path, arrays: dict[str, Any]) -> None:

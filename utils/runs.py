@@ -15,6 +15,7 @@ from utils.files import (
     read_json,
     write_array,
     write_arrays,
+    write_json,
     write_text,
 )
 from utils.lock import NAME as LOCK
@@ -23,6 +24,15 @@ from utils.suspects import SUSPECTS_SHOWN, suspect_order, suspects_csv
 
 # torch is imported where it is needed: the summary does without it.
 PACKAGES = ("torchvision", "numpy", "scikit-learn")
+KEPT = (  # evidence of a run: small, and nothing of the images
+    "args.json",
+    "metrics.csv",
+    "training.json",
+    "timing.json",
+    "learning.json",
+    "detection.json",
+)
+PLACES = {"data_dir", "results_dir"}
 NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
     "data_dir",
     "results_dir",
@@ -73,6 +83,27 @@ def _options(path: Path) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ValueError(f"{path}: does not name a run; remove that folder")
     return options
+
+
+def keep_run(folder: Path, target: Path) -> None:
+    """Copy the small files of a finished run, without the places on the machine it was made on.
+
+    Raises ValueError or OSError naming the file.
+    """
+    make_folder(target)
+    for name in KEPT:
+        if not (folder / name).exists():
+            continue
+        if name.endswith(".csv"):
+            write_text(target / name, (folder / name).read_text(encoding="utf-8"))
+            continue
+        record = read_json(folder / name)
+        if name == "args.json":
+            _options(folder / name)
+            record["options"] = {k: v for k, v in record["options"].items() if k not in PLACES}
+            if record["options"].get("noise_path"):
+                record["options"]["noise_path"] = Path(record["options"]["noise_path"]).name
+        write_json(target / name, record)
 
 
 class DetectionWriter(NamedTuple):

@@ -10,7 +10,7 @@ from utils.files import read_json, write_whole
 from utils.markers import replace_marked
 from utils.options import OneLineParser, parse_options, training_parser
 from utils.report import LabelSet, page
-from utils.runs import NOT_PART_OF_A_RUN
+from utils.runs import NOT_PART_OF_A_RUN, keep_run
 
 IDENTITY = ("dataset", "noise_type", "method", "seed")  # options that have columns of their own
 NOT_SHOWN = {*IDENTITY, *NOT_PART_OF_A_RUN, "clean_test_freq", "precision"}
@@ -165,7 +165,16 @@ def write_into(path: Path, name: str, content: str) -> None:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog="utils.summary", description=__doc__)
-    parser.add_argument("results", type=Path, nargs="?", default=Path("results"))
+    parser.add_argument(
+        "results", type=Path, nargs="?", default=Path("results"), help="folder of run folders"
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="first copy the finished runs' small files there (options, figures, no images, no "
+        "networks), and go on with these",
+    )
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
     parser.add_argument(
         "--into",
@@ -191,9 +200,14 @@ def main() -> None:
         parser.error(f"{args.results}: no such results folder; name the one given to --results_dir")
     try:
         runs = read_runs(args.results)
-        rows = table(runs)
         if not runs:
             raise ValueError(f"{args.results}: holds no finished run; train one first")
+        if args.keep:
+            for run in runs:
+                keep_run(run["folder"], args.keep / run["folder"].name)
+            args.results, runs = args.keep, read_runs(args.keep)
+            print(args.keep)
+        rows = table(runs)
         if args.html:
             write_whole(args.html, page(label_sets(runs), FOOTNOTE).encode())
             print(args.html)
@@ -202,7 +216,7 @@ def main() -> None:
             print(args.into)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if not (args.html or args.into):
+    if not (args.html or args.into or args.keep):
         print((as_markdown if args.markdown else as_text)(rows))
         print(f"\n{FOOTNOTE}")
 
