@@ -150,6 +150,35 @@ def test_memorising_has_a_panel_where_the_truth_is_known(tmp_path: Path):
     assert len(draw_tipping_point(read_figures(blank)).axes) == 1
 
 
+@pytest.mark.parametrize(
+    ("naive", "robust", "enlarged"), [(8, 0.9, True), (8, 0.5, False), (28, 0.9, False)]
+)
+def test_the_peak_is_shown_on_a_scale_of_its_own_where_there_is_room(
+    tmp_path: Path, naive: int, robust: float, enlarged: bool
+):
+    before = [0.2 + 0.01 * min(epoch, 2 * 5 - epoch) for epoch in range(naive)]
+    extra = {
+        "student_confidence": [*before, *[robust] * (40 - naive)],
+        "phase": ["naive"] * naive + ["robust"] * (40 - naive),
+    }
+    if not enlarged and naive == 8:
+        extra["student_confidence"][0] = 0.1  # the leap is no higher than what it leaves room for
+        extra["student_confidence"][9] = 1.0
+    folder = made_up_run(tmp_path, epochs=40, extra=extra).folder
+    top = draw_tipping_point(read_figures(folder)).axes[0]
+    insets = top.child_axes
+    assert len(insets) == enlarged
+    if enlarged:
+        (line, mark) = insets[0].get_lines()
+        assert np.allclose(line.get_ydata(), before) and set(mark.get_xdata()) == {5}
+        top.figure.draw_without_rendering()  # which puts all into its place
+        box = insets[0].get_window_extent()  # nothing of the curve is covered
+        foot, head = top.transData.inverted().transform([box.min, box.max])
+        assert 8 < foot[0] < head[0] < 39.5 and 0.2 < head[1] < 0.9
+        curve = [(x, y) for x, y in zip(range(40), extra["student_confidence"], strict=True)]
+        assert not any(foot[0] <= x <= head[0] and foot[1] <= y <= head[1] for x, y in curve)
+
+
 def test_epochs_in_which_a_class_vanished_are_marked(tmp_path: Path):
     cells = [""] * 4 + ["3", "3 7"] + [""] * 6
     folder = made_up_run(tmp_path, extra={"vanished_classes": cells}).folder

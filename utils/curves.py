@@ -8,6 +8,7 @@ from utils.figures import (
     DARK,
     INK,
     MIDDLE,
+    SMALL,
     LeftOut,
     RunFigures,
     legend_above,
@@ -19,6 +20,7 @@ from utils.figures import (
 MARKED_SINGLY = 40  # epochs; with more, markers would run together
 CLASSES_NAMED = 2
 RATES_NAMED = 5
+ENLARGED_BEFORE, ENLARGED_BELOW = 0.68, 0.7  # shares of the axes: from left, from the foot
 
 
 def draw_tipping_point(run: RunFigures) -> Any:
@@ -54,6 +56,7 @@ def draw_tipping_point(run: RunFigures) -> Any:
         low.set_ylim(bottom=0)
         legend_above(low, 2)
     over_epochs(rows[-1], epochs)
+    _enlarge_naive_phase(run, top, epochs, confidence)
     return figure
 
 
@@ -96,6 +99,31 @@ def draw_training_curves(run: RunFigures) -> Any:
     legend_above(accuracies, 3)
     over_epochs(rate, epochs)
     return figure
+
+
+def _enlarge_naive_phase(
+    run: RunFigures, axes: Any, epochs: np.ndarray, confidence: np.ndarray
+) -> None:
+    """The epochs until the tipping point was found once more, on a scale of their own.
+
+    In the robust phase the confidence leaps up, and the peak before it is small beside that. Drawn
+    below the leap where there is room for it.
+    """
+    naive = np.array(run.metrics.get("phase", [])) == "naive"
+    if naive.all() or not naive.any():
+        return
+    left = np.interp(epochs[naive][-1], axes.get_xlim(), (0, 1)) + 0.15
+    behind = np.interp(epochs, axes.get_xlim(), (0, 1)) >= left - 0.05
+    if left > ENLARGED_BEFORE or not behind.any():
+        return
+    room = np.interp(np.nanmin(confidence[behind]), axes.get_ylim(), (0, 1))
+    if room < ENLARGED_BELOW:
+        return
+    inset = axes.inset_axes((left, 0.16, 0.98 - left, room - 0.32))
+    plain(inset, "", "").plot(epochs[naive], confidence[naive], color=INK, **_marked(epochs[naive]))
+    inset.axvline(run.split_epoch, color=DARK, lw=1.6, ls="--")
+    inset.set_title("until the tipping point was found", fontsize=SMALL, loc="left")
+    inset.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _marked(epochs: np.ndarray) -> dict[str, Any]:
