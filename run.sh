@@ -138,6 +138,11 @@ hand_on() {
   [[ -z $child ]] || kill -s "$1" "$child" 2>/dev/null
 }
 
+# take_in LOG FOLDER: append it to the folder's training.log.
+take_in() {
+  mkdir -p "$2" && cat "$1" >>"$2/training.log" && rm "$1"
+}
+
 # one_run METHOD LABEL_SET SEED OPTION...: the three stages of one run.
 one_run() {
   local method=$1 noise_type=$2 seed=$3 suffix='' folder
@@ -148,12 +153,12 @@ one_run() {
   [[ $method == bkd ]] || suffix=_$method
   folder=$results/${dataset}_${noise_type}_seed_$seed$suffix
   mkdir -p "$folder" || return
-  if [[ " $* " == *" --restart "* ]]; then # moves the folder away, its log with it
-    local log=$folder.log
+  local log=$folder.log # for --restart moves the folder away, its log with it
+  [[ ! -e $log ]] || take_in "$log" "$folder" # of one that was interrupted
+  if [[ " $* " == *" --restart "* ]]; then
     stage "$log" "$python" blind_knowledge_dist_training.py "${run[@]}" "$@"
     local status=$?
-    mkdir -p "$folder" && cat "$log" >>"$folder/training.log" && rm "$log"
-    ((status == 0)) || return
+    take_in "$log" "$folder" && ((status == 0)) || return
   elif [[ -e $folder/training.json ]]; then # says that it is finished, or which option differs
     stage /dev/null "$python" blind_knowledge_dist_training.py "${run[@]}" "$@" || return
   else
