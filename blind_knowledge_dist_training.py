@@ -447,11 +447,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         try:
             record = training.run(checkpoint)
         except Interrupted as interrupted:
+            again = "the same command without --restart" if args.restart else "the same command"
             say(
                 f"{interrupted} in epoch {training.epoch} after {training.sums.steps} of "
-                f"{len(loaders.train)} steps; the same command goes on from there"
-                + " (without --restart)"
-                * args.restart
+                f"{len(loaders.train)} steps; {again} goes on from there"
             )
             sys.exit(interrupted.status)
         write_json(folder / "timing.json", {"wall_seconds": training.seconds})

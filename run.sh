@@ -359,6 +359,7 @@ case $command in
       "measure --width 4 --limit_train 300 --n_epoch 7"
     stages=${STAGES:-tests benchmark bkd ce seeds all_images cifar100 more_labels departures}
     base=$results quick=()
+    [[ -n ${RESULTS_DIR:-} ]] || base=$results/measure
     mkdir -p "$base" || exit
     "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || quick=(--quick)
     failures=$(mktemp) || fail "cannot make a temporary file"
