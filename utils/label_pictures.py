@@ -63,7 +63,8 @@ def draw_suspects(run: RunFigures) -> Any:
     axes.axis("off")
     if true_label is not None:
         alarms = int((true_label[rows] == label[rows]).sum())
-        note = f"false alarms, the given label being right: {alarms} (bold, framed)"
+        note = f"false alarms, the given label being right: {alarms or 'none'}"
+        note += " (bold, framed)" * bool(alarms)
         figure.supxlabel(note, fontsize=MEDIUM)
     return figure
 
