@@ -350,21 +350,23 @@ def test_run_sh_stops_without_cuda_and_says_how_long_it_would_take(tmp_path: Pat
     assert "6 such runs" in done.stdout and not (tmp_path / "results").exists()
 
 
-@pytest.mark.skipif(
-    not (Path.home() / "data" / "cifar-10-batches-py").is_dir(), reason="needs CIFAR-10"
-)
-def test_run_sh_measures_stops_where_something_looks_wrong_and_packs(tmp_path: Path):
-    environment = os.environ | {
-        "PYTHON": sys.executable,
-        "RESULTS_DIR": str(tmp_path),
-        "ALLOW_CPU": "1",
-        "STAGES": "departures",
-    }
-    options = ["--width", "2", "--limit_train", "200", "--n_epoch", "1", "--no_pictures"]
+@pytest.fixture
+def stand_in(tmp_path: Path) -> str:
+    """A python for run.sh in which the three scripts take no time: tests/stand_in.py."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TOP}/tests/stand_in.py" "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_run_sh_measures_stops_where_something_looks_wrong_and_packs(tmp_path: Path, stand_in: str):
+    results = tmp_path / "results"
+    environment = os.environ | {"PYTHON": stand_in, "RESULTS_DIR": str(results), "ALLOW_CPU": "1"}
+    environment |= {"STAGES": "bkd ce departures"}
 
     def measure(**more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            ["bash", str(TOP / "run.sh"), "measure", *options],
+            ["bash", str(TOP / "run.sh"), "measure", "--n_epoch", "7"],
             env=environment | more,
             capture_output=True,
             text=True,
@@ -374,26 +376,34 @@ def test_run_sh_measures_stops_where_something_looks_wrong_and_packs(tmp_path: P
     first = measure()
     assert first.returncode == 2 and "the tipping point never came" in first.stderr
     assert "a run looks wrong, see above; look into that first" in first.stderr
-    assert (tmp_path / "kept.tar.gz").exists() and not (tmp_path / "masked_mean").exists()
+    assert (results / "kept.tar.gz").exists() and not (results / "masked_mean").exists()
+    assert not list(results.glob("challenge/*_ce"))
 
     second = measure(GO_ON="1")
-    assert second.returncode == 0 and "this run is finished" in second.stdout
-    assert second.stdout.splitlines()[-1].startswith(f"to keep: {tmp_path / 'kept.tar.gz'};")
-    with tarfile.open(tmp_path / "kept.tar.gz") as archive:
-        names = archive.getnames()
-    for name in ("detached_target", "masked_mean"):
-        folder = f"{name}/cifar10_worst_seed_0"
-        assert f"kept/results/{folder}/learning.json" in names and f"kept/{name}.md" in names
-        assert f"kept/logs/{folder}/detection.log" in names
-    assert not any(name.endswith((".tar", ".npz", ".npy")) for name in names)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("this run is finished") == 3
+    assert second.stdout.splitlines()[-1].startswith(f"to keep: {results / 'kept.tar.gz'};")
+    with tarfile.open(results / "kept.tar.gz") as archive:
+        names = set(archive.getnames())
+    runs = {f"challenge/cifar10_{labels}_seed_0" for labels in ("aggre", "rand1", "worst")}
+    runs |= {f"{run}_ce" for run in runs}
+    runs |= {f"{name}/cifar10_worst_seed_0" for name in ("detached_target", "masked_mean")}
+    for run in runs:
+        assert {f"kept/results/{run}/learning.json", f"kept/logs/{run}/detection.log"} <= names
+        assert f"kept/{run.split('/')[0]}.md" in names
+        options = json.loads((results / run / "args.json").read_text())["options"]
+        assert options["n_epoch"] == 7 and options["method"] == ("ce" if "_ce" in run else "bkd")
+        assert options["detach_student_target"] == run.startswith("detached_target")
+        assert options["masked_mean"] == run.startswith("masked_mean")
+    assert {path.parent for path in results.glob("*/*/args.json")} == {results / r for r in runs}
 
 
-def test_run_sh_runs_several_at_a_time_and_goes_on_after_a_failure(tmp_path: Path):
+def test_run_sh_runs_several_at_a_time_and_goes_on_after_a_failure(tmp_path: Path, stand_in: str):
     results = tmp_path / "results"
     (results / "digits_aggre_seed_0_ce").mkdir(parents=True)
     (results / "digits_aggre_seed_0_ce" / "teacher.pth.tar").write_bytes(b"of unknown origin")
     environment = os.environ | {
-        "PYTHON": sys.executable,
+        "PYTHON": stand_in,
         "RESULTS_DIR": str(results),
         "LABEL_SETS": "aggre rand1",
         "SEEDS": "0 1",
@@ -436,7 +446,13 @@ def test_run_sh_hands_a_signal_on_and_goes_on_afterwards(
     environment |= {"OMP_NUM_THREADS": "1"}
     words = ["bash", str(TOP / "run.sh"), "demo", "--n_epoch", "10", "--checkpoint_freq", "99"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(words, env=environment, text=True, **pipes)
+    process = subprocess.Popen(
+        words,
+        env=environment,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # if it is ignored here
+        **pipes,
+    )
     log = tmp_path / "digits_rand1_seed_0_ce" / "training.log"
     end = time.monotonic() + 200
     while not (log.exists() and "epoch   1" in log.read_text()):
