@@ -1,11 +1,10 @@
 """CIFAR-10 and CIFAR-100 through torchvision.datasets, as arrays of bytes."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from data.download import digest, fetch, one_at_a_time
 from data.loader import Augmentation, Window, flip, random_crop
@@ -31,7 +30,7 @@ def augment_cifar100(window: Window, generator: torch.Generator) -> Window:
 class Cifar(NamedTuple):
     """What differs between the two data sets."""
 
-    source: type[datasets.CIFAR10]
+    source: str  # its class in torchvision.datasets
     sha256: str  # of the archive
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -40,14 +39,14 @@ class Cifar(NamedTuple):
 
 CIFAR = {
     "cifar10": Cifar(
-        datasets.CIFAR10,
+        "CIFAR10",
         "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
         (0.4914, 0.4822, 0.4465),
         (0.2023, 0.1994, 0.2010),
         augment_cifar10,
     ),
     "cifar100": Cifar(
-        datasets.CIFAR100,
+        "CIFAR100",
         "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
         (0.5071, 0.4867, 0.4408),
         (0.2675, 0.2565, 0.2761),
@@ -63,7 +62,9 @@ def load_cifar(dataset: str, data_dir: Path) -> tuple[Split, Split, list[str]]:
     Raises OSError, naming address, file, checksum and folder, when the archive is not to be had,
     ValueError when another one stands in its place.
     """
-    source, sha256 = CIFAR[dataset].source, CIFAR[dataset].sha256
+    from torchvision import datasets  # takes seconds, which the digits do not need
+
+    source, sha256 = getattr(datasets, CIFAR[dataset].source), CIFAR[dataset].sha256
     train = _intact(source, data_dir)
     if train is None:
         with one_at_a_time(data_dir):
@@ -73,7 +74,7 @@ def load_cifar(dataset: str, data_dir: Path) -> tuple[Split, Split, list[str]]:
     return _split(train), _split(source(data_dir, train=False)), list(train.classes)
 
 
-def _intact(source: type[datasets.CIFAR10], data_dir: Path) -> datasets.CIFAR10 | None:
+def _intact(source: Any, data_dir: Path) -> Any:
     """The training split, None where any of the data set's files is missing or damaged."""
     try:
         return source(data_dir, train=True)
@@ -81,7 +82,7 @@ def _intact(source: type[datasets.CIFAR10], data_dir: Path) -> datasets.CIFAR10 
         return None
 
 
-def _unpacked(source: type[datasets.CIFAR10], data_dir: Path, sha256: str) -> datasets.CIFAR10:
+def _unpacked(source: Any, data_dir: Path, sha256: str) -> Any:
     """The training split out of the archive, which is fetched where missing."""
     archive = data_dir / source.filename
     if not archive.exists():
@@ -94,6 +95,6 @@ def _unpacked(source: type[datasets.CIFAR10], data_dir: Path, sha256: str) -> da
     return source(data_dir, train=True, download=True)
 
 
-def _split(source: datasets.CIFAR10) -> Split:
+def _split(source: Any) -> Split:
     images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()  # [N, 3, 32, 32]
     return Split(images, torch.tensor(source.targets))
