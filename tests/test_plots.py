@@ -20,7 +20,7 @@ from utils.figures import LeftOut
 from utils.files import read_arrays, write_arrays
 from utils.label_pictures import draw_suspects, draw_transitions
 from utils.plots import PICTURES, read_figures, write_pictures
-from utils.runs import run_folder
+from utils.runs import keep_run, run_folder
 from utils.split_pictures import draw_detection_curve, draw_noise_split
 
 ALL = [
@@ -148,6 +148,16 @@ def test_memorising_has_a_panel_where_the_truth_is_known(tmp_path: Path):
     drawn = line.get_ydata()
     assert np.isnan(drawn[0]) and drawn[1:].tolist() == [k + 0.5 for k in range(11)]
     assert len(draw_tipping_point(read_figures(blank)).axes) == 1
+
+
+def test_what_is_kept_of_a_run_has_its_curves(tmp_path: Path, capsys: pytest.CaptureFixture):
+    extra = {"phase": ["naive"] * 8 + ["robust"] * 32}
+    extra["student_confidence"] = [0.2] * 8 + [0.9] * 32
+    made = made_up_run(tmp_path, epochs=40, extra=extra)
+    keep_run(made.folder, tmp_path / "kept")
+    drawn = [path.name for path in write_pictures(tmp_path / "kept")]
+    assert drawn == ["tipping_point.png", "training_curves.png"]
+    assert capsys.readouterr().out.count("there is no predictions.npz") == 4
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def _enlarge_naive_phase(
     below the leap where there is room for it.
     """
     naive = np.array(run.metrics.get("phase", [])) == "naive"
-    if naive.all() or not naive.any():
+    if run.split_epoch is None or naive.all() or not naive.any():
         return
     left = np.interp(epochs[naive][-1], axes.get_xlim(), (0, 1)) + 0.15
     behind = np.interp(epochs, axes.get_xlim(), (0, 1)) >= left - 0.05

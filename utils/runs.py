@@ -17,6 +17,7 @@ from utils.files import (
     write_arrays,
     write_json,
     write_text,
+    write_whole,
 )
 from utils.lock import NAME as LOCK
 from utils.lock import locked
@@ -94,16 +95,14 @@ def keep_run(folder: Path, target: Path) -> None:
     for name in KEPT:
         if not (folder / name).exists():
             continue
-        if name.endswith(".csv"):
-            write_text(target / name, (folder / name).read_text(encoding="utf-8"))
+        if name != "args.json":
+            write_whole(target / name, (folder / name).read_bytes())
             continue
         record = read_json(folder / name)
-        if name == "args.json":
-            _options(folder / name)
-            record["options"] = {k: v for k, v in record["options"].items() if k not in PLACES}
-            if record["options"].get("noise_path"):
-                record["options"]["noise_path"] = Path(record["options"]["noise_path"]).name
-        write_json(target / name, record)
+        options = {k: v for k, v in _options(folder / name).items() if k not in PLACES}
+        if options.get("noise_path"):
+            options["noise_path"] = Path(options["noise_path"]).name
+        write_json(target / name, record | {"options": options})
 
 
 class DetectionWriter(NamedTuple):
