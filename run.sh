@@ -13,6 +13,7 @@
 # Variables: SEEDS="0 1 2", LABEL_SETS="worst", METHODS="bkd ce", RESULTS_DIR=results,
 # DATA_DIR=~/data, ALLOW_CPU=1 (the challenge without a GPU), PYTHON=python3.12, and JOBS=4: so many
 # runs at a time, each on a GPU of its own while there are enough; they then print to their logs.
+# The demo takes as many as there are cores, 8 at most, unless JOBS says otherwise.
 # A finished stage is not repeated. Exit status: 0; 1 where the challenge is not run for want of a
 # GPU; 2 for wrong input and where a run failed.
 set -uo pipefail
@@ -187,6 +188,11 @@ no_failures() {
   [[ -z $failed ]] || fail "failed: ${failed//,/, }"
 }
 
+# count_runs: how many runs there are of every label set, method and seed.
+count_runs() {
+  echo $(($(wc -w <<<"$label_sets") * $(wc -w <<<"$seeds") * $(wc -w <<<"$methods")))
+}
+
 # queue OPTION...: every label set, method and seed, until the last has ended.
 queue() {
   local noise_type method seed
@@ -204,6 +210,12 @@ queue() {
     done
   done
   wait
+}
+
+# test_command: sets $tests, what runs as many tests at a time as there are cores, 8 at most.
+test_command() {
+  tests=(env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" "$python" -m pytest -n auto
+    --maxprocesses 8 --dist worksteal)
 }
 
 # wanted STAGE: is it one of those to be measured?
@@ -296,15 +308,17 @@ print(*range(torch.cuda.device_count()), sep=",")')}"
 
 # in_a_slot METHOD LABEL_SET SEED OPTION...: start that run as soon as a slot is free.
 in_a_slot() {
-  local slot name="$2/$1/seed $3"
+  local slot said name="$2/$1/seed $3"
   read -r slot <&3
   (
     ((${#gpus[@]} == 0)) || export CUDA_VISIBLE_DEVICES=${gpus[slot % ${#gpus[@]}]}
+    said=$(mktemp) || exit
+    trap 'rm -f "$said"' EXIT
     echo "$name: started${CUDA_VISIBLE_DEVICES:+ on GPU $CUDA_VISIBLE_DEVICES}"
-    if one_run "$@" >/dev/null; then
-      echo "$name: finished"
+    if one_run "$@" >"$said" 2>&1; then
+      echo "$name: finished$(sed -nE 's/^(Best test acc|The f-score)/, \1/p' "$said" | tr -d '\n')"
     else
-      echo "$name: failed, see its logs in $results"
+      echo "$name: failed: $(tail -n 1 "$said"); its logs are in $results"
       echo "$name" >>"$failures"
     fi
     echo "$slot" >&3
@@ -338,9 +352,8 @@ case $command in
       echo "No CUDA device here. Measuring a few steps of a full run on the CPU:"
       "$python" blind_knowledge_dist_training.py --noise_type "${label_sets%% *}" \
         --data_dir "$data" --measure_steps 3 "$@" || exit
-      runs=$(($(wc -w <<<"$label_sets") * $(wc -w <<<"$seeds") * $(wc -w <<<"$methods")))
-      echo "This would be $runs such runs. To start them all the same: ALLOW_CPU=1 bash run.sh;" \
-        "for a try of minutes: bash run.sh demo"
+      echo "This would be $(count_runs) such runs. To start them all the same: ALLOW_CPU=1 bash" \
+        "run.sh; for a try of minutes: bash run.sh demo"
       exit 1
     fi
     all_runs "$@"
@@ -350,6 +363,8 @@ case $command in
     methods=${METHODS:-bkd ce}
     refuse "$@"
     find_python requirements.txt
+    [[ -n ${JOBS:-} ]] || jobs=$("$python" -c 'import os, sys
+print(min(os.cpu_count() or 1, int(sys.argv[1]), 8))' "$(count_runs)")
     all_runs "$@"
     ;;
   measure)
@@ -365,7 +380,8 @@ case $command in
     failures=$(mktemp) || fail "cannot make a temporary file"
     trap 'rm -f "$failures"; pack' EXIT
     ((jobs == 1)) || open_slots
-    once tests "$python" -m pytest -q
+    test_command
+    once tests "${tests[@]}" -q
     once benchmark "$python" benchmark.py --json "$base/benchmark.json" "${quick[@]}"
     if wanted benchmark; then
       minutes=$("$python" -c '
@@ -384,7 +400,8 @@ print(int(json.load(open(sys.argv[1]))["run_seconds"] / 60))' "$base/benchmark.j
     ;;
   test)
     find_python requirements.txt tests/requirements.txt
-    exec "$python" -m pytest "$@"
+    test_command
+    exec "${tests[@]}" "$@"
     ;;
   setup)
     find_python requirements.txt

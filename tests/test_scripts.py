@@ -408,7 +408,7 @@ def test_run_sh_runs_several_at_a_time_and_goes_on_after_a_failure(tmp_path: Pat
         "LABEL_SETS": "aggre rand1",
         "SEEDS": "0 1",
         "METHODS": "ce",
-        "JOBS": "2",
+        "JOBS": "" if (os.cpu_count() or 1) > 1 else "2",  # "": as many as there are cores
     }
     done = subprocess.run(
         ["bash", str(TOP / "run.sh"), "demo", "--n_epoch", "1"],
@@ -421,10 +421,15 @@ def test_run_sh_runs_several_at_a_time_and_goes_on_after_a_failure(tmp_path: Pat
     assert "unknown origin" in (results / "digits_aggre_seed_0_ce" / "training.log").read_text()
     lines = done.stdout.splitlines()
     starts, ends = (
-        [number for number, line in enumerate(lines) if line.endswith(word)]
-        for word in (": started", ": finished")
+        [number for number, line in enumerate(lines) if re.search(words, line)]
+        for words in (
+            ": started$",
+            r": finished, Best test acc selected by val is \d+\.\d+, The f-score is 0\.\d+$",
+        )
     )
     assert len(starts) == 4 and len(ends) == 3
+    failed = next(line for line in lines if line.startswith("aggre/ce/seed 0: failed: "))
+    assert "unknown origin" in failed and failed.endswith(f"; its logs are in {results}")
     assert starts[:2] == [0, 1]  # before any has ended
     assert not any("epoch" in line for line in lines[: ends[-1]])  # these lines are in the logs
     for name in ("aggre_seed_1", "rand1_seed_0", "rand1_seed_1"):

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -34,6 +35,14 @@ def batches(device: str, count: int, digits: bool = False) -> Iterator[Batch]:
         yield tuple(each.to(device) for each in (images, labels, alpha))
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
 def new_step(
     device: str,
     *,
@@ -45,9 +54,9 @@ def new_step(
     width: int = 4,
 ) -> TrainingStep:
     torch.manual_seed(3)
-    pair = build(CLASSES, width, digits=digits).prepare(
-        torch.device(device), bf16=bf16, plain=plain
-    )
+    pair = build(CLASSES, width, digits=digits)
+    with threads(2):  # one for each network, also where the tests run with one
+        pair.prepare(torch.device(device), bf16=bf16, plain=plain)
     fused = None if plain else True
     optimizer = torch.optim.SGD(pair.parameters(), 0.05, 0.9, weight_decay=5e-4, fused=fused)
     loss_function = pair_loss if build is build_pair else baseline_loss
@@ -252,10 +261,8 @@ def test_scoring_is_the_same_fast_and_plain(device: str):
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with threads(2):
+        yield
 
 
 def test_each_network_has_a_thread_and_half_of_the_processor(two_threads: None):
