@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -54,7 +54,7 @@ from utils.files import remove_partial_files, write_json, write_tensors
 from utils.interruption import Interrupted, Interruption
 from utils.lock import locked
 from utils.metrics import accuracy
-from utils.plots import write_pictures
+from utils.plots import PICTURES, outdated, write_pictures
 from utils.progress import ProgressBars, say
 from utils.seeding import Randomness, be_deterministic, seed_everything
 from utils.tracker import Tracker
@@ -264,7 +264,7 @@ class Training:
                 self.alpha = label_distrust(tipped.train_agreement, alphas).to(self.alpha)
                 self.record["tipping_point"] = tipped.epoch
                 self.record |= write_split(tipped, False, self.detection)
-                self.draw()
+                self.draw(PICTURES)
         val = self.measured(look.val, self.loaders.val)
         if val is not None and val > self.best_val:
             self.best_val, self.record["best_val_epoch"] = val, self.epoch
@@ -306,12 +306,12 @@ class Training:
                 f"of class {names[each]!r} any more"
             )
 
-    def draw(self) -> None:
-        """The pictures of the run so far; that one cannot be drawn is no reason to end the run."""
+    def draw(self, names: Container[str]) -> None:
+        """Pictures of the run so far; that one cannot be drawn is no reason to end the run."""
         if self.args.no_pictures:
             return
         try:
-            self.tracker.pictures(write_pictures(self.folder, say), self.epoch)
+            self.tracker.pictures(write_pictures(self.folder, say, names), self.epoch)
         except (ValueError, OSError) as error:
             say(f"warning: not all pictures are drawn: {error}")
 
@@ -454,7 +454,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             )
             sys.exit(interrupted.status)
         write_json(folder / "timing.json", {"wall_seconds": training.seconds})
-        training.draw()
+        training.draw(outdated(folder))
         write_json(folder / "training.json", record)
         if not args.keep_checkpoint:
             checkpoint.remove()

@@ -83,7 +83,7 @@ def test_unless_it_is_wanted_nothing_is_written(tmp_path: Path):
 
 def test_pictures_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn: list[Path] = []
-    monkeypatch.setattr(training, "write_pictures", lambda folder, _: drawn.append(folder) or [])
+    monkeypatch.setattr(training, "write_pictures", lambda folder, *_: drawn.append(folder) or [])
     words = ("--dataset", "digits", "--limit_train", 100, "--n_epoch", 1, "--seed")
     args = training_options(*words, 1, "--results_dir", tmp_path)
     training.main(args)

@@ -4,7 +4,7 @@ The training script draws them at the tipping point and at the end; what a run h
 yet, is left out with a line that says why.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ PICTURES: dict[str, Callable[[RunFigures], Any]] = {
     "transitions.png": draw_transitions,
     "detection_curve.png": draw_detection_curve,
 }
+OVER_EPOCHS = {"tipping_point.png", "training_curves.png"}  # the others show but the split
 LABELS = {"label", "prediction", "true_label"}
 PER_IMAGE = {"index", "agreement", "group", *LABELS}
 
@@ -63,8 +64,15 @@ def check_arrays(path: Path, arrays: dict[str, Any]) -> None:
         raise ValueError(f"{path}: suspect_index has images that were not scored")
 
 
-def write_pictures(folder: Path, say: Callable[[str], None] = print) -> list[Path]:
-    """Draw what the run folder has the figures for; returns the pictures' paths.
+def outdated(folder: Path) -> set[str]:
+    """The names of the pictures that another epoch changes, and of those that are not there."""
+    return OVER_EPOCHS | {name for name in PICTURES if not (folder / name).exists()}
+
+
+def write_pictures(
+    folder: Path, say: Callable[[str], None] = print, names: Container[str] = PICTURES
+) -> list[Path]:
+    """Draw those of `names` that the run folder has the figures for; returns their paths.
 
     `say` is told in one line each which picture is left out and why; without matplotlib that is
     one line for all. Raises ValueError or OSError naming a file that cannot be read or written.
@@ -74,9 +82,9 @@ def write_pictures(folder: Path, say: Callable[[str], None] = print) -> list[Pat
         return []
     run = read_figures(folder)
     written = []
-    for name, draw in PICTURES.items():
+    for name in [name for name in PICTURES if name in names]:
         try:
-            content = as_png(draw(run))
+            content = as_png(PICTURES[name](run))
         except LeftOut as reason:
             say(f"{folder / name} left out: {reason}")
             continue
