@@ -308,14 +308,14 @@ print(*range(torch.cuda.device_count()), sep=",")')}"
 
 # in_a_slot METHOD LABEL_SET SEED OPTION...: start that run as soon as a slot is free.
 in_a_slot() {
-  local slot said name="$2/$1/seed $3"
+  local slot said='' name="$2/$1/seed $3"
   read -r slot <&3
   (
     ((${#gpus[@]} == 0)) || export CUDA_VISIBLE_DEVICES=${gpus[slot % ${#gpus[@]}]}
-    said=$(mktemp) || exit
-    trap 'rm -f "$said"' EXIT
+    exec 4>&1 # for the next line, which is reached with the output of one_run sent elsewhere
+    trap '((stopped == 0)) || echo "$name: $(tail -n 1 "$said")" >&4; rm -f "$said"' EXIT
     echo "$name: started${CUDA_VISIBLE_DEVICES:+ on GPU $CUDA_VISIBLE_DEVICES}"
-    if one_run "$@" >"$said" 2>&1; then
+    if said=$(mktemp) && one_run "$@" >"$said" 2>&1; then
       echo "$name: finished$(sed -nE 's/^(Best test acc|The f-score)/, \1/p' "$said" | tr -d '\n')"
     else
       echo "$name: failed: $(tail -n 1 "$said"); its logs are in $results"

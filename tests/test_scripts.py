@@ -466,8 +466,9 @@ def test_run_sh_hands_a_signal_on_and_goes_on_afterwards(
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.05)
     process.send_signal(which)
-    process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == status
+    assert said.count("the same command goes on from there\n") == int(jobs)
     assert "the same command goes on from there" in log.read_text()
     assert (log.parent / "checkpoint.pt").exists() and not (log.parent / "learning.log").exists()
     if jobs == "2":
