@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.testing import assert_close
 
 from models import training_step
@@ -76,6 +77,33 @@ def restored(seen: Seen) -> Seen:
     return Seen(*(each.clone().cpu() for each in seen))
 
 
+def outliving(step: TrainingStep, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Take a step; how many of autograd's nodes at the weights are still there afterwards."""
+
+    def node(weight: Tensor) -> Node:  # the one there is, or a new one
+        return weight.expand_as(weight).grad_fn.next_functions[0][0]
+
+    def backward(*arguments: object) -> None:
+        for weight in step.weights:
+            node(weight).metadata["of this step"] = True
+        assert all("of this step" in node(weight).metadata for weight in step.weights)
+        TeacherStudent.backward(step.pair, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step.pair, "backward", backward)
+        step(*batch)
+    return sum("of this step" in node(weight).metadata for weight in step.weights)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+@pytest.mark.parametrize("build", [build_pair, build_baseline])
+def test_no_node_outlives_its_step(plain: bool, build: Callable, monkeypatch: pytest.MonkeyPatch):
+    """It would bring the stream of its first step into the capture of a CUDA graph, which fails."""
+    step = new_step("cpu", plain=plain, build=build)
+    for batch in batches("cpu", 3):
+        assert outliving(step, batch, monkeypatch) == 0
+
+
 @devices
 @pytest.mark.parametrize("build", [build_pair, build_baseline])
 def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Callable):
@@ -136,7 +164,9 @@ def test_many_fast_steps_follow_the_plain_ones(device: str):
         assert set(fast.graphs) == {BATCH, SHORT}
 
 
-def test_a_compiled_step_is_close_to_the_plain_one(capsys: pytest.CaptureFixture):
+def test_a_compiled_step_is_close_to_the_plain_one(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     fast = new_step("cpu", compiled=True, digits=True)
     plain = new_step("cpu", plain=True, digits=True)
     torch._dynamo.reset()
@@ -147,6 +177,7 @@ def test_a_compiled_step_is_close_to_the_plain_one(capsys: pytest.CaptureFixture
         assert_close(seen.means, expected.means, rtol=1e-3, atol=1e-4)
         compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert distance(flat(fast.weights), flat(plain.weights)) < 1e-3
+    assert outliving(fast, batch, monkeypatch) == 0
     if fast.compiled:  # there is a compiler
         # The losses, and one network for both, or both where two threads begin at a time; nothing
         # anew for the short batch, nor for another distrust of the labels.
