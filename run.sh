@@ -369,10 +369,12 @@ print(min(os.cpu_count() or 1, int(sys.argv[1]), 8))' "$(count_runs)")
     ;;
   measure)
     refuse "$@"
-    find_python requirements.txt tests/requirements.txt
+    stages=${STAGES:-tests benchmark bkd ce seeds all_images cifar100 more_labels departures}
+    needed=(requirements.txt)
+    ! wanted tests || needed+=(tests/requirements.txt)
+    find_python "${needed[@]}"
     needs_cuda || fail "no CUDA device here; a try on the CPU: ALLOW_CPU=1 GO_ON=1 bash run.sh" \
       "measure --width 4 --limit_train 300 --n_epoch 7"
-    stages=${STAGES:-tests benchmark bkd ce seeds all_images cifar100 more_labels departures}
     base=$results quick=()
     [[ -n ${RESULTS_DIR:-} ]] || base=$results/measure
     mkdir -p "$base" || exit
