@@ -3,39 +3,40 @@
     python detection.py --dataset cifar10 --noise_type aggre --seed 42
     python detection.py --dataset cifar10 --noise_type aggre --prediction other_method.npy
 
-Reads a run folder's detection.npy and writes detection.json, or scores any other such file.
+Reads a run folder's detection.npy and writes detection.json and detection.log, or evaluates any
+other such file.
 """
+
+from utils.startup import run_script
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from utils.options import detection_parser, parse_options, run_script
-
-if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
-    options = parse_options(detection_parser())
-
 import numpy as np
 
 from data.datasets import given_labels, load_images
-from utils import runs
-from utils.files import read_array, read_arrays, write_json
+from data.label_sets import LABEL_SETS
+from utils.console import logged_to, say
+from utils.files import read_array, read_arrays, read_json, write_json
 from utils.metrics import (
     GROUP_CUTS,
-    detection_figures,
+    detection_metrics,
     detection_per_class,
     detection_per_cut,
-    ranking_figures,
+    ranking_metrics,
 )
+from utils.options.evaluation import detection_parser
+from utils.run_folder.folder import RunFolder
 
 
-def read_flags(path: Path, count: int) -> np.ndarray:
+def read_flags(path: Path, count: int, hint: str) -> np.ndarray:
     """One boolean for each of `count` training images; raises OSError or ValueError otherwise."""
-    flags = read_array(path)
+    flags = read_array(path, hint)
     if flags.dtype != bool or flags.shape != (count,):
         raise ValueError(
-            f"{path}: has type {flags.dtype} and shape {flags.shape}; "
-            f"needed is one boolean for each of the {count} training images"
+            f"{path}: has type {flags.dtype} and shape {flags.shape}; needed is one boolean for "
+            f"each of the {count} training images"
         )
     return flags
 
@@ -44,12 +45,12 @@ def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
     """The run's predictions.npz, checked against the given labels [N]; ValueError if amiss."""
     scores = read_arrays(path)
     try:
-        fitting = np.array_equal(scores["label"], labels[scores["index"]])
+        same_labels = np.array_equal(scores["label"], labels[scores["index"]])
         names = ("agreement", "group") if "group" in scores else ("agreement",)
-        measured = all(scores[name].shape == scores["index"].shape for name in names)
+        complete = all(scores[name].shape == scores["index"].shape for name in names)
     except (KeyError, IndexError) as error:
         raise ValueError(f"{path}: not written by this training script; train again") from error
-    if not fitting or not measured:
+    if not same_labels or not complete:
         raise ValueError(
             f"{path}: the run was trained on other labels; give its --noise_type, --seed and "
             "--noise_path"
@@ -57,89 +58,105 @@ def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
     return scores
 
 
-def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate the detection result; returns detection.json."""
-    folder = runs.run_folder(args)
-    noise_path = args.noise_path
-    if args.prediction is None:
-        options = runs.read_options(folder, args, ("dataset", "noise_type", "seed", "method"))
-        if noise_path is None and options.get("noise_path"):
-            noise_path = Path(options["noise_path"])
-    images = load_images(args.dataset, args.data_dir)
-    clean_labels = images.train.clean_labels
-    labels = given_labels(
-        args.dataset, args.noise_type, clean_labels, args.data_dir, noise_path, args.seed
-    )
-    labels, wrong = labels.numpy(), (labels != clean_labels).numpy()
-
-    path = args.prediction or folder / "detection.npy"
-    flagged = read_flags(path, len(labels))
-    scores: dict[str, np.ndarray] = {}
-    if args.prediction is None and (folder / "predictions.npz").exists():
-        scores = read_scores(folder / "predictions.npz", labels)
+def evaluate(
+    flagged: np.ndarray,
+    labels: np.ndarray,
+    wrong: np.ndarray,
+    scores: dict[str, np.ndarray],
+    class_names: list[str],
+) -> dict[str, Any]:
+    """The metrics of one detection result, three arrays [N]; more of them with a run's scores."""
     scored = scores.get("index", np.arange(len(labels)))
     flagged, labels, wrong = flagged[scored], labels[scored], wrong[scored]
-
-    record = detection_figures(flagged, wrong)
-    record["guess"] = bool(scores.get("guess", False))
-    record |= ranking_figures(scores["agreement"], wrong) if scores else {}
-    record["per_class"] = detection_per_class(flagged, wrong, labels, images.class_names)
+    record = detection_metrics(flagged, wrong)
+    record |= ranking_metrics(scores["agreement"], wrong) if scores else {}
+    record["per_class"] = detection_per_class(flagged, wrong, labels, class_names)
     if all(name in scores for name in ("group", *(cut.below for cut in GROUP_CUTS))):
         record["cuts"] = [
             row | {"below": float(scores[cut.below])}
             for row, cut in zip(detection_per_cut(scores["group"], wrong), GROUP_CUTS, strict=True)
         ]
-    print(f"{path}" + (f", labels of {noise_path}" if noise_path else ""))
-    if len(scored) < len(images.train.images):
-        print(f"evaluated on the {len(scored)} of {len(images.train.images)} images it scored")
-    if record["guess"]:
-        print("no tipping point came: this result is a guess")
-    report(record)
-    if args.prediction is None:
-        write_json(folder / "detection.json", record)
     return record
 
 
 def report(record: dict[str, Any]) -> None:
-    """Print the figures, the official lines last."""
-    print(
+    """Print the metrics, the official lines last."""
+    say(
         f"{record['images']} images, {record['wrong']} labels wrong, {record['flagged']} flagged, "
         f"{record['flagged_and_wrong']} of them wrong"
     )
-    print(f"{'given label':>15} images  wrong flagged precision recall     F1")
+    say(f"{'given label':>15} images  wrong flagged precision recall     F1")
     for row in record["per_class"]:
-        print(
+        say(
             f"{row['label']:>15} {row['images']:6} {row['wrong']:6} {row['flagged']:7} "
             f"{row['precision']:9.3f} {row['recall']:6.3f} {row['f1']:6.3f}"
         )
     if "cuts" in record:
         report_cuts(record["cuts"])
     if record.get("roc_auc") is not None:
-        print(
+        say(
             f"agreement as a score: average precision {record['average_precision']:.4f}, "
             f"ROC AUC {record['roc_auc']:.4f}"
         )
-    print(f"precision is {record['precision']:.4f}")
-    print(f"recall is {record['recall']:.4f}")
-    print(f"The f-score is {record['f1']:.4f}")
+    say(f"precision is {record['precision']:.4f}")
+    say(f"recall is {record['recall']:.4f}")
+    say(f"The f-score is {record['f1']:.4f}")
 
 
 def report_cuts(rows: list[dict[str, Any]]) -> None:
-    """Print what each cut of the split would flag; one that flags the same as another, in words."""
-    print(f"{'flag':>15}  agreement flagged precision recall     F1")
+    """Print what each cut of the split flags; one that flags the same as another, in words."""
+    say(f"{'flag':>15}  agreement flagged precision recall     F1")
     before = None
     for row, note in zip(rows, ("  the run's result", "  Otsu's threshold", ""), strict=True):
-        figures = f"{row['flag']:>15}    < {row['below']:.3f}"
+        start = f"{row['flag']:>15}    < {row['below']:.3f} {row['flagged']:7}"
         if before and before["flagged"] == row["flagged"]:
-            print(f"{figures} {row['flagged']:7} the same images as {before['flag']}")
+            say(f"{start} the same images as {before['flag']}")
         else:
-            print(
-                f"{figures} {row['flagged']:7} {row['precision']:9.3f} {row['recall']:6.3f} "
-                f"{row['f1']:6.3f}{note}"
-            )
+            say(f"{start} {row['precision']:9.3f} {row['recall']:6.3f} {row['f1']:6.3f}{note}")
         before = row
-    print("groups 3 and 4 are by definition all below Otsu's threshold: the two are one cut")
+    say("groups 3 and 4 are by definition all below Otsu's threshold: the two are one cut")
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate a detection result; writes (unless --prediction) and returns detection.json."""
+    if args.prediction:
+        return evaluate_file(args, args.prediction, args.noise_path, None)
+    folder = RunFolder.of(args)
+    options = folder.options_like(args, ("dataset", "noise_type", "seed", "method"))
+    own = options.get("noise_path")
+    with logged_to(folder.log("detection")):
+        noise_path = args.noise_path or (Path(own) if own else None)
+        record = evaluate_file(args, folder.detection, noise_path, folder)
+        write_json(folder.detection_metrics, record)
+    return record
+
+
+def evaluate_file(
+    args: argparse.Namespace, path: Path, noise_path: Path | None, folder: RunFolder | None
+) -> dict[str, Any]:
+    """Evaluate the flags in that file, with the scores of `folder` where it has any, and print."""
+    images = load_images(args.dataset, args.data_dir)
+    clean_labels = images.train.clean_labels
+    labels = given_labels(
+        args.dataset, args.noise_type, clean_labels, args.data_dir, noise_path, args.seed
+    )
+    labels, wrong = labels.numpy(), (labels != clean_labels).numpy()
+    hint = "train the run first" if folder else "check --prediction"
+    flagged, scores, fallback = read_flags(path, len(labels), hint), {}, False
+    if folder and folder.training.exists():
+        fallback = bool(read_json(folder.training).get("fallback", False))
+    if folder and folder.predictions.exists():
+        scores = read_scores(folder.predictions, labels)
+        fallback = bool(scores.get("fallback", fallback))
+    record = evaluate(flagged, labels, wrong, scores, images.class_names) | {"fallback": fallback}
+    say(f"{path}" + (f", labels of {noise_path}" if noise_path else ""))
+    if record["images"] < len(labels):
+        say(f"evaluated on the {record['images']} of {len(labels)} images it scored")
+    if fallback:
+        say("no tipping point came: this result is a fallback")
+    report(record)
+    return record
 
 
 if __name__ == "__main__":
-    run_script(main, options)
+    run_script(main, detection_parser(LABEL_SETS).parse_args())

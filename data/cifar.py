@@ -4,27 +4,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from data.download import digest, fetch, one_at_a_time
-from data.loader import Augmentation, Window, flip, random_crop
-
-
-class Split(NamedTuple):
-    """Images as bytes, [N, channels, height, width], and their true classes, [N]."""
-
-    images: Tensor
-    clean_labels: Tensor
-
-
-def augment_cifar10(window: Window, generator: torch.Generator) -> Window:
-    """Flip, then crop out of the image continued by reflection, as the authors do for CIFAR-10."""
-    return random_crop(flip(window, generator), generator, padding=4, mode="reflect")
-
-
-def augment_cifar100(window: Window, generator: torch.Generator) -> Window:
-    """Crop out of the image in a black frame, then flip, as the authors do for CIFAR-100."""
-    return flip(random_crop(window, generator, padding=4, mode="zeros"), generator)
+from data.augmentation import Augmentation, augment_cifar10, augment_cifar100
+from data.download import digest, fetch, naming_folder, one_at_a_time
+from data.images import Split
 
 
 class Cifar(NamedTuple):
@@ -58,20 +41,22 @@ CIFAR = {
 def load_cifar(dataset: str, data_dir: Path) -> tuple[Split, Split, list[str]]:
     """Training split, test split and class names; downloaded into `data_dir` where missing.
 
-    torchvision checks every file's MD5 before reading it.
-    Raises OSError, naming address, file, checksum and folder, when the archive is not to be had,
-    ValueError when another one stands in its place.
+    torchvision checks every file's MD5 before reading it. Raises OSError where the archive cannot
+    be downloaded (naming URL, file, checksum and folder) or the folder cannot be used, ValueError
+    when another file stands in the archive's place.
     """
     from torchvision import datasets  # takes seconds, which the digits do not need
 
     source, sha256 = getattr(datasets, CIFAR[dataset].source), CIFAR[dataset].sha256
-    train = _intact(source, data_dir)
-    if train is None:
-        with one_at_a_time(data_dir):
-            train = _intact(source, data_dir)  # another process may have fetched it meanwhile
-            if train is None:
-                train = _unpacked(source, data_dir, sha256)
-    return _split(train), _split(source(data_dir, train=False)), list(train.classes)
+    with naming_folder(data_dir):
+        train = _intact(source, data_dir)
+        if train is None:
+            with one_at_a_time(data_dir):
+                train = _intact(source, data_dir)  # another process may have fetched it meanwhile
+                if train is None:
+                    train = _unpacked(source, data_dir, sha256)
+        test = source(data_dir, train=False)
+    return _split(train), _split(test), list(train.classes)
 
 
 def _intact(source: Any, data_dir: Path) -> Any:
@@ -83,7 +68,7 @@ def _intact(source: Any, data_dir: Path) -> Any:
 
 
 def _unpacked(source: Any, data_dir: Path, sha256: str) -> Any:
-    """The training split out of the archive, which is fetched where missing."""
+    """The training split from the archive, which is downloaded where missing."""
     archive = data_dir / source.filename
     if not archive.exists():
         fetch(source.url, archive, sha256)

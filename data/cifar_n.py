@@ -1,38 +1,28 @@
 """CIFAR-N, the human labels of Wei et al. (ICLR 2022): fetch, verify, read safely, join."""
 
-import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from data.download import digest, fetch, one_at_a_time
+from data.download import digest, fetch, naming_folder, one_at_a_time
+from data.label_sets import LABEL_SETS
+from utils.files import read_tensors
 
 URL = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
 
 
 class LabelFile(NamedTuple):
-    """A published label file: its name, the SHA-256 sums that are fine (first: the one at URL)."""
+    """A published label file."""
 
     name: str
-    sha256: tuple[str, ...]
-    keys: dict[str, str]  # noise type -> key in the file
+    sha256: tuple[str, ...]  # those accepted; the first is that of the file at URL
 
 
 LABEL_FILES = {
     "cifar10": LabelFile(
-        "CIFAR-10_human.pt",
-        ("873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310",),
-        {
-            "clean": "clean_label",
-            "aggre": "aggre_label",
-            "worst": "worse_label",
-            "rand1": "random_label1",
-            "rand2": "random_label2",
-            "rand3": "random_label3",
-        },
+        "CIFAR-10_human.pt", ("873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310",)
     ),
     "cifar100": LabelFile(
         "CIFAR-100_human.pt",
@@ -40,7 +30,6 @@ LABEL_FILES = {
             "bd2d80409754d420292d622e15e25248ba21e37d27429efac49c8da723f44394",
             "3ca5e261fcff3a50f5c19044daa342e6b5392eb0ef70c5b9761766f5f9c68192",  # older coarse ones
         ),
-        {"clean100": "clean_label", "noisy100": "noisy_label"},
     ),
 }
 
@@ -48,15 +37,17 @@ LABEL_FILES = {
 def fetch_label_file(dataset: str, data_dir: Path) -> Path:
     """Path of the published label file in `data_dir`, downloaded where missing.
 
-    Raises OSError when it cannot be had, ValueError when the SHA-256 of what is there is unknown.
+    Raises OSError where it cannot be downloaded or the folder cannot be used, ValueError when the
+    SHA-256 of the file there is unknown.
     """
     file = LABEL_FILES[dataset]
     path = data_dir / file.name
-    if not path.exists():
-        with one_at_a_time(data_dir):
-            if not path.exists():  # another process may have fetched it meanwhile
-                fetch(URL + file.name, path, file.sha256[0])
-    sha256 = digest(path)
+    with naming_folder(data_dir):
+        if not path.exists():
+            with one_at_a_time(data_dir):
+                if not path.exists():  # another process may have fetched it meanwhile
+                    fetch(URL + file.name, path, file.sha256[0])
+        sha256 = digest(path)
     if sha256 not in file.sha256:
         raise ValueError(
             f"{path}: its SHA-256 {sha256} is not that of the published file "
@@ -67,43 +58,40 @@ def fetch_label_file(dataset: str, data_dir: Path) -> Path:
 
 
 def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
-    """The arrays of whole numbers in a label file by their keys; what else it holds is left out.
+    """The integer arrays in a label file by their keys; anything else in it is left out.
 
     The files are pickles of numpy arrays and lists: read with `weights_only=True` and numpy's array
     types allowed, so that a foreign file can run no code.
     Raises FileNotFoundError, or ValueError for anything but such a file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such label file; check --noise_path")
+    content = read_tensors(
+        path,
+        "label file",
+        "check --noise_path; a label file is a dictionary of integer numpy arrays (torch.save)",
+        _array_types(),
+    )
+    arrays = {}
+    for key, value in content.items():
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors unknown to numpy
+            continue
+        if np.issubdtype(array.dtype, np.integer):
+            arrays[key] = array
+    return arrays
+
+
+def _array_types() -> list[Any]:
+    """What a pickle of numpy arrays is rebuilt from."""
     rebuild = np.empty(0).__reduce__()[0]
     number_types = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "d"}
-    array_types = [
-        (rebuild, "numpy.core.multiarray._reconstruct"),  # as files written with numpy 1 call it
+    return [
+        (rebuild, "numpy.core.multiarray._reconstruct"),  # its name in files written with numpy 1
         (rebuild, "numpy._core.multiarray._reconstruct"),
         np.ndarray,
         np.dtype,
         *number_types,
     ]
-    try:
-        with torch.serialization.safe_globals(array_types), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a strange pickle's format: it is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler meets a foreign file with errors of every kind
-        raise ValueError(
-            f"{path}: not a readable label file; write your own with torch.save as numpy arrays of "
-            "whole numbers by name, or remove a damaged one to download it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not label sets by name")
-    arrays = {}
-    for key, value in content.items():
-        try:
-            array = np.asarray(value)
-        except (ValueError, TypeError, RuntimeError):  # uneven lists, tensors unknown to numpy
-            continue
-        if np.issubdtype(array.dtype, np.integer):
-            arrays[key] = array
-    return arrays
 
 
 def noisy_labels(
@@ -116,9 +104,9 @@ def noisy_labels(
     """
     content = read_label_file(path)
     labels = {}
-    for key in ("clean_label", LABEL_FILES[dataset].keys[noise_type]):
+    for key in ("clean_label", LABEL_SETS[dataset].keys[noise_type]):
         if key not in content:
-            raise ValueError(f"{path}: has no whole-number labels named {key!r} for {noise_type!r}")
+            raise ValueError(f"{path}: has no integer labels named {key!r} for {noise_type!r}")
         labels[key] = content[key]
         if labels[key].shape != clean_labels.shape:
             raise ValueError(
@@ -134,17 +122,3 @@ def noisy_labels(
             f"{dataset} has classes 0 to {clean_labels.max()}"
         )
     return given.astype(np.int64)
-
-
-def split_indices(
-    count: int, val_ratio: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the training and of the validation images, `(train, val)`.
-
-    The first `int(count * val_ratio)` of 0..count-1, shuffled by numpy's legacy generator, are for
-    validation: for one seed the authors' split.
-    """
-    order = np.arange(count)
-    np.random.RandomState(seed).shuffle(order)
-    val_count = int(count * val_ratio)
-    return order[val_count:], order[:val_count]

@@ -1,39 +1,29 @@
 """One name in, arrays and loaders out: a data set's images, and the labels given to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from data.cifar import CIFAR, Split, load_cifar
-from data.cifar_n import fetch_label_file, noisy_labels, split_indices
+from data.cifar import CIFAR, load_cifar
+from data.cifar_n import fetch_label_file, noisy_labels
 from data.digits import MEAN, STD, load_digits, noisy_digits
-from data.loader import Augmentation, Loader
+from data.images import ImageSet
+from data.loader import Loader
+from data.splits import Positions
 
-INFER_BATCH = {"cpu": 500, "cuda": 2000}  # images at a time where nothing is learnt
-FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that images leave free
-
-
-class ImageSet(NamedTuple):
-    """Images with their true classes, and how to prepare them."""
-
-    train: Split
-    test: Split
-    class_names: list[str]
-    mean: tuple[float, ...]  # per channel, as shares of 255
-    std: tuple[float, ...]
-    augment: Augmentation | None
+INFER_BATCH = {"cpu": 500, "cuda": 2000}  # images in a batch of an evaluation
+FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that the images leave free
 
 
 def load_images(dataset: str, data_dir: Path) -> ImageSet:
     """The named data set; CIFAR is downloaded into `data_dir` where missing.
 
-    Raises OSError, with the cure, for files that are missing or wrong.
+    Raises OSError or ValueError, with a hint, for files that are missing or wrong and for a
+    `data_dir` that cannot be used.
     """
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)
@@ -49,11 +39,11 @@ def given_labels(
     noise_path: Path | None,
     seed: int,
 ) -> Tensor:
-    """The labels [N] that the named label set gives to the training images, in their order.
+    """The labels [N] that the named label set gives to the training images, in data order.
 
     `noise_path`: a label file to read in place of the published one. `seed` draws the labels of
-    digits; CIFAR's do not depend on it. Raises OSError or ValueError, with the cure, for files
-    that are missing or wrong.
+    digits; CIFAR's do not depend on it. Raises OSError or ValueError, with a hint, for files that
+    are missing or wrong.
     """
     if dataset == "digits":
         return torch.from_numpy(noisy_digits(noise_type, clean_labels.numpy(), seed))
@@ -63,49 +53,11 @@ def given_labels(
     return torch.from_numpy(noisy_labels(path, dataset, noise_type, clean_labels.numpy()))
 
 
-class Positions(NamedTuple):
-    """Which images of the full set are trained on, scored and validated on."""
-
-    train: NDArray[np.int64]
-    scored: NDArray[np.int64]
-    val: NDArray[np.int64]
-
-
-def check_limit(limit: int, labels: Tensor, batch_size: int, class_names: Sequence[str]) -> None:
-    """Raises ValueError where the given labels [limit] cannot be learnt from."""
-    if limit < batch_size:
-        raise ValueError(
-            f"--limit_train {limit}: does not fill one batch of {batch_size}; give more, or a "
-            "smaller --batch_size"
-        )
-    counts = torch.bincount(labels, minlength=len(class_names))
-    if not counts.all():
-        missing = class_names[int((counts == 0).nonzero()[0])]
-        raise ValueError(
-            f"--limit_train {limit}: none of these images is labelled {missing!r}; give more, or "
-            "another --seed"
-        )
-
-
-def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
-    """The split for that seed; scored are all images, or with a limit those trained on.
-
-    Raises ValueError for a limit above the number of training images.
-    """
-    train, val = split_indices(count, val_ratio, seed)
-    if limit is not None and limit > len(train):
-        raise ValueError(f"--limit_train {limit}: there are {len(train)} training images")
-    train = train[:limit]
-    scored = np.arange(count) if limit is None else np.sort(train)
-    # As the authors do, validate on the training images where none are held out.
-    return Positions(train, scored, val if len(val) else train)
-
-
 class Loaders(NamedTuple):
-    """The four ways in which images are looked at."""
+    """One loader for each use of the images."""
 
     train: Loader  # shuffled, augmented
-    scored: Loader  # in the order of the data
+    scored: Loader  # in data order, as the two below
     val: Loader
     test: Loader
 
@@ -150,7 +102,7 @@ def clean_test_loader(
     generator: torch.Generator,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Loader:
-    """The clean test images in order, for the generator's device."""
+    """The clean test images in data order, for the generator's device."""
     return Loader(
         *images.test,
         mean=images.mean,
@@ -163,7 +115,7 @@ def clean_test_loader(
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Whether images of `size` bytes have room on the device beside the networks."""
+    """Whether images of `size` bytes fit on the device beside the networks."""
     if device.type != "cuda":
         return True
     return size <= torch.cuda.mem_get_info(device)[0] - FOR_NETWORKS

@@ -1,14 +1,14 @@
-"""The embedded set: scikit-learn's digits with label noise shaped like CIFAR-10N's."""
+"""The built-in data set: scikit-learn's digits with label noise like that of CIFAR-10N."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits as load_sklearn_digits
 
-from data.cifar import Split
+from data.images import Split
 
 TRAIN_COUNT = 1297
-MEAN, STD = (0.3056,), (0.3758,)  # of the training images, as shares of the brightest value
+MEAN, STD = (0.3056,), (0.3758,)  # of the training images, as fractions of the brightest value
 
 # Transition matrices of the real CIFAR-10N label sets in 1/10,000: rows are true classes, columns
 # given ones, the classes permuted onto look-alike digits.
@@ -72,7 +72,7 @@ def noisy_digits(
 ) -> NDArray[np.int64]:
     """Given labels [N], drawn class by class from the label set's transition matrix.
 
-    The draw has a generator of its own: it leaves numpy's global one alone.
+    Drawn from a generator of its own; numpy's global one is left as it is.
     """
     labels = np.array(clean_labels, dtype=np.int64)
     if noise_type == "clean":

@@ -1,69 +1,20 @@
-"""Batches of images kept as bytes on the device: no image objects, no workers.
-
-Augmentation moves no pixels: flip and crop say where each pixel of the result comes from, and all
-pixels of a batch are then taken at once.
-"""
+"""Batches from images kept as bytes on the device: no image objects, no worker processes."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-OUTSIDE = -1  # a place in no image: black
+from data.augmentation import OUTSIDE, Augmentation, Window, whole
 
-
-class Window(NamedTuple):
-    """Where each pixel of B results comes from in its own image."""
-
-    rows: Tensor  # [B, H]
-    columns: Tensor  # [B, W]
-
-
-Augmentation = Callable[[Window, torch.Generator], Window]
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-def whole(count: int, height: int, width: int, device: torch.device) -> Window:
-    """Each of `count` images as it is."""
-    sides = (torch.arange(size, device=device).expand(count, -1) for size in (height, width))
-    return Window(*sides)
-
-
-def flip(window: Window, generator: torch.Generator) -> Window:
-    """Each image mirrored left to right with probability one half."""
-    rows, columns = window
-    mirrored = torch.rand(len(rows), generator=generator, device=rows.device) < 0.5  # [B]
-    return Window(rows, torch.where(mirrored[:, None], columns.flip(-1), columns))
-
-
-def random_crop(window: Window, generator: torch.Generator, padding: int, mode: str) -> Window:
-    """A window of each image's own size at a random place of the image padded on all sides.
-
-    `mode`: "reflect" continues the image by its mirror image without repeating the edge, "zeros"
-    by black. Raises ValueError for another mode.
-    """
-    rows, columns = window
-    offsets = torch.randint(
-        -padding, padding + 1, (2, len(rows), 1), generator=generator, device=rows.device
-    )
-    return Window(shift(rows, offsets[0], mode), shift(columns, offsets[1], mode))
-
-
-def shift(places: Tensor, offsets: Tensor, mode: str) -> Tensor:
-    """The `places` [B, L] that lie `offsets` [B, 1] further on, also beyond the edges: [B, L]."""
-    last = places.shape[1] - 1
-    source = torch.arange(last + 1, device=places.device) + offsets  # [B, L]
-    if mode == "reflect":
-        return places.gather(1, last - (last - source.abs()).abs())
-    if mode != "zeros":
-        raise ValueError(f"crop mode {mode!r}: choose 'reflect' or 'zeros'")
-    inside = source.clamp(0, last)
-    return torch.where(source == inside, places.gather(1, inside), OUTSIDE)
-
-
 class PixelTable:
-    """Images as one table of pixels [N * H * W + 1, channels], the last one black."""
+    """Images as one table of pixels [N * H * W + 1, channels], the last one black.
+
+    All pixels of a batch are taken at once, whatever its augmentation.
+    """
 
     def __init__(self, images: Tensor):
         """images: [N, H, W, channels]."""
@@ -76,12 +27,12 @@ class PixelTable:
         return self
 
     def images(self, index: Tensor) -> Tensor:
-        """Images at the positions `index` [B], as they are: [B, H, W, channels]."""
+        """Images at the positions `index` [B], unchanged: [B, H, W, channels]."""
         shape = (self.count, self.height, self.width, -1)
         return self.pixels[:-1].view(shape).index_select(0, index)
 
     def windows(self, index: Tensor, window: Window) -> Tensor:
-        """For each image at the positions `index` [B] what its window shows, in the same shape."""
+        """The window of each image at the positions `index` [B]: [B, H, W, channels]."""
         black = len(self.pixels) - 1
         rows, columns = window
         starts = (index[:, None] * self.height + rows) * self.width  # [B, H]
@@ -97,9 +48,9 @@ def normalise(
     std: Tensor,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """Bytes [B, channels, H, W] as floats of the data set's mean 0 and standard deviation 1.
+    """Bytes [B, channels, H, W] as floats with mean 0 and standard deviation 1 per channel.
 
-    `mean`, `std`: per channel, as shares of 255.
+    `mean`, `std` [channels]: those of the data set, as fractions of 255.
     """
     scale, shift = 1 / (255 * std), mean / std
     values = images.contiguous(memory_format=memory_format).float()
@@ -109,8 +60,8 @@ def normalise(
 class Loader:
     """Yields `(images, labels, index)`: floats [B, channels, H, W], [B], positions [B].
 
-    Every pass gives each image once, the last short batch included; in the order of the data, or
-    newly shuffled each time. Randomness comes from `generator` alone.
+    Every pass gives each image once, the last short batch included, in data order or newly
+    shuffled. Randomness comes from `generator` alone.
     """
 
     def __init__(
@@ -128,7 +79,7 @@ class Loader:
         on_host: bool = False,
         before_batch: Callable[[], object] = lambda: None,
     ):
-        """images: bytes [N, channels, H, W]; labels [N]; batches come on the generator's device.
+        """images: bytes [N, channels, H, W]; labels [N]; batches are on the generator's device.
 
         The images are moved there at once, or, `on_host`, batch by batch, one ahead of its use.
         `before_batch` is called before anything is drawn for a batch; what it raises ends the pass.
@@ -150,7 +101,7 @@ class Loader:
         return self.after(0)
 
     def after(self, count: int) -> Iterator[Batch]:
-        """A pass without its first `count` batches, for which all the same is drawn: to go on."""
+        """A pass resumed after `count` batches, whose random numbers are drawn all the same."""
         if self.shuffle:
             size = len(self.labels)
             order = torch.randperm(size, generator=self.generator, device=self.device)
@@ -174,7 +125,7 @@ class Loader:
             yield images, self.labels[index], index
 
     def _window(self, count: int) -> Window | None:
-        """What the next batch of so many images shows of them; None: all, as they are."""
+        """The augmentation of the next `count` images; None: unchanged."""
         if self.augment is None:
             return None
         return self.augment(
@@ -190,7 +141,7 @@ class Loader:
 def one_ahead(
     batches: Iterable[Tensor], device: torch.device
 ) -> Iterator[tuple[PixelTable, Tensor]]:
-    """Each batch of images [B, H, W, channels] on the device, the next one already on its way."""
+    """Each batch of images [B, H, W, channels] on the device, the next one already being copied."""
     copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def start(images: Tensor | None) -> Tensor | None:

@@ -20,7 +20,7 @@ class PairLoss(NamedTuple):
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """softmax(t) * softmax(s), normalised to sum 1 over the classes: [B, C].
 
-    Computed from logarithms, it cannot become 0/0.
+    Computed from logarithms, so that it cannot become 0/0.
     """
     log_products = F.log_softmax(teacher_logits, 1) + F.log_softmax(student_logits, 1)  # [B, C]
     return F.softmax(log_products, 1)
@@ -44,8 +44,8 @@ def compensation_loss(
 def robust_targets(labels: Tensor, student_probs: Tensor, alpha: Tensor) -> Tensor:
     """r = (1 - alpha) * one_hot(labels) + alpha * student_probs, r^(1 + alpha), sum 1: [B, C].
 
-    `student_probs` [B, C]; `alpha` [B]: how little each label is trusted, in 0..1; at 0 the target
-    is one-hot, which is the target before the tipping point.
+    `student_probs` [B, C]; `alpha` [B], in 0..1: weight of the student's prediction in the target;
+    0 gives one-hot, the target before the tipping point.
     """
     alpha = alpha[:, None]  # [B, 1]
     one_hot = F.one_hot(labels, student_probs.shape[1]).to(student_probs.dtype)  # [B, C]
@@ -82,6 +82,6 @@ def pair_loss(
 def baseline_loss(
     teacher_logits: Tensor, student_logits: Tensor, labels: Tensor, alpha: Tensor
 ) -> PairLoss:
-    """Plain cross-entropy of one network with the given labels, in the shape of `pair_loss`."""
+    """Plain cross-entropy of one network with the given labels; arguments as for `pair_loss`."""
     naive = F.cross_entropy(teacher_logits, labels)
     return PairLoss(naive, naive, naive.new_zeros(()))

@@ -1,4 +1,4 @@
-"""From agreements to trust: tipping point, the variant of Otsu's threshold, groups.
+"""From agreements to weights: tipping point, the authors' variant of Otsu's threshold, groups.
 
 N images; an image's score is the pair's agreement at its given label, in 0..1.
 """
@@ -14,7 +14,7 @@ from models.losses import agreement
 
 VARIANCE_FLOOR = 1e-5  # a smaller variance counts as this
 NEIGHBOURS = 2  # epochs on either side of a tipping point that must be lower
-FIRST_LENGTH = 6  # epochs before any is looked for
+FIRST_LENGTH = 6  # epochs needed before one can be found
 
 
 class OtsuSplit(NamedTuple):
@@ -32,9 +32,8 @@ def otsu(scores: Tensor, bins: int = 1000) -> OtsuSplit | None:
     both sides, the smallest with the largest
     `(n1 (m1 - m)^2 + n2 (m2 - m)^2) / (n1 d1 + n2 d2)`
     wins: counts n, means m1, m2 and standard deviations d (not variances) of the bins below s and
-    from s on, m the plain mean of the scores. In float64 by cumulative sums, on the CPU: those of
-    CUDA are not the same each time.
-    Raises ValueError for scores that are no numbers in 0..1.
+    from s on, m the plain mean of the scores. In float64 by cumulative sums, on the CPU: CUDA's are
+    not deterministic. Raises ValueError for scores that are not numbers in 0..1.
     """
     scores = scores.double().cpu()
     if not bool(((scores >= 0) & (scores <= 1)).all()):  # NaN fails both
@@ -57,7 +56,7 @@ def otsu(scores: Tensor, bins: int = 1000) -> OtsuSplit | None:
     two_sided = (low[0] > 0) & (high[0] > 0)
     if not two_sided.any():
         return None
-    best = torch.where(two_sided, between / within, -torch.inf).argmax()  # the first of equals
+    best = torch.where(two_sided, between / within, -torch.inf).argmax()  # the first of ties
     return OtsuSplit(means[0][best].item(), values[best + 2].item(), means[1][best].item())
 
 
@@ -65,7 +64,7 @@ def trust_groups(scores: Tensor, split: OtsuSplit | None) -> Tensor:
     """Group of each score [N]: 1 (label most likely right) .. 4 (most likely wrong).
 
     4 below the low mean, 3 from there, 2 from the threshold, 1 from the high mean. Without a split
-    nothing speaks against any label: all are in group 1.
+    all are in group 1.
     """
     if split is None:
         return torch.ones_like(scores, dtype=torch.long)
@@ -73,10 +72,10 @@ def trust_groups(scores: Tensor, split: OtsuSplit | None) -> Tensor:
     return 1 + sum((scores < cut).long() for cut in split)
 
 
-def label_distrust(scores: Tensor, alphas: Sequence[float]) -> Tensor:
-    """The weight b [N] of each image's robust target: `alphas` for groups 1 to 4 of its score.
+def student_weights(scores: Tensor, alphas: Sequence[float]) -> Tensor:
+    """The alpha [N] of each image's robust target: `alphas` are those of groups 1 to 4.
 
-    0, the trust before the tipping point, for all where nothing tells them apart.
+    0, which keeps the one-hot targets, for all images where `scores` [N] cannot be split.
     """
     split = otsu(scores)
     if split is None:
@@ -100,11 +99,11 @@ def tipping_point(confidence: Sequence[float]) -> int | None:
 
 
 class Scores(NamedTuple):
-    """What the pair says of N images, each asked about its label."""
+    """Agreements and predictions of the pair for N images."""
 
     agreement: Tensor  # [N], at the label
     prediction: Tensor  # [N], the class with the largest agreement
-    teacher_masked: Tensor  # [N], each network's favourite among all classes but the label
+    teacher_masked: Tensor  # [N], each network's largest logit among all classes but the label
     student_masked: Tensor  # [N]
 
 
@@ -130,43 +129,50 @@ class EpochRecord(NamedTuple):
 
 
 class TippingPointMonitor:
-    """Keeps the confidence curve, and the records of the epochs that may still be needed.
+    """Finds the tipping point, and keeps the records of the epochs that may still be needed.
 
-    Those are the last few, among which a tipping point can be found, and the most confident one,
-    the best guess should none ever come.
+    Those are the last few, one of which may prove to be the tipping point, and the most confident
+    one, the fallback should there never be one.
     """
 
     def __init__(self):
-        self.curve: list[float] = []
+        self.searching = True  # until the tipping point is found
+        self.curve: list[float] = []  # the confidence of each epoch
         self.recent: deque[EpochRecord] = deque(maxlen=FIRST_LENGTH - NEIGHBOURS)
         self.most_confident: EpochRecord | None = None
 
-    def update(self, confidence: float, train_agreement: Tensor, scores: Scores) -> None:
-        """Take in the next epoch's figures."""
+    def update(
+        self, confidence: float, train_agreement: Tensor, scores: Scores
+    ) -> EpochRecord | None:
+        """Add the next epoch; the tipping point's record in the epoch in which it is found.
+
+        The arguments are those of `EpochRecord`. Call it only while `searching`; raises ValueError
+        afterwards.
+        """
+        if not self.searching:
+            raise ValueError("the tipping point has been found; there is nothing to update")
         record = EpochRecord(len(self.curve), confidence, train_agreement, scores)
         self.curve.append(confidence)
         self.recent.append(record)
         if self.most_confident is None or confidence > self.most_confident.confidence:
             self.most_confident = record
-
-    def found(self) -> EpochRecord | None:
-        """The tipping point's record, None while there is none.
-
-        Ask after every update: the record is kept until the next one only.
-        """
         epoch = tipping_point(self.curve)
-        return next((record for record in self.recent if record.epoch == epoch), None)
+        found = next((record for record in self.recent if record.epoch == epoch), None)
+        self.searching = found is None
+        return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, in plain containers and tensors."""
+        """Everything needed to resume, in plain containers and tensors."""
         return {
+            "searching": self.searching,
             "curve": list(self.curve),
             "recent": [_plain(record) for record in self.recent],
             "most_confident": self.most_confident and _plain(self.most_confident),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Resume from what `state_dict` returned."""
+        self.searching = bool(state["searching"])
         self.curve = list(state["curve"])
         self.recent.clear()
         self.recent.extend(_record(plain) for plain in state["recent"])

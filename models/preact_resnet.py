@@ -1,7 +1,5 @@
 """The pre-activation residual network of He et al. (arXiv 1603.05027) for small images."""
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,15 +10,15 @@ class Subsampling(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cpu and x.is_contiguous(memory_format=torch.channels_last):
-            # The same, without a stride: the backward pass of oneDNN's strided one writes beyond
-            # its memory in this format (seen with batches of 25 and two threads, torch 2.11, 2.15).
+            # The same, without a stride: in this format the backward pass of oneDNN's strided one
+            # writes out of bounds (seen with batches of 25 and two threads, torch 2.11, 2.15).
             step = self.stride[0]
             return F.conv2d(x[..., ::step, ::step], self.weight)
         return super().forward(x)
 
 
 class PreActBlock(nn.Module):
-    """relu(bn) before each convolution; the shortcut starts behind the first of them."""
+    """relu(bn) before each convolution; the shortcut branches off after the first of them."""
 
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
@@ -35,7 +33,7 @@ class PreActBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.bn1(x), inplace=True)
         out = self.conv2(F.relu(self.bn2(self.conv1(h)), inplace=True))
-        return out.add_(self.shortcut(h))  # the identity of h, not of x: so the authors' networks
+        return out.add_(self.shortcut(h))  # the identity is of h, not of x, as the authors have it
 
 
 class PreActResNet(nn.Module):
@@ -58,7 +56,7 @@ class PreActResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(images)), inplace=True)
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
-        # What is left of a 32x32 image is 4x4 wide: this is the paper's 4x4 average pooling.
+        # A 32x32 image is 4x4 by now: this is the paper's 4x4 average pooling.
         return self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
 
 
@@ -70,23 +68,3 @@ def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequ
 def PreResNet18(num_classes: int, width: int = 64) -> PreActResNet:
     """The paper's network for 32x32 colour images: two blocks a stage, 11,171,274 parameters."""
     return PreActResNet(num_classes, width, blocks=2, in_channels=3)
-
-
-def network_from_state(state: Mapping[str, Tensor]) -> PreActResNet:
-    """The network whose state dict this is; its sizes are read off the tensors.
-
-    Raises ValueError when it is the state of something else.
-    """
-    try:
-        width, in_channels = state["conv1.weight"].shape[:2]
-        num_classes = len(state["linear.weight"])
-        blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
-        network = PreActResNet(num_classes, width, blocks, in_channels)
-        network.load_state_dict(state)
-        broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
-        if broken:
-            raise ValueError(f"{broken[0]} has numbers that are not finite")
-    except (KeyError, RuntimeError, AttributeError, IndexError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"not the weights of a PreActResNet ({reason})") from error
-    return network

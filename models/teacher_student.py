@@ -1,17 +1,17 @@
-"""Teacher and student as one module, and the one way to ask it about images."""
+"""Teacher and student as one module, and its inference over a loader."""
 
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from models.concurrent_networks import concurrently, in_turn
 from models.losses import agreement
 from models.preact_resnet import PreActResNet, PreResNet18
-from models.side_by_side import one_by_one, side_by_side
 
 
-class NoOpinion(nn.Module):
-    """The student of a network that learns alone: all classes are the same to it."""
+class UniformStudent(nn.Module):
+    """The student of the baseline's single network: it predicts all classes alike."""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -29,20 +29,20 @@ class TeacherStudent(nn.Module):
         self.teacher = teacher
         self.student = student
         self.low_precision = False
-        self.for_both = one_by_one
+        self.run_both = in_turn
 
     def prepare(self, device: torch.device, *, bf16: bool, plain: bool) -> "TeacherStudent":
-        """Move the pair to where it shall run, and run it there as fast as it can, or `plain`.
+        """Move the pair to `device`, to run there with every optimisation, or with none if `plain`.
 
         `bf16`: convolutions and matrix products in bfloat16, weights and logits in float32.
         """
         self.low_precision = bf16
         if plain:
             return self.to(device)
-        # The batches' sizes are few; but what is found fastest is not the same each time.
+        # Pays off with few batch sizes, but may choose other algorithms each time.
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         if len(self.trained_networks()) == 2:
-            self.for_both = side_by_side(device)
+            self.run_both = concurrently(device)
         return self.to(device, memory_format=torch.channels_last)
 
     def forward(
@@ -57,16 +57,16 @@ class TeacherStudent(nn.Module):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision):
                 return network(images).float()
 
-        return tuple(self.for_both(logits, networks or (self.teacher, self.student)))
+        return tuple(self.run_both(logits, networks or (self.teacher, self.student)))
 
     def backward(self, logits: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Add to each weight's gradient, given those at the logits, both as from `forward`."""
+        """Add to each weight's gradient; `gradients` are those at the `logits` of `forward`."""
 
         def back(of_network: Tensor, gradient: Tensor) -> None:
             if of_network.requires_grad:
                 torch.autograd.backward(of_network, gradient)
 
-        self.for_both(back, logits, gradients)
+        self.run_both(back, logits, gradients)
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that have weights, by name: both, or the baseline's one."""
@@ -74,7 +74,7 @@ class TeacherStudent(nn.Module):
 
 
 def build_pair(num_classes: int, width: int = 64, *, digits: bool = False) -> TeacherStudent:
-    """A new pair; the teacher draws its random weights first, then the student."""
+    """A new pair; the teacher's random weights are drawn first, then the student's."""
     return TeacherStudent(
         build_network(num_classes, width, digits=digits),
         build_network(num_classes, width, digits=digits),
@@ -82,8 +82,9 @@ def build_pair(num_classes: int, width: int = 64, *, digits: bool = False) -> Te
 
 
 def build_baseline(num_classes: int, width: int = 64, *, digits: bool = False) -> TeacherStudent:
-    """One such network alone; its agreement with no opinion is its own softmax."""
-    return TeacherStudent(build_network(num_classes, width, digits=digits), NoOpinion(num_classes))
+    """One such network alone; its agreement with a uniform student is its own softmax."""
+    network = build_network(num_classes, width, digits=digits)
+    return TeacherStudent(network, UniformStudent(num_classes))
 
 
 def build_network(num_classes: int, width: int = 64, *, digits: bool = False) -> PreActResNet:
@@ -99,7 +100,8 @@ def infer_logits(
 ) -> tuple[Tensor, Tensor]:
     """Teacher's and student's logits, each [count, C], in data order: eval mode, mode restored.
 
-    `loader` yields (images, labels, index) with each index of 0..count-1 once, in any order.
+    `loader` yields (images, labels, index) with each index of 0..count-1 once, in any order; raises
+    ValueError if it does not.
     """
     was_training = pair.training
     pair.eval()
@@ -119,7 +121,7 @@ def infer_logits(
 def infer(
     pair: TeacherStudent, loader: Iterable[tuple[Tensor, Tensor, Tensor]], count: int
 ) -> Tensor:
-    """The agreement [count, C] of every image in data order; its largest class is the prediction.
+    """The agreement [count, C] of every image in data order; the prediction is its argmax.
 
     See `infer_logits`.
     """

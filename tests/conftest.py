@@ -13,7 +13,9 @@ import torch
 from torchvision import datasets
 
 import blind_knowledge_dist_training as training
-from utils.options import parse_options, training_parser
+from data.label_sets import LABEL_SETS
+from utils.options.training import training_parser
+from utils.run_folder import session
 
 devices = pytest.mark.parametrize(
     "device",
@@ -29,14 +31,14 @@ CLASSES, PER_CLASS, TEST_COUNT, NOISE = 10, 50, 100, 0.3
 
 def training_options(*words: object) -> argparse.Namespace:
     """The training script's options for these words of a command line."""
-    return parse_options(training_parser(), [str(word) for word in words])
+    return training_parser(LABEL_SETS).parse_args([str(word) for word in words])
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_pictures() -> Iterator[None]:
+def no_plots() -> Iterator[None]:
     """They take longer than the runs of most tests; test_plots.py looks at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "write_pictures", lambda *_: [])
+        patch.setattr(session, "write_plots", lambda *_: [])
         yield
 
 
@@ -105,10 +107,8 @@ def made_up_cifar(
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> argparse.Namespace:
-    """Options of a finished run on digits at its defaults, rand1, seed 0."""
-    results = tmp_path_factory.mktemp("results")
-    args = training_options(
-        "--dataset", "digits", "--noise_type", "rand1", "--results_dir", results
-    )
+    """Options of a finished run on digits, rand1, seed 0, in fp32: one of those in docs/results."""
+    words = ("--dataset", "digits", "--noise_type", "rand1", "--precision", "fp32")
+    args = training_options(*words, "--results_dir", tmp_path_factory.mktemp("results"))
     training.main(args)
     return args

@@ -2,7 +2,7 @@
 
     python -m tests.fuzz labels -max_total_time=120
 
-The words behind the reader's name (see READERS in test_properties.py) are libFuzzer's.
+Options after the reader's name (see READERS in test_properties.py) are libFuzzer's.
 """
 
 import sys
@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=PARTS):
 
 
 def main() -> None:
-    """Hand the reader whatever the fuzzer makes of whole files, until one crashes it otherwise."""
+    """Mutate whole files until the reader fails with anything but a line that names the file."""
     kind = sys.argv.pop(1)
     folder = Path(tempfile.mkdtemp())
     for number, content in enumerate(SEEDS[kind]):

@@ -3,6 +3,8 @@
 They are forked from a process that has imported everything, so that a life costs no import.
 """
 
+from utils.startup import run_script
+
 import contextlib
 import hashlib
 import multiprocessing
@@ -21,11 +23,12 @@ import blind_knowledge_dist_training as training
 from models.training_step import TrainingStep
 from tests.conftest import training_options
 from utils import files
-from utils.options import run_script
+from utils.run_folder import session
+from utils.run_folder.interruption import Interruption
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.lives"])
-DIFFERENT = {"args.json", "timing.json", "log"}  # the folder's name, the time it took, what it said
+DIFFERENT = {"args.json", "timing.json", "training.log", ".lock"}  # folder, times, no content
 
 
 class Life:
@@ -55,14 +58,14 @@ def _live(log: Path, words: tuple[object, ...], fate: Any) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.argv = ["training.py"]
-    training.write_pictures = lambda *_: []  # they take longer than the run
+    session.write_plots = lambda *_: []  # they take longer than the run
     if fate:
         function, *arguments = fate if isinstance(fate, tuple) else (fate,)
         function(*arguments)
     with contextlib.suppress(BrokenPipeError):
         result = run_script(training.main, training_options(*words))
         sys.stdout.flush()
-        sys.exit(training.NO_TIPPING_POINT if result.get("guess") else 0)
+        sys.exit(training.NO_TIPPING_POINT if result.get("fallback") else 0)
 
 
 def live(folder: Path, *words: object, fate: Any = None) -> tuple[int, str]:
@@ -147,14 +150,14 @@ def lose_a_number(number: int) -> None:
 def lose_a_number_and_stop(number: int) -> None:
     """The same, and a signal before the next step."""
     lose_a_number(number)
-    check = training.Interruption.check
+    check = Interruption.check
 
-    def stopped(self: training.Interruption) -> None:
+    def stopped(self: Interruption) -> None:
         if (network := TRAINED.get("step")) and not network.weights[0].isfinite().all():
             self.number = signal.SIGTERM
         check(self)
 
-    training.Interruption.check = stopped
+    Interruption.check = stopped
     make = training.make_step
 
     def kept(*arguments: Any) -> TrainingStep:
@@ -178,7 +181,7 @@ def sums(folder: Path) -> dict[str, str]:
 
 def only_run(results: Path) -> Path:
     """The one run folder there."""
-    (folder,) = [path for path in results.iterdir() if path.name != "aside"]
+    (folder,) = [path for path in results.iterdir() if path.name != "replaced"]
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, with figures that a test chooses; no network is trained."""
+"""Run folders as training leaves them, with values that a test chooses; no network is trained."""
 
 import csv
 import json
@@ -7,8 +7,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.conftest import training_options
-from utils.runs import DetectionWriter
+from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import PredictionsWriter
+
+DEFAULTS = {
+    "dataset": "cifar10",
+    "noise_type": "worst",
+    "seed": 0,
+    "method": "bkd",
+    "data_dir": "data",
+    "results_dir": "results",
+    "noise_path": None,
+    "precision": "auto",
+    "n_epoch": 300,
+    "width": 64,
+    "weight_decay": 0.0005,
+    "alpha4": 0.7,
+    "clean_test_freq": 10,
+    "quiet": False,
+}
 
 
 class MadeUpRun(NamedTuple):
@@ -31,43 +48,62 @@ def made_up_run(
 ) -> MadeUpRun:
     """Write a finished run: a third of the labels wrong, a tipping point at epoch 5.
 
-    `words`: of the training's command line. `extra`: further columns of metrics.csv.
+    `words`: options of DEFAULTS as "--name", value. `extra`: further columns of metrics.csv.
     """
-    options = vars(training_options(*words))
-    options = {key: str(v) if isinstance(v, Path) else v for key, v in options.items()}
-    blind = options["method"] == "bkd"
-    folder = results / name
-    folder.mkdir(parents=True)
-    versions = {"python": "3.11", "torch": "2.11"}
-    write = {"options": options, "versions": versions, "device": "cpu", "precision": "fp32"}
-    _json(folder / "args.json", write | {"compiled": False, "commit": "abc"})
-    _json(folder / "training.json", {"tipping_point": 5 if blind else None, "guess": False})
-    _json(folder / "timing.json", {"wall_seconds": 83.2})
-    _json(folder / "learning.json", {"last": {"accuracy": 91.25}, "best_val": {"accuracy": 90.5}})
-    _json(folder / "detection.json", {"precision": 0.75, "recall": 0.5, "f1": 0.6})
-    _metrics(folder / "metrics.csv", epochs, blind, extra or {})
+    given = {
+        str(option).removeprefix("--"): str(value) if isinstance(value, Path) else value
+        for option, value in zip(words[::2], words[1::2], strict=True)
+    }
+    assert given.keys() <= DEFAULTS.keys()
+    options = DEFAULTS | given
+    method = options["method"] == "bkd"
+    folder = RunFolder(results / name)
+    folder.path.mkdir(parents=True)
+    args = {
+        "options": options,
+        "non_default_options": {k: v for k, v in given.items() if v != DEFAULTS[k]},
+        "versions": {"python": "3.11", "torch": "2.11"},
+        "device": "cpu",
+        "precision": "fp32" if options["precision"] == "auto" else options["precision"],
+        "compiled": False,
+        "commit": "abc",
+    }
+    training = {"epochs": epochs, "best_val_epoch": 5, "clean_test_accuracy": 71.0}
+    training["tipping_point"] = 5 if method else None
+    _write_json(folder.args, args)
+    _write_json(folder.training, training | ({"fallback": False} if method else {}))
+    _write_json(folder.timing, {"wall_seconds": 83.2})
+    _write_json(folder.learning, {"last": {"accuracy": 91.25}, "best_val": {"accuracy": 90.5}})
+    _write_json(folder.detection_metrics, {"precision": 0.75, "recall": 0.5, "f1": 0.6})
+    _write_metrics(folder.metrics, epochs, method, extra or {})
     names = class_names or [f"class {k}" for k in range(classes)]
     arrays = _scores(images, classes)
-    figures: dict[str, Any] = {}
-    if blind:
-        figures = {"low_mean": 0.2, "threshold": 0.5, "high_mean": 0.8}
-        cuts = list(figures.values())
-        arrays["group"] = np.array([1 + sum(a < cut for cut in cuts) for a in arrays["agreement"]])
-        figures |= {"split_epoch": 5, "guess": False}
-    write_detection(folder, arrays, names, **figures)
-    return MadeUpRun(folder, arrays, names)
+    split: dict[str, Any] = {}
+    if method:
+        cuts = {"low_mean": 0.2, "threshold": 0.5, "high_mean": 0.8}
+        arrays["group"] = np.array(
+            [1 + sum(a < cut for cut in cuts.values()) for a in arrays["agreement"]]
+        )
+        split = {**cuts, "split_epoch": 5, "fallback": False}
+    write_detection(folder.path, arrays, names, **split)
+    return MadeUpRun(folder.path, arrays, names)
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change values of a record at its top level."""
+    _write_json(path, json.loads(path.read_text()) | changes)
 
 
 def write_detection(
-    folder: Path, arrays: dict[str, np.ndarray], names: list[str], **figures: Any
+    folder: Path, arrays: dict[str, np.ndarray], names: list[str], **split: Any
 ) -> None:
     """Write a detection result as training does; without groups as the baseline does."""
     kept = dict(arrays)
     index, label, true_label = (kept.pop(key) for key in ("index", "label", "true_label"))
-    pictures = np.random.default_rng(1).integers(0, 256, (index.max() + 1, 3, 32, 32), np.uint8)
-    writer = DetectionWriter(folder, index, label, true_label, names, pictures)
+    pixels = np.random.default_rng(1).integers(0, 256, (index.max() + 1, 3, 32, 32), np.uint8)
+    writer = PredictionsWriter(RunFolder(folder), index, label, true_label, names, pixels)
     flagged = kept["group"] == 4 if "group" in kept else kept["prediction"] != label
-    writer.write(flagged, **kept, **figures)
+    writer.write(flagged, **kept, **split)
 
 
 def _scores(images: int, classes: int) -> dict[str, np.ndarray]:
@@ -88,16 +124,16 @@ def _scores(images: int, classes: int) -> dict[str, np.ndarray]:
     }
 
 
-def _metrics(path: Path, epochs: int, blind: bool, extra: dict[str, list[str]]) -> None:
+def _write_metrics(path: Path, epochs: int, method: bool, extra: dict[str, list[str]]) -> None:
     rows = [
         {
             "epoch": epoch,
-            "phase": "ce" if not blind else "naive" if epoch < 8 else "robust",
+            "phase": "ce" if not method else "naive" if epoch < 8 else "robust",
             "lr": 0.02 if epoch < 6 else 0.002,
             "loss": 2 / (1 + epoch),
             "naive_loss": 1.5 / (1 + epoch),
-            "compensation_loss": 0.5 / (1 + epoch) if blind else "",
-            "student_confidence": 0.5 - 0.01 * (epoch - 5) ** 2 if blind else "",
+            "compensation_loss": 0.5 / (1 + epoch) if method else "",
+            "student_confidence": 0.5 - 0.01 * (epoch - 5) ** 2 if method else "",
             "noisy_val_accuracy": 50 + epoch if epoch % 2 else "",
             "clean_test_accuracy": 60 + epoch if epoch % 3 == 2 else "",
             **{column: cells[epoch] for column, cells in extra.items()},
@@ -110,5 +146,5 @@ def _metrics(path: Path, epochs: int, blind: bool, extra: dict[str, list[str]]) 
         writer.writerows(rows)
 
 
-def _json(path: Path, record: dict[str, Any]) -> None:
+def _write_json(path: Path, record: dict[str, Any]) -> None:
     path.write_text(json.dumps(record))

@@ -15,26 +15,31 @@ if __name__ == "__main__":
     if not script.endswith(".py"):
         os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
     sys.path.insert(0, os.getcwd())  # the project's top, where run.sh works
-    from utils.options import parse_options, training_parser
-    from utils.runs import run_folder
+    from data.label_sets import LABEL_SETS
+    from utils.options.training import training_parser
+    from utils.run_folder.folder import RunFolder
 
-    args = parse_options(training_parser(), words)
-    folder = run_folder(args)
+    args = training_parser(LABEL_SETS).parse_args(words)
+    folder = RunFolder.of(args).path
+    folder.mkdir(parents=True, exist_ok=True)
     options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
     if script == "blind_knowledge_dist_training.py":
         if (folder / "training.json").exists():
             sys.exit(print("this run is finished"))
         if (folder / "teacher.pth.tar").exists():
             sys.exit(f"error: {folder} holds teacher.pth.tar of unknown origin")
-        print("epoch   0 clean test 50.00 %")
+        print(said := "epoch   0 clean test 50.00 %")
         (folder / "metrics.csv").write_text("epoch,clean_test_accuracy\n0,50.0\n")
-        files = {"args": {"options": options}, "timing": {"wall_seconds": 1.0}}
+        made = {"options": options, "non_default_options": {}, "precision": "fp32"}
+        files = {"args": made, "timing": {"wall_seconds": 1.0}}
         files["training"] = {"tipping_point": None, "clean_test_accuracy": 50.0}
     elif script == "learning.py":
-        print("Best test acc selected by val is 50.00")
+        print(said := "Best test acc selected by val is 50.00")
         files = {"learning": {"last": {"accuracy": 50.0}, "best_val": None}}
     else:
-        print("The f-score is 0.5000")
+        print(said := "The f-score is 0.5000")
         files = {"detection": {"precision": 0.5, "recall": 0.5, "f1": 0.5}}
+    stage = {"learning.py": "learning", "detection.py": "detection"}.get(script, "training")
+    (folder / f"{stage}.log").write_text(f"{said}\n")
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))

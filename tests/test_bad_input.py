@@ -1,8 +1,10 @@
-"""Every bad input: one line on stderr with the value and the cure, exit status 2, nothing written.
+"""Every bad input: one line on stderr with the value and a hint, exit status 2, nothing written.
 
 Options out of range are in test_options.py, label files in test_label_files.py, checkpoints in
 test_faults.py; here the scripts themselves are given such things.
 """
+
+from utils.startup import run_script
 
 import os
 import pickle
@@ -20,21 +22,22 @@ import blind_knowledge_dist_training as training
 import detection
 import learning
 from data.cifar_n import LABEL_FILES
+from data.label_sets import LABEL_SETS
 from tests.conftest import MadeUpCifar
-from utils import options
-from utils.options import parse_options, run_script
-from utils.runs import run_folder
+from utils.options.evaluation import detection_parser, learning_parser
+from utils.options.training import training_parser
+from utils.run_folder.folder import RunFolder
 
 PARSERS = {
-    training: options.training_parser,
-    learning: options.learning_parser,
-    detection: options.detection_parser,
+    training: training_parser(LABEL_SETS),
+    learning: learning_parser(LABEL_SETS),
+    detection: detection_parser(LABEL_SETS),
 }
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder."""
-    paths = sorted(folder.rglob("*"))
+    """Everything below a folder but the logs."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix != ".log")
     return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
 
 
@@ -45,7 +48,7 @@ def told(
     before = snapshot(folder)
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_:
-        run_script(script.main, parse_options(PARSERS[script](), [str(word) for word in words]))
+        run_script(script.main, PARSERS[script].parse_args([str(word) for word in words]))
     said = capsys.readouterr().err
     assert exit_.value.code == 2
     assert said.count("\n") == 1 and "Traceback" not in said and "error: " in said, said
@@ -54,7 +57,7 @@ def told(
 
 
 @pytest.mark.parametrize(
-    ("words", "value", "cure"),
+    ("words", "value", "hint"),
     [
         ("--dataset digits --limit_train 2000", "--limit_train 2000", "1297 training images"),
         ("--dataset digits --limit_train 63", "--limit_train 63", "smaller --batch_size"),
@@ -64,13 +67,14 @@ def told(
         ("--dataset digits --device cuda:77", "--device cuda:77", "choose auto, cpu, cuda"),
         ("--dataset digits --precision tf32 --device cpu", "tf32", "choose auto, fp32 or bf16"),
         ("--dataset digits --checkpoint_freq 0", "0", "a whole number from 1"),
+        ("--dataset digits --lr 1e30 --n_epoch 1 --measure_steps 5", "loss is", "nan"),
     ],
 )
 def test_training_options_that_do_not_go_together(
-    words: str, value: str, cure: str, tmp_path: Path, capsys
+    words: str, value: str, hint: str, tmp_path: Path, capsys
 ):
     said = told(training, [*words.split(), "--results_dir", tmp_path / "new"], tmp_path, capsys)
-    assert value in said and cure in said
+    assert value in said and hint in said
 
 
 class Hostile:
@@ -92,12 +96,15 @@ LABEL_FILE_DAMAGES: dict[str, tuple[Callable[[MadeUpCifar], object], str]] = {
     "page": (lambda _: b"<!DOCTYPE html>\n<html>404</html>", "not a readable label file"),
     "another pickle": (lambda _: pickle.dumps(Namespace()), "not a readable label file"),
     "code": (lambda _: {"clean_label": Hostile()}, "not a readable label file"),
-    "no dictionary": (lambda _: [1, 2, 3], "holds a list"),
+    "no dictionary": (lambda _: [1, 2, 3], "not a label file"),
     "without the key": (lambda it: label_content(it, worse_label=None), "'worse_label'"),
     "wrong length": (lambda it: label_content(it, worse_label=it.labels[:-1]), "(499,)"),
     "negative": (lambda it: label_content(it, worse_label=it.labels - 1), "classes 0 to 9"),
     "too large": (lambda it: label_content(it, worse_label=it.labels + 1), "classes 0 to 9"),
-    "no whole numbers": (lambda it: label_content(it, worse_label=it.labels + 0.5), "whole-number"),
+    "no whole numbers": (
+        lambda it: label_content(it, worse_label=it.labels + 0.5),
+        "no integer",
+    ),
     "of other images": (lambda it: label_content(it, clean_label=it.labels), "clean labels"),
 }
 
@@ -146,8 +153,8 @@ def test_results_where_no_folder_can_be(tmp_path: Path, capsys):
 @pytest.fixture
 def run_copy(digits_run: Namespace, tmp_path: Path) -> tuple[Path, list[object]]:
     """A copy of a finished run, and the words that name it to the evaluation scripts."""
-    folder = tmp_path / run_folder(digits_run).name
-    shutil.copytree(run_folder(digits_run), folder)
+    folder = tmp_path / RunFolder.of(digits_run).path.name
+    shutil.copytree(RunFolder.of(digits_run).path, folder)
     return folder, ["--dataset", "digits", "--noise_type", "rand1", "--results_dir", tmp_path]
 
 
@@ -159,7 +166,7 @@ def change_state(path: Path, change: Callable[[dict], object]) -> None:
 
 FIRST = "layer1.0.conv1.weight"
 NETWORK_DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "gone": (lambda path: path.unlink(), "train it first"),
+    "gone": (lambda path: path.unlink(), "train it again with --restart"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:5000]), "not a readable"),
     "foreign": (lambda path: torch.save([1, 2], path), "not a network of this project's format"),
     "code": (lambda path: torch.save({"state_dict": Hostile()}, path), "not a readable"),
@@ -247,6 +254,50 @@ def test_flags(what: str, given: bool, run_copy, tmp_path: Path, capsys):
     assert str(path) in said and message in said
 
 
+@pytest.mark.parametrize(("what", "message"), [("missing", "no such"), ("a pipe", "not a file")])
+def test_a_prediction_that_is_no_file(what: str, message: str, tmp_path: Path, capsys):
+    path = tmp_path / "flags.npy"
+    if what == "a pipe":
+        os.mkfifo(path)
+    words = ["--dataset", "digits", "--prediction", path]
+    before = path.exists()
+    with pytest.raises(SystemExit) as exit_:
+        run_script(detection.main, PARSERS[detection].parse_args(list(map(str, words))))
+    said = capsys.readouterr().err
+    assert exit_.value.code == 2 and said.count("\n") == 1 and path.exists() == before
+    assert f"{path}: {message}" in said and "check --prediction" in said
+
+
+@pytest.mark.parametrize("script", [training, learning, detection])
+@pytest.mark.parametrize("where", ["a file", "too long"])
+def test_a_data_folder_that_cannot_be(
+    script: ModuleType, where: str, made_up_cifar: MadeUpCifar, tmp_path: Path, capsys
+):
+    folder = made_up_cifar.label_file if where == "a file" else tmp_path / ("x" * 300)
+    (tmp_path / "cifar10_worst_seed_0").mkdir()
+    words = ["--data_dir", folder, "--results_dir", tmp_path]
+    assert f"--data_dir {folder}" in told(script, words, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_labels_that_have_changed_since_the_run_began(
+    finished: bool, made_up_cifar: MadeUpCifar, tmp_path: Path, capsys
+):
+    words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
+    words += ["--results_dir", tmp_path / "results", "--width", 2, "--n_epoch", 1]
+    args = PARSERS[training].parse_args(list(map(str, words)))
+    training.main(args)
+    if not finished:
+        RunFolder.of(args).training.unlink()
+    assert training.main(args)["epochs"] == 1  # with the same labels it is that run
+    if not finished:
+        RunFolder.of(args).training.unlink()
+    changed = np.roll(made_up_cifar.labels, 1)
+    torch.save(label_content(made_up_cifar, worse_label=changed), made_up_cifar.label_file)
+    said = told(training, words, tmp_path, capsys)
+    assert "other labels behind --noise_path" in said and "--restart" in said
+
+
 @pytest.mark.parametrize("script", [learning, detection])
 def test_a_missing_run(script: ModuleType, tmp_path: Path, capsys):
     said = told(script, ["--dataset", "digits", "--results_dir", tmp_path], tmp_path, capsys)
@@ -266,7 +317,7 @@ def test_out_of_memory_names_what_helps(error: Exception, capsys):
         raise error
 
     with pytest.raises(SystemExit) as exit_:
-        run_script(main, parse_options(options.training_parser(), ["--device", "cpu"]))
+        run_script(main, PARSERS[training].parse_args(["--device", "cpu"]))
     said = capsys.readouterr().err
     assert exit_.value.code == 2 and said.count("\n") == 1
     assert "out of memory on cpu" in said and "--batch_size" in said and "--width" in said
@@ -282,4 +333,4 @@ def test_our_own_mistakes_keep_their_traceback():
         raise RuntimeError("not of the input")
 
     with pytest.raises(RuntimeError, match="not of the input"):
-        run_script(main, parse_options(options.training_parser(), []))
+        run_script(main, PARSERS[training].parse_args([]))

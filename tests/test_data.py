@@ -1,299 +1,26 @@
-"""Batches, augmentation, splits and the digits."""
+"""Splits, label sets and the digits."""
 
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest, chi2_contingency, chisquare
 from sklearn.datasets import load_digits as sklearn_digits
-from torch import Tensor
-from torch.testing import assert_close
-from torchvision.transforms import RandomCrop, RandomHorizontalFlip
-from torchvision.transforms import functional as TF
 
-from data import datasets
-from data.cifar import CIFAR, augment_cifar10, augment_cifar100
-from data.cifar_n import split_indices
-from data.datasets import FOR_NETWORKS, choose_positions, fits, given_labels, make_loaders
+from data.cifar import CIFAR
+from data.datasets import given_labels
 from data.digits import TRANSITIONS, load_digits, noisy_digits
-from data.loader import (
-    Loader,
-    PixelTable,
-    Window,
-    flip,
-    normalise,
-    one_ahead,
-    random_crop,
-    shift,
-    whole,
-)
-from tests.conftest import devices
+from data.label_sets import LABEL_SETS
+from data.splits import check_limit, choose_positions, split_indices
 
-PADDINGS = {"reflect": "reflect", "zeros": "constant"}  # crop mode -> torchvision's word
-modes = pytest.mark.parametrize("mode", PADDINGS)
 noise_types = pytest.mark.parametrize("noise_type", TRANSITIONS)
-
-
-def seeded(seed: int, device: str = "cpu") -> torch.Generator:
-    return torch.Generator(device).manual_seed(seed)
-
-
-def bytes_of(*shape: int) -> Tensor:
-    return torch.randint(256, shape, generator=seeded(9), dtype=torch.uint8)
-
-
-def located(count: int) -> Tensor:
-    """Random images whose first two channels hold each pixel's row and column."""
-    images = bytes_of(count, 3, 32, 32)
-    images[:, 0] = torch.arange(32)[:, None]
-    images[:, 1] = torch.arange(32)
-    return images
-
-
-def window(image: Tensor, row: int, column: int, padding: int, mode: str) -> Tensor:
-    """torchvision's crop at an offset from the middle of the padded image."""
-    padded = TF.pad(image, padding, fill=0, padding_mode=PADDINGS[mode])
-    return TF.crop(padded, padding + row, padding + column, *image.shape[-2:])
-
-
-def shown(images: Tensor, window: Window) -> Tensor:
-    """What the window shows of each image [B, channels, H, W]."""
-    table = PixelTable(images.permute(0, 2, 3, 1))
-    return table.windows(torch.arange(len(images)), window).permute(0, 3, 1, 2)
-
-
-def all_of(images: Tensor) -> Window:
-    return whole(len(images), *images.shape[-2:], images.device)
-
-
-def test_the_whole_window_shows_the_images():
-    images = bytes_of(3, 3, 8, 12)
-    assert torch.equal(shown(images, all_of(images)), images)
-    table = PixelTable(images.permute(0, 2, 3, 1))
-    index = torch.tensor([2, 0])
-    assert torch.equal(table.images(index), images[index].permute(0, 2, 3, 1))
-    assert torch.equal(table.windows(index, all_of(images[:2])), table.images(index))
-
-
-def test_flip():
-    images = located(2000)
-    result = shown(images, flip(all_of(images), seeded(0)))
-    flipped = result[:, 1, 0, 0] == 31
-    assert torch.equal(result[flipped], TF.hflip(images[flipped]))
-    assert torch.equal(result[~flipped], images[~flipped])
-    assert flipped.float().mean().item() == pytest.approx(0.5, abs=0.05)
-
-
-@modes
-def test_random_crop(mode: str):
-    images = located(2000)
-    result = shown(images, random_crop(all_of(images), seeded(0), padding=4, mode=mode))
-    assert result.dtype == torch.uint8
-    middle = result[:, :2, 16, 16].int() - 16  # never in the padding
-    offsets = [tuple(offset) for offset in middle.tolist()]
-    steps = range(-4, 5)
-    assert set(offsets) == {(row, column) for row in steps for column in steps}
-    for image, cropped, offset in zip(images[:300], result, offsets, strict=False):
-        assert torch.equal(cropped, window(image, *offset, 4, mode))
-
-
-def test_offsets_and_flips_are_distributed_as_torchvisions():
-    count, steps = 20_000, range(-4, 5)
-    everywhere = whole(count, 32, 32, torch.device("cpu"))
-    rows, columns = random_crop(everywhere, seeded(0), padding=4, mode="reflect")
-    ours = [*zip((rows[:, 16] - 16).tolist(), (columns[:, 16] - 16).tolist(), strict=True)]
-    torch.manual_seed(1)
-    big = torch.empty(1, 40, 40)
-    theirs = [RandomCrop.get_params(big, (32, 32))[:2] for _ in range(count)]
-    table = [
-        [ours.count((row, column)), theirs.count((row + 4, column + 4))]
-        for row in steps
-        for column in steps
-    ]
-    assert sum(map(sum, table)) == 2 * count
-    assert chisquare([row[0] for row in table]).pvalue > 0.001  # uniform over 9 x 9
-    assert chi2_contingency(table).pvalue > 0.001
-
-    mirrored = (flip(everywhere, seeded(2)).columns[:, 0] == 31).sum().item()
-    one_flip, marked = RandomHorizontalFlip(), torch.arange(2)[None]
-    flipped = sum(one_flip(marked)[0, 0].item() for _ in range(count))
-    counts = [[mirrored, count - mirrored], [flipped, count - flipped]]
-    assert binomtest(mirrored, count).pvalue > 0.001
-    assert chi2_contingency(counts).pvalue > 0.001
-
-
-@modes
-def test_crop_of_images_that_are_not_square(mode: str):
-    images = bytes_of(2, 3, 8, 12)
-    offsets = [(-3, 2), (1, -3)]
-    rows, columns = (
-        shift(places, torch.tensor([[offset[axis]] for offset in offsets]), mode)
-        for axis, places in enumerate(all_of(images))
-    )
-    result = shown(images, Window(rows, columns))
-    for image, cropped, offset in zip(images, result, offsets, strict=True):
-        assert torch.equal(cropped, window(image, *offset, 3, mode))
-
-
-def test_crop_refuses_unknown_modes():
-    with pytest.raises(ValueError, match="edge"):
-        random_crop(all_of(bytes_of(1, 1, 8, 8)), seeded(0), padding=1, mode="edge")
-
-
-@pytest.mark.parametrize(
-    ("augment", "mode", "flip_first"),
-    [(augment_cifar10, "reflect", True), (augment_cifar100, "zeros", False)],
-)
-def test_cifar_augmentations(augment: Callable, mode: str, flip_first: bool):
-    images = located(30)
-
-    def augmented_with(generator: torch.Generator) -> Tensor:
-        return shown(images, augment(all_of(images), generator))
-
-    result = augmented_with(seeded(0))
-    assert torch.equal(result, augmented_with(seeded(0)))
-    assert not torch.equal(result, augmented_with(seeded(1)))
-    generator = seeded(0)
-    assert not torch.equal(augmented_with(generator), augmented_with(generator))
-
-    generator, expected = seeded(0), images
-    for do_flip in (flip_first, not flip_first):
-        everything = all_of(expected)
-        if do_flip:
-            expected = shown(expected, flip(everything, generator))
-        else:
-            expected = shown(expected, random_crop(everything, generator, padding=4, mode=mode))
-    assert torch.equal(result, expected)
-    steps = range(-4, 5)
-    for image, augmented in zip(images[:5], result, strict=False):
-        both = (image, TF.hflip(image))
-        possible = (window(im, r, c, 4, mode) for im in both for r in steps for c in steps)
-        assert any(torch.equal(augmented, each) for each in possible)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "mean", "std", "augment"),
-    [
-        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), augment_cifar10),
-        ("cifar100", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), augment_cifar100),
-    ],
-)
-def test_normalise(dataset: str, mean: tuple, std: tuple, augment: Callable):
-    assert CIFAR[dataset][2:] == (mean, std, augment)
-    images = bytes_of(4, 3, 8, 8)
-    result = normalise(images, torch.tensor(mean), torch.tensor(std))
-    assert_close(result, TF.normalize(images / 255, mean, std), rtol=1e-5, atol=1e-6)
-
-
-def numbered_loader(count: int, batch_size: int, seed: int = 0, shuffle: bool = False) -> Loader:
-    """One-pixel images, which hold their position in two bytes; labels are ten times that."""
-    number = torch.arange(count)
-    images = torch.stack([number % 256, number // 256], 1)[..., None, None].to(torch.uint8)
-    scale = {"mean": (0.0, 0.0), "std": (1 / 255, 1 / 255)}  # leaves the bytes as they are
-    generator = seeded(seed)
-    return Loader(
-        images, 10 * number, **scale, batch_size=batch_size, generator=generator, shuffle=shuffle
-    )
-
-
-def one_pass(loader: Loader) -> list[int]:
-    """The order of one pass; images and labels must belong to the index."""
-    order = []
-    for images, labels, index in loader:
-        numbers = images[:, 0, 0, 0] + 256 * images[:, 1, 0, 0]
-        assert_close(numbers, index.float(), rtol=0, atol=0.1)
-        assert torch.equal(labels, 10 * index)
-        order += index.tolist()
-    return order
-
-
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_loader_batches(shuffle: bool):
-    loader = numbered_loader(45_000, 128, shuffle=shuffle)
-    sizes = [len(index) for _, _, index in loader]
-    assert sizes == [128] * 351 + [72]
-    assert len(loader) == 352
-    assert len(numbered_loader(256, 128)) == len([*numbered_loader(256, 128)]) == 2
-
-
-def test_loader_order():
-    loader = numbered_loader(1000, 64)
-    assert one_pass(loader) == one_pass(loader) == [*range(1000)]
-
-
-def test_loader_shuffles_anew_each_pass():
-    loader, again = (numbered_loader(1000, 64, shuffle=True) for _ in range(2))
-    passes = [one_pass(loader) for _ in range(3)]
-    assert all(sorted(order) == [*range(1000)] for order in passes)
-    assert len({tuple(order) for order in [*passes, range(1000)]}) == 4
-    assert [one_pass(again) for _ in range(3)] == passes
-    assert one_pass(numbered_loader(1000, 64, seed=1, shuffle=True)) != passes[0]
-
-
-def loader_of(images: Tensor, **options: object) -> Loader:
-    statistics = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.4)}
-    labels = torch.arange(len(images)).to(images.device)
-    return Loader(images, labels, batch_size=10, **statistics, **options)
-
-
-def test_loader_augments_the_bytes():
-    images = bytes_of(10, 3, 32, 32)
-    loader = loader_of(images, generator=seeded(0), augment=augment_cifar100)
-    (result, _, _) = next(iter(loader))
-    # The black frame is black before normalisation.
-    augmented = shown(images, augment_cifar100(all_of(images), seeded(0)))
-    assert torch.equal(result, normalise(augmented, loader.mean, loader.std))
-    assert result.is_contiguous()
-
-
-@devices
-@pytest.mark.parametrize("augment", [None, augment_cifar10, augment_cifar100])
-def test_where_images_are_and_how_they_lie_changes_no_batch(device: str, augment: Callable):
-    images = bytes_of(25, 3, 32, 32)
-    plain, on_host, channels_last = (
-        [*loader_of(images, generator=seeded(3, device), augment=augment, shuffle=True, **how)]
-        for how in ({}, {"on_host": True}, {"memory_format": torch.channels_last})
-    )
-    assert [len(labels) for _, labels, _ in on_host] == [10, 10, 5]
-    for expected, *others in zip(plain, on_host, channels_last, strict=True):
-        for other in others:
-            assert all(torch.equal(a, b) for a, b in zip(expected, other, strict=True))
-            assert other[0].device.type == device
-        assert others[1][0].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_images_move_one_batch_ahead():
-    taken = []
-
-    def batches() -> Iterator[Tensor]:
-        for number in range(3):
-            taken.append(number)
-            yield torch.full((2, 4, 4, 1), number)
-
-    moved = one_ahead(batches(), torch.device("cpu"))
-    table, places = next(moved)
-    assert taken == [0, 1] and table.images(places).unique().tolist() == [0]
-    assert [table.images(places).unique().item() for table, places in moved] == [1, 2]
-    assert list(one_ahead([], torch.device("cpu"))) == []
-
-
-def test_images_stay_on_the_host_by_their_size(monkeypatch: pytest.MonkeyPatch):
-    assert fits(2**50, torch.device("cpu"))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (FOR_NETWORKS + 1000, 2**50))
-    assert fits(1000, torch.device("cuda")) and not fits(1001, torch.device("cuda"))
-    monkeypatch.setattr(datasets, "fits", lambda size, device: size < 100_000)
-    images = datasets.load_images("digits", Path())
-    positions = choose_positions(1297, 0.1, seed=0, limit=None)
-    loaders = make_loaders(images, images.train.clean_labels, positions, 64, seeded(0), True)
-    assert all(loader.on_host for loader in loaders)  # all of them take 189 kB
-    assert not datasets.clean_test_loader(images, seeded(0)).on_host  # 32 kB
 
 
 @pytest.mark.parametrize("seed", [0, 42])
 @pytest.mark.parametrize(("count", "ratio", "held"), [(50_000, 0.1, 5000), (1297, 0.1, 129)])
-def test_split_is_the_authors(seed: int, count: int, ratio: float, held: int):
+def test_split_equals_the_authors(seed: int, count: int, ratio: float, held: int):
     state = np.random.get_state()
     np.random.seed(seed)
     expected = np.arange(count)
@@ -303,7 +30,7 @@ def test_split_is_the_authors(seed: int, count: int, ratio: float, held: int):
     assert np.array_equal(val, expected[:held])
     assert np.array_equal(train, expected[held:])
     assert sorted([*train, *val]) == [*range(count)]
-    assert np.array_equal(np.random.get_state()[1], state[1])  # the global generator rests
+    assert np.array_equal(np.random.get_state()[1], state[1])  # the global generator is unused
     assert np.random.get_state()[2] == state[2]
 
 
@@ -327,7 +54,7 @@ def test_digits():
     assert train.images.dtype == torch.uint8
     assert (train.images.min(), train.images.max()) == (0, 255)
     assert names == [str(k) for k in range(10)]
-    # Together they are scikit-learn's, whose brightest value is 16: none lost, none twice.
+    # Together they are exactly scikit-learn's images, whose largest value is 16.
     ours = [
         [label, *(16 / 255 * image.flatten()).round().int().tolist()]
         for split in (train, test)
@@ -335,6 +62,34 @@ def test_digits():
     ]
     source = sklearn_digits()
     assert sorted(ours) == sorted(np.column_stack([source.target, source.data]).tolist())
+
+
+def test_choose_positions():
+    train, scored, val = choose_positions(100, 0.1, seed=3, limit=20)
+    assert np.array_equal(train, split_indices(100, 0.1, 3)[0][:20])
+    assert scored.tolist() == sorted(train) and len(val) == 10
+    everything = choose_positions(100, 0.0, seed=3, limit=None)
+    assert everything.scored.tolist() == [*range(100)]
+    assert np.array_equal(everything.val, everything.train)  # none are held out
+    with pytest.raises(ValueError, match="--limit_train 91: there are 90 training images"):
+        choose_positions(100, 0.1, seed=3, limit=91)
+
+
+def test_check_limit():
+    names = ["cat", "dog", "frog"]
+    check_limit(4, torch.tensor([0, 1, 2, 2]), 4, names)
+    with pytest.raises(ValueError, match="--limit_train 3: does not fill one batch of 4"):
+        check_limit(3, torch.tensor([0, 1, 2]), 4, names)
+    with pytest.raises(ValueError, match=r"--limit_train 4: .* labelled 'dog'"):
+        check_limit(4, torch.tensor([0, 2, 2, 2]), 4, names)
+
+
+def test_label_sets():
+    assert all(each.default in each.keys for each in LABEL_SETS.values())
+    assert set(LABEL_SETS["digits"].keys) == {"clean", *TRANSITIONS}
+    assert set(LABEL_SETS) == {*CIFAR, "digits"}
+    heavy = "import data.label_sets, sys; assert not {'torch', 'numpy'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", heavy], check=True, cwd=Path(__file__).parents[1])
 
 
 @noise_types

@@ -1,4 +1,4 @@
-"""Fetching published files from a server that misbehaves in every way."""
+"""Downloads from a server that fails in every way, and data folders that cannot be used."""
 
 import hashlib
 import socket
@@ -14,6 +14,7 @@ from torchvision import datasets
 from data import cifar_n, download
 from data.cifar import load_cifar
 from data.cifar_n import fetch_label_file
+from data.datasets import load_images
 from data.download import fetch, one_at_a_time
 from tests import lives
 from tests.conftest import MadeUpCifar
@@ -67,7 +68,7 @@ def wrong_bytes(request: BaseHTTPRequestHandler) -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """Gives its answers in turn, the last one for ever; keeps which paths were asked for."""
+    """Gives its answers in turn, the last one for ever; `asked`: the paths of all requests."""
 
     daemon_threads = True
     answers: list[Answer]
@@ -77,7 +78,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{name}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """The other side has hung up, as was to be expected."""
+        """The client has hung up, as expected."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -89,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         (answers.pop(0) if len(answers) > 1 else answers[0])(self)
 
     def log_message(self, *_: object) -> None:
-        """Quietly."""
+        """No log."""
 
 
 @pytest.fixture
@@ -105,21 +106,21 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.server_close()
 
 
-PASSING = [cut_off, stalled, hung_up, out_of_order, busy, wrong_bytes]
+TEMPORARY = [cut_off, stalled, hung_up, out_of_order, busy, wrong_bytes]
 
 
-@pytest.mark.parametrize("failure", PASSING)
-def test_a_failure_that_passes(server: Server, failure: Answer, tmp_path: Path, capsys):
+@pytest.mark.parametrize("failure", TEMPORARY)
+def test_temporary_failures_are_retried(server: Server, failure: Answer, tmp_path: Path, capsys):
     server.answers = [failure, failure, whole]
     path = tmp_path / "file"
     fetch(server.url(), path, SHA256)
     assert path.read_bytes() == CONTENT and len(server.asked) == 3
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
-    assert capsys.readouterr().err.count("; again in ") == 2
+    assert capsys.readouterr().out.count("; next attempt in ") == 2
 
 
-@pytest.mark.parametrize(("failure", "attempts"), [*((f, 4) for f in PASSING), (unknown, 1)])
-def test_a_failure_that_stays(server: Server, failure: Answer, attempts: int, tmp_path: Path):
+@pytest.mark.parametrize(("failure", "attempts"), [*((f, 4) for f in TEMPORARY), (unknown, 1)])
+def test_lasting_failures_are_explained(server: Server, failure: Answer, attempts: int, tmp_path):
     server.answers = [failure]
     path = tmp_path / "file"
     with pytest.raises(OSError) as error:
@@ -129,10 +130,6 @@ def test_a_failure_that_stays(server: Server, failure: Answer, attempts: int, tm
     for part in (server.url(), SHA256, "as file into", str(tmp_path)):
         assert part in message
     assert list(tmp_path.iterdir()) == []
-
-
-def test_pauses_grow():
-    assert list(download.PAUSES) == sorted(set(download.PAUSES)) and len(download.PAUSES) >= 3
 
 
 def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -150,34 +147,34 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 what("cifar10", tmp_path)
             for part in (url + name, sha256, str(tmp_path)):
                 assert part in str(error.value)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert not [path for path in tmp_path.iterdir() if path.name != ".lock"]
 
 
-def test_what_a_killed_process_left_is_removed(server: Server, tmp_path: Path):
+def test_partial_files_of_a_killed_process_are_removed(server: Server, tmp_path: Path):
     (tmp_path / f"file.{'0' * 32}.partial").write_bytes(CONTENT[:10])
-    (tmp_path / "other.partial").write_bytes(b"somebody else's")
+    (tmp_path / "other.partial").write_bytes(b"of another file")
     fetch(server.url(), tmp_path / "file", SHA256)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "other.partial"}
 
 
-def test_a_disk_without_room_is_no_reason_to_try_again(server: Server, tmp_path, monkeypatch):
+def test_a_full_disk_is_not_retried(server: Server, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "file.partial"))
 
     monkeypatch.setattr("torch.hub.download_url_to_file", full)
-    monkeypatch.setattr(download.time, "sleep", lambda _: pytest.fail("waited"))
+    monkeypatch.setattr(download.time, "sleep", lambda _: pytest.fail("waited for another attempt"))
     with pytest.raises(OSError, match="No space left on device"):
         fetch(server.url(), tmp_path / "file", SHA256)
 
 
 def ask(url: str, folder: Path) -> None:
-    """In a process of its own."""
+    """What each of several processes does."""
     cifar_n.URL = url
     cifar_n.LABEL_FILES["cifar10"] = cifar_n.LABEL_FILES["cifar10"]._replace(sha256=(SHA256,))
     fetch_label_file("cifar10", folder)
 
 
-def test_several_processes_fetch_once(server: Server, tmp_path: Path):
+def test_several_processes_download_once(server: Server, tmp_path: Path):
     def slowly(request: BaseHTTPRequestHandler) -> None:
         time.sleep(0.4)
         whole(request)
@@ -194,7 +191,7 @@ def test_several_processes_fetch_once(server: Server, tmp_path: Path):
     assert (folder / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
-def test_who_comes_second_waits(tmp_path: Path):
+def test_a_second_download_waits(tmp_path: Path):
     order = []
 
     def second() -> None:
@@ -210,7 +207,54 @@ def test_who_comes_second_waits(tmp_path: Path):
     assert order == ["first", "second"]
 
 
-def test_a_damaged_archive_is_named_and_kept(made_up_cifar: MadeUpCifar):
+READERS = [fetch_label_file, load_images]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("file", "not a folder"), ("file/below", "not a folder"), ("x" * 300, "File name too long")],
+)
+def test_data_folders_that_cannot_be_used(read: Callable, place: str, reason: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as error:
+        read("cifar10", tmp_path / place)
+    assert_names_folder(error, tmp_path / place, reason)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_data_folders_without_write_access(
+    read: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(download.os, "access", lambda *_: False)  # the superuser may always write
+    with pytest.raises(OSError) as error:
+        read("cifar10", tmp_path)
+    assert_names_folder(error, tmp_path, "cannot be written to")
+
+
+def test_unreadable_files_in_the_data_folder(made_up_cifar: MadeUpCifar, monkeypatch):
+    folder = made_up_cifar.folder
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (folder / "CIFAR-10_human.pt").touch()
+    for read, reader in ((fetch_label_file, download), (load_images, datasets.cifar)):
+        monkeypatch.setattr(reader, "open", refuse, raising=False)
+        with pytest.raises(OSError) as error:
+            read("cifar10", folder)
+        assert_names_folder(error, folder, f"Permission denied: {folder}/")
+
+
+def assert_names_folder(error: pytest.ExceptionInfo, folder: Path, *parts: str):
+    message = str(error.value)
+    assert "\n" not in message and "Errno" not in message
+    for part in (f"--data_dir {folder}", *parts):
+        assert part in message
+
+
+def test_a_damaged_archive_is_reported_and_kept(made_up_cifar: MadeUpCifar):
     base = made_up_cifar.folder / datasets.CIFAR10.base_folder
     whole_file = (base / "data_batch_3").read_bytes()
     (base / "data_batch_3").write_bytes(whole_file[:-1])
@@ -221,7 +265,7 @@ def test_a_damaged_archive_is_named_and_kept(made_up_cifar: MadeUpCifar):
     assert str(archive) in str(error.value) and archive.read_bytes() == b"half of it"
 
 
-def test_a_whole_archive_mends_damaged_files(made_up_cifar: MadeUpCifar, monkeypatch):
+def test_damaged_files_are_restored_from_an_intact_archive(made_up_cifar: MadeUpCifar, monkeypatch):
     import tarfile
 
     import data.cifar

@@ -14,8 +14,11 @@ import blind_knowledge_dist_training as training
 from tests import lives
 from tests.conftest import devices, training_options
 from tests.lives import Life, live, only_run, sums
-from utils.checkpoint import Checkpoint
-from utils.runs import run_folder
+from utils.files import PARTIAL
+from utils.run_folder.checkpoint import Checkpoint
+from utils.run_folder.folder import RunFolder
+from utils.run_folder.interruption import Interruption
+from utils.run_folder.session import Session
 
 STEPS = 21  # of an epoch of digits: 1297 images in batches of 64
 DIGITS = ("--dataset", "digits", "--noise_type", "rand1", "--n_epoch", 12, "--checkpoint_freq", 1)
@@ -56,16 +59,16 @@ def test_a_run_killed_thirty_times_ends_as_if_nothing_had_been(tmp_path: Path, w
     assert statuses == [-signal.SIGKILL] * KILLS
     assert not (only_run(results) / "training.json").exists()
     status, said = live(results, *DIGITS)
-    assert status == 0 and "going on from epoch" in said
+    assert status == 0 and "resuming from epoch" in said
     folder = only_run(results)
     assert sums(folder) == whole_run
     assert epochs_of(folder) == list(range(12))
-    assert {path.name for path in folder.iterdir()} == {*whole_run, "args.json", "timing.json"}
+    assert {path.name for path in folder.iterdir()} == {*whole_run, *lives.DIFFERENT}
 
 
 def test_signals_lose_not_one_step(tmp_path: Path, whole_run: dict):
     results, chance, done = tmp_path / "results", lives.chances(2), 0
-    for number, status in [(signal.SIGTERM, 143), (signal.SIGINT, 130)] * 3:
+    for number, status in [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)] * 2:
         step = chance.randrange(2 * STEPS - 2)
         left, said = live(results, *DIGITS, fate=(lives.signal_at_step, step, number))
         assert left == status, said
@@ -75,10 +78,10 @@ def test_signals_lose_not_one_step(tmp_path: Path, whole_run: dict):
         if steps == 0:  # before or after the scoring of the epoch
             place = place, f"in epoch {epoch - 1} after {STEPS} of {STEPS} steps"
         assert any(each in said for each in ([place] if steps else place)), (done, said)
-        assert "the same command goes on from there" in said
+        assert "the same command resumes from there" in said
         assert (only_run(results) / "checkpoint.pt").exists()
     status, said = live(results, *DIGITS)
-    assert status == 0 and f"going on from epoch {done // STEPS}, step {done % STEPS}" in said
+    assert status == 0 and f"resuming from epoch {done // STEPS}, step {done % STEPS}" in said
     assert sums(only_run(results)) == whole_run
 
 
@@ -111,15 +114,15 @@ def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, whole_small_run: dict
         status, said = live(results, *SMALL)
         assert status == training.NO_TIPPING_POINT or "is finished" in said, said
         if "is finished" not in said:
-            assert not list(only_run(results).glob(".*"))
+            assert not list(only_run(results).glob(f".*{PARTIAL}"))
         found = sums(only_run(results))
-        for name in ("checkpoint.pt", "lock"):  # killed between the last write and tidying up
+        for name in ("checkpoint.pt", "lock.json"):  # killed between the last write and tidying up
             found.pop(name, None)
         assert found == whole_small_run, number
     assert number > len(whole_small_run)  # every file was written at least once
 
 
-def test_the_baseline_goes_on_too(tmp_path: Path):
+def test_the_baseline_resumes_too(tmp_path: Path):
     words = (*SMALL, "--method", "ce")
     assert live(tmp_path / "whole", *words)[0] == 0
     for step in (1, 3, 1):
@@ -132,22 +135,22 @@ def test_the_baseline_goes_on_too(tmp_path: Path):
 
 
 def train_with_a_break(results: Path, *words: object) -> Path:
-    """In this process: stopped within an epoch, then gone on with."""
+    """In this process: stopped within an epoch, then resumed."""
     args = training_options(*words, "--results_dir", results)
-    check, calls = training.Interruption.check, iter(range(10**9))
+    check, calls = Interruption.check, iter(range(10**9))
 
-    def stop_once(self: training.Interruption) -> None:
+    def stop_once(self: Interruption) -> None:
         if next(calls) == 4:
             self.number = signal.SIGTERM
         check(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Interruption, "check", stop_once)
+        patch.setattr(Interruption, "check", stop_once)
         with pytest.raises(SystemExit) as stopped:
             training.main(args)
         assert stopped.value.code == 143
         training.main(args)
-    return run_folder(args)
+    return RunFolder.of(args).path
 
 
 @devices
@@ -158,7 +161,7 @@ def test_augmented_images_in_the_middle_of_an_epoch(device: str, tmp_path: Path,
     args = training_options(*words, "--results_dir", tmp_path / "whole")
     training.main(args)
     folder = train_with_a_break(tmp_path / "cut", *words)
-    assert sums(folder) == sums(run_folder(args))
+    assert sums(folder) == sums(RunFolder.of(args).path)
     torch.use_deterministic_algorithms(False)
 
 
@@ -171,12 +174,12 @@ def test_a_second_process_is_told_of_the_first(tmp_path: Path, whole_small_run: 
     assert status == 2 and said.count("\n") == 1
     assert f"process {first.process.pid} on {lives.host()}" in said
     assert live(results, *SMALL, "--restart")[0] == 2  # nor is it moved away
-    assert sums(only_run(results)) == before and not (results / "aside").exists()
+    assert sums(only_run(results)) == before and not (results / "replaced").exists()
     first.process.kill()
     first.end()
-    assert (only_run(results) / "lock").exists()  # a dead one's is taken over
+    assert (only_run(results) / "lock.json").exists()  # a dead one's is taken over
     status, said = live(results, *SMALL)
-    assert status == training.NO_TIPPING_POINT and "going on from epoch 1" in said
+    assert status == training.NO_TIPPING_POINT and "resuming from epoch 1" in said
     assert sums(only_run(results)) == whole_small_run
 
 
@@ -194,7 +197,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, whole_small_run: dict):
     assert {name: sums(folder)[name] for name in kept if name in before} == {
         name: before[name] for name in kept if name in before
     }
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert not list(folder.glob(f".*{PARTIAL}"))
     live(results, *SMALL)
     assert sums(folder) == whole_small_run
 
@@ -233,15 +236,18 @@ def test_a_vanished_folder_is_named(tmp_path: Path):
     life.process.kill()
     life.end()
 
-    def remove_folder() -> None:
+    log_epoch = Session.log_epoch
+
+    def remove_folder(*arguments: object, **more: object) -> None:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
+        log_epoch(*arguments, **more)
 
     folder = only_run(results)
     args = training_options(*SMALL, "--results_dir", results)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Training, "report", lambda *_: remove_folder())
+        patch.setattr(Session, "log_epoch", remove_folder)
         with pytest.raises(OSError, match="cannot be written") as error:
             training.main(args)
     assert str(folder) in str(error.value) and "No such file" in str(error.value)
@@ -273,7 +279,7 @@ def test_numbers_that_are_lost_overwrite_nothing(
     assert sums(only_run(results)) == whole_small_run
 
 
-def test_another_command_names_what_differs_and_restart_moves_it_aside(tmp_path: Path):
+def test_another_command_names_what_differs_and_restart_moves_it_replaced(tmp_path: Path):
     results = tmp_path / "results"
     live(results, *SMALL, fate=(lives.signal_at_step, 4, signal.SIGTERM))
     folder = only_run(results)
@@ -286,10 +292,12 @@ def test_another_command_names_what_differs_and_restart_moves_it_aside(tmp_path:
         results, *SMALL, "--checkpoint_freq", 7, "--quiet", "--lr", 0.5, "--restart"
     )
     assert status == training.NO_TIPPING_POINT, said
-    aside = results / "aside" / f"{folder.name}_1"
-    assert sums(aside) == before and str(aside) in said and "going on" not in said
+    replaced = results / "replaced" / f"{folder.name}_1"
+    assert sums(replaced) == before and str(replaced) in said and "going on" not in said
     live(results, *SMALL, "--restart")
-    assert {path.name for path in aside.parent.iterdir()} == {f"{folder.name}_{n}" for n in (1, 2)}
+    assert {path.name for path in replaced.parent.iterdir()} == {
+        f"{folder.name}_{n}" for n in (1, 2)
+    }
 
 
 def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path):
@@ -305,7 +313,7 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path):
 
 def spoil(content: dict, what: str) -> dict:
     """A checkpoint that is wrong in one way."""
-    networks, sums = content["parts"]["networks"], content["parts"]["sums"]
+    networks, statistics = content["parts"]["networks"], content["parts"]["statistics"]
     name = "teacher.layer1.0.conv1.weight"
     if what == "without a tensor":
         del networks[name]
@@ -313,13 +321,8 @@ def spoil(content: dict, what: str) -> dict:
         networks["teacher.more"] = torch.zeros(3)
     elif what == "misshapen":
         networks[name] = networks[name][:1]
-    elif what == "not finite":
-        networks[name][0] = float("nan")
-    elif what == "velocities":
-        state = content["parts"]["optimizer"]["state"]
-        state[0]["momentum_buffer"] = state[0]["momentum_buffer"][:1]
     elif what == "another size":
-        sums["agreement"] = sums["agreement"][:-1]
+        statistics["agreement"] = statistics["agreement"][:-1]
     elif what == "without a part":
         del content["parts"]["monitor"]
     elif what == "of another seed":
@@ -327,13 +330,13 @@ def spoil(content: dict, what: str) -> dict:
     elif what == "of another device":
         content["run"]["device"] = "tpu"
     elif what == "text for a number":
-        content["parts"]["training"]["epoch"] = "many"
+        content["parts"]["session"]["epoch"] = "many"
     elif what == "empty":
         content.clear()
     return content
 
 
-WAYS = ["without a tensor", "with a tensor too many", "misshapen", "not finite", "velocities"]
+WAYS = ["without a tensor", "with a tensor too many", "misshapen", "a flipped bit"]
 WAYS += ["another size", "without a part", "of another seed", "of another device"]
 WAYS += ["text for a number", "empty", "cut off", "a page", "code", "nothing"]
 
@@ -358,6 +361,10 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
         path.write_bytes(b"<!DOCTYPE html>\n<title>404</title>")
     elif what == "nothing":
         path.write_bytes(b"")
+    elif what == "a flipped bit":  # in the middle of the numbers
+        path.write_bytes(
+            good[: len(good) // 2] + bytes([good[len(good) // 2] ^ 1]) + good[len(good) // 2 + 1 :]
+        )
     elif what == "code":
         torch.save({"run": Hostile(), "parts": {}}, path)
     else:
@@ -387,7 +394,7 @@ def test_a_checkpoint_holds_the_versions_it_was_made_with(stopped_run: Path):
 
 def test_what_is_not_finite_is_never_saved(tmp_path: Path):
     layer = torch.nn.Linear(2, 2)
-    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {}, {"networks": layer})
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {}, {"networks": layer}, {})
     checkpoint.save()
     good = checkpoint.path.read_bytes()
     layer.weight.data[0, 0] = float("inf")
@@ -400,14 +407,14 @@ def test_a_run_that_another_process_has_just_finished_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     args = training_options(*SMALL, "--results_dir", tmp_path)
-    make_folder, record = training.runs.make_folder, {}
+    make, record = RunFolder.make, {}
 
-    def finish_it_first(folder: Path) -> None:
-        monkeypatch.setattr(training.runs, "make_folder", make_folder)
+    def finish_it_first(folder: RunFolder) -> None:
+        monkeypatch.setattr(RunFolder, "make", make)
         record.update(training.main(args))
-        record["sums"] = sums(folder)
+        record["sums"] = sums(folder.path)
 
-    monkeypatch.setattr(training.runs, "make_folder", finish_it_first)
+    monkeypatch.setattr(RunFolder, "make", finish_it_first)
     training.main(args)
     assert "this run is finished" in capsys.readouterr().out
-    assert sums(run_folder(args)) == record["sums"]
+    assert sums(RunFolder.of(args).path) == record["sums"]

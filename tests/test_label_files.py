@@ -1,4 +1,4 @@
-"""Label files: the published ones, one's own, broken and hostile ones."""
+"""Label files: the published ones, own ones, damaged and malicious ones."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def test_reading_labels_written_by_numpy_1(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.uint8, ">i8"])
-def test_whole_numbers_of_any_size(tmp_path: Path, kind: object):
+def test_integers_of_any_type(tmp_path: Path, kind: object):
     path = label_file(tmp_path, aggre_label=AGGRE.astype(kind))
     assert np.array_equal(noisy_labels(path, "cifar10", "aggre", CLEAN), AGGRE)
 
@@ -84,7 +84,7 @@ def test_whole_numbers_of_any_size(tmp_path: Path, kind: object):
         ({"clean_label": CLEAN[:-1]}, "(19,)"),
     ],
 )
-def test_wrong_labels_are_named(tmp_path: Path, changes: dict, message: str):
+def test_wrong_labels_are_refused(tmp_path: Path, changes: dict, message: str):
     path = label_file(tmp_path, **changes)
     with pytest.raises(ValueError) as error:
         noisy_labels(path, "cifar10", "aggre", CLEAN)
@@ -105,7 +105,7 @@ def test_wrong_labels_are_named(tmp_path: Path, changes: dict, message: str):
         pickle.dumps({"clean_label": CLEAN, "aggre_label": AGGRE}),
     ],
 )
-def test_what_is_no_label_file(tmp_path: Path, content: bytes):
+def test_files_of_another_kind_are_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "labels.pt"
     path.write_bytes(content)
     with pytest.raises(ValueError) as error:
@@ -113,7 +113,7 @@ def test_what_is_no_label_file(tmp_path: Path, content: bytes):
     assert_one_line(error, path)
 
 
-def test_truncated_label_files(tmp_path: Path):
+def test_truncated_label_files_are_refused(tmp_path: Path):
     path = label_file(tmp_path)
     whole = path.read_bytes()
     for length in range(1, len(whole), len(whole) // 20):
@@ -123,8 +123,21 @@ def test_truncated_label_files(tmp_path: Path):
         assert_one_line(error, path)
 
 
+def test_a_flipped_bit_is_found(tmp_path: Path):
+    path = label_file(tmp_path)
+    whole = bytearray(path.read_bytes())
+    place = whole.index(AGGRE.tobytes())
+    for byte in range(place, place + AGGRE.nbytes, 20):
+        whole[byte] ^= 1
+        path.write_bytes(whole)
+        with pytest.raises(ValueError, match="checksum") as error:
+            read_label_file(path)
+        assert_one_line(error, path)
+        whole[byte] ^= 1
+
+
 class Payload:
-    """Unpickled without care, it makes a folder."""
+    """It makes a folder when it is unpickled."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -134,7 +147,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_hostile_files_run_no_code(tmp_path: Path, zipped: bool):
+def test_malicious_files_run_no_code(tmp_path: Path, zipped: bool):
     trace = tmp_path / "trace"
     path = tmp_path / "labels.pt"
     path.write_bytes(saved({"clean_label": CLEAN, "aggre_label": Payload(trace)}, zipped))
@@ -147,9 +160,9 @@ def test_hostile_files_run_no_code(tmp_path: Path, zipped: bool):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("name", ["none.pt", "."])
-def test_no_label_file(tmp_path: Path, name: str):
-    with pytest.raises(FileNotFoundError) as error:
+@pytest.mark.parametrize("name", ["none.pt", ".", "x" * 300])
+def test_missing_label_file(tmp_path: Path, name: str):
+    with pytest.raises(OSError) as error:
         read_label_file(tmp_path / name)
     assert_one_line(error, tmp_path / name)
 

@@ -1,4 +1,4 @@
-"""Every loss formula against the slow one, its gradients, and the extremes."""
+"""Every loss formula against the slow one, its gradients, and extreme logits."""
 
 from typing import NamedTuple
 
@@ -183,7 +183,7 @@ def test_pair_loss_gradients(shape: tuple[int, int], masked_mean: bool, detached
     assert_close(by_student, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_the_target_teaches_the_student():
+def test_the_gradient_flows_through_the_target_into_the_student():
     batch = draw((4, 5))
     batch.student.requires_grad_()
     (slope,) = torch.autograd.grad(pair_loss(*batch).naive, batch.student)

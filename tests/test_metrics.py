@@ -1,4 +1,4 @@
-"""The evaluation's figures against slow loops."""
+"""The metrics against slow loops."""
 
 import numpy as np
 import pytest
@@ -8,23 +8,26 @@ from models.noise_split import otsu, trust_groups
 from utils.metrics import (
     GROUP_CUTS,
     accuracy_per_class,
+    detection_metrics,
+    detection_per_class,
     detection_per_cut,
     most_confused,
+    ranking_metrics,
 )
 
 NAMES = ["cat", "dog", "frog", "ship"]
 
 
-def guesses() -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and labels [200] of three of the four classes, a third of them apart."""
+def predictions_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and labels [200] of three of the four classes, some of them different."""
     generator = np.random.default_rng(3)
     labels = generator.integers(0, 3, 200)
     predictions = np.where(generator.random(200) < 0.3, generator.integers(0, 4, 200), labels)
     return predictions, labels
 
 
-def test_accuracy_per_class():
-    predictions, labels = guesses()
+def test_accuracy_per_class_against_a_slow_loop():
+    predictions, labels = predictions_and_labels()
     pairs = list(zip(predictions.tolist(), labels.tolist(), strict=True))
     rows = accuracy_per_class(predictions, labels, NAMES)
     for k, row in enumerate(rows[:3]):
@@ -34,8 +37,8 @@ def test_accuracy_per_class():
     assert rows[3] == {"label": "ship", "images": 0, "accuracy": None}
 
 
-def test_most_confused_pairs_come_in_order():
-    predictions, labels = guesses()
+def test_the_most_confused_pairs_come_first():
+    predictions, labels = predictions_and_labels()
     pairs = list(zip(labels.tolist(), predictions.tolist(), strict=True))
     counts = {pair: pairs.count(pair) for pair in pairs if pair[0] != pair[1]}
     rows = most_confused(predictions, labels, NAMES, count=3)
@@ -47,7 +50,7 @@ def test_most_confused_pairs_come_in_order():
     assert len(most_confused(predictions, labels, NAMES)) == 2
 
 
-def test_without_mistakes_nothing_is_confused():
+def test_no_more_pairs_than_mistakes_are_listed():
     labels = np.array([0, 1, 1])
     assert most_confused(labels, labels, NAMES) == []
     assert most_confused(np.array([0, 1, 0]), labels, NAMES) == [
@@ -55,7 +58,7 @@ def test_without_mistakes_nothing_is_confused():
     ]
 
 
-def test_each_cut_of_the_groups_is_one_cut_of_the_agreements():
+def test_each_cut_of_the_groups_is_one_threshold_on_the_agreement():
     generator = np.random.default_rng(0)
     wrong = generator.random(400) < 0.4
     agreement = np.where(wrong, generator.beta(1, 4, 400), generator.beta(4, 1, 400))
@@ -66,9 +69,30 @@ def test_each_cut_of_the_groups_is_one_cut_of_the_agreements():
     for row, cut in zip(rows, GROUP_CUTS, strict=True):
         below = [score < getattr(split, cut.below) for score in agreement]
         hits = sum(b and w for b, w in zip(below, wrong, strict=True))
-        assert row["flagged"] == sum(below) and row["flagged_and_wrong"] == hits
         precision, recall = hits / sum(below), hits / wrong.sum()
-        assert row["precision"] == pytest.approx(precision) and row["recall"] == pytest.approx(
-            recall
-        )
+        assert row["flagged"] == sum(below) and row["flagged_and_wrong"] == hits
+        assert row["precision"] == pytest.approx(precision)
+        assert row["recall"] == pytest.approx(recall)
         assert row["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_detection_per_class_sees_the_images_of_that_given_label_only():
+    flagged, wrong = np.array([True, True, False]), np.array([True, False, True])
+    rows = detection_per_class(flagged, wrong, np.array([0, 0, 2]), NAMES[:3])
+    assert [(row["label"], row["images"], row["wrong"], row["flagged"]) for row in rows] == [
+        ("cat", 2, 1, 2),
+        ("dog", 0, 0, 0),
+        ("frog", 1, 1, 0),
+    ]
+    assert [row["precision"] for row in rows] == [0.5, 0, 0]
+
+
+def test_undefined_metrics_are_0_or_none():
+    nothing = np.zeros(3, dtype=bool)
+    record = detection_metrics(nothing, nothing)
+    assert record["precision"] == record["recall"] == record["f1"] == 0
+    agreement = np.array([0.1, 0.5, 0.9])
+    for wrong in (nothing, ~nothing):
+        assert ranking_metrics(agreement, wrong) == {"average_precision": None, "roc_auc": None}
+    ranked = ranking_metrics(agreement, np.array([True, False, False]))
+    assert ranked == {"average_precision": 1, "roc_auc": 1}

@@ -1,4 +1,4 @@
-"""Threshold, groups and tipping point against the slow ones; the monitor, also interrupted."""
+"""Threshold, groups and tipping point against slow ones; the monitor, also when resumed."""
 
 import io
 import math
@@ -42,7 +42,7 @@ def draw_scores(kind: str, seed: int, dtype: torch.dtype) -> Tensor:
 
 
 def assert_best(scores: Tensor):
-    """No split has a better criterion than the chosen one, whose figures are right."""
+    """No split has a better criterion than the chosen one, whose means are right."""
     split = otsu(scores)
     cuts = oracle.otsu_cuts(scores.tolist())
     s = round(split.threshold * 1000)
@@ -50,7 +50,7 @@ def assert_best(scores: Tensor):
     assert split.threshold == s / 1000
     assert cuts[s].quality == pytest.approx(best, rel=1e-9)
     assert (split.low_mean, split.high_mean) == pytest.approx(cuts[s][1:], rel=1e-9)
-    assert s == 2 or cuts[s - 1] != cuts[s]  # the smallest s that parts the scores so
+    assert s == 2 or cuts[s - 1] != cuts[s]  # the smallest s with this split
 
 
 @dtypes
@@ -75,8 +75,8 @@ def test_otsu_finds_the_best_split(kind: str, seed: int, dtype: torch.dtype):
         [500, 503, 503, 504, 504, 507],
     ],
 )
-def test_otsu_where_details_decide(bins: list[int], dtype: torch.dtype):
-    """Here another variance floor, or the mean of the bins in place of the scores', differ."""
+def test_otsu_depends_on_details(bins: list[int], dtype: torch.dtype):
+    """Here another variance floor, or the mean of the bins instead of the scores, gives another."""
     assert_best((torch.tensor(bins, dtype=dtype) + 0.999) / 1000)
 
 
@@ -95,7 +95,7 @@ def test_otsu_ties_and_edges(scores: list[float], expected: tuple[float, ...], d
     assert otsu(torch.tensor(scores, dtype=dtype)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_tie_is_one():
+def test_the_tie_is_a_tie():
     cuts = oracle.otsu_cuts(EXACT_TIE)
     assert cuts[126].quality == cuts[501].quality == max(cut.quality for cut in cuts if cut)
 
@@ -109,7 +109,7 @@ def test_otsu_without_two_sides(scores: list[float]):
 
 
 @pytest.mark.parametrize("bad", [math.nan, -1e-6, 1 + 1e-6, math.inf, -math.inf])
-def test_otsu_refuses(bad: float):
+def test_otsu_refuses_other_numbers(bad: float):
     with pytest.raises(ValueError, match="0 to 1"):
         otsu(torch.tensor([0.2, bad, 0.7]))
 
@@ -176,11 +176,12 @@ def test_tipping_point(curve: list[float], expected: int | None):
 
 
 def feed(monitor: TippingPointMonitor, curve: list[float]) -> EpochRecord | None:
-    """Continue with the rest of `curve`, marking each epoch's tensors, until it tips."""
+    """Continue with the rest of `curve`, with tensors that name the epoch, until it tips."""
     for epoch in range(len(monitor.curve), len(curve)):
+        assert monitor.searching
         mark = torch.tensor([epoch, 0.5])
-        monitor.update(curve[epoch], mark, Scores(mark + 1, mark + 2, mark + 3, mark + 4))
-        if found := monitor.found():
+        scores = Scores(mark + 1, mark + 2, mark + 3, mark + 4)
+        if found := monitor.update(curve[epoch], mark, scores):
             return found
     return None
 
@@ -193,17 +194,25 @@ def plain(record: EpochRecord | None) -> Any:
 
 
 def contents(monitor: TippingPointMonitor) -> Any:
-    return monitor.curve, [plain(each) for each in monitor.recent], plain(monitor.most_confident)
+    return (
+        monitor.searching,
+        monitor.curve,
+        [plain(each) for each in monitor.recent],
+        plain(monitor.most_confident),
+    )
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))
-def test_monitor_gives_the_tipping_points_record(first: int):
+def test_monitor_returns_the_tipping_points_record(first: int):
     for seed in range(first, first + 50):
         curve, monitor = random_curve(seed), TippingPointMonitor()
         expected = oracle.tipping_point(curve)
         found = feed(monitor, curve)
         assert tipping_point(monitor.curve) == (found.epoch if found else None) == expected
+        assert monitor.searching == (found is None)
         if found:
+            with pytest.raises(ValueError, match="has been found"):
+                monitor.update(1.0, *[None] * 2)
             first_length = max(expected + 3, 6)
             assert monitor.curve == curve[:first_length]
             marks = [[expected + more, 0.5 + more] for more in range(5)]
@@ -222,7 +231,7 @@ def test_monitor_keeps_the_most_confident(curve: list[float], expected: int):
 
 @pytest.mark.parametrize("through_file", [False, True])
 @pytest.mark.parametrize("curve", [[1, 2, 3, 9, 4, 5, 6, 7], [*range(12), 5, 4], [3.0] * 9])
-def test_monitor_interrupted(curve: list[float], through_file: bool):
+def test_monitor_resumed(curve: list[float], through_file: bool):
     whole = TippingPointMonitor()
     expected = feed(whole, curve)
     for stop in range(len(whole.curve)):
@@ -234,14 +243,14 @@ def test_monitor_interrupted(curve: list[float], through_file: bool):
             torch.save(state, buffer)
             buffer.seek(0)
             state = torch.load(buffer, weights_only=True)
-        after.update(9.0, torch.zeros(2), Scores(*torch.zeros(4, 2)))  # to be forgotten
+        after.update(9.0, torch.zeros(2), Scores(*torch.zeros(4, 2)))  # to be replaced
         after.load_state_dict(state)
         assert contents(after) == contents(before)
         assert plain(feed(after, curve)) == plain(expected)
         assert contents(after) == contents(whole)
         assert plain(feed(before, curve)) == plain(expected)
         assert contents(before) == contents(whole)
-        assert state["curve"] == curve[:stop]  # a copy: neither monitor goes on in it
+        assert state["curve"] == curve[:stop]  # a copy: neither monitor changes it
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (40, 3), (40, 10)])

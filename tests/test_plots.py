@@ -1,8 +1,9 @@
-"""The pictures of a run, and the list of suspects."""
+"""The plots of a run, and the list of suspects."""
 
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +12,23 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 import blind_knowledge_dist_training as training
+from data.digits import load_digits, noisy_digits
 from models import noise_split
 from tests.conftest import training_options
-from tests.made_up_run import MadeUpRun, made_up_run, write_detection
-from utils import plots
-from utils.curves import draw_tipping_point, draw_training_curves
-from utils.figures import LeftOut
+from tests.made_up_run import MadeUpRun, made_up_run
 from utils.files import read_arrays, write_arrays
-from utils.label_pictures import draw_suspects, draw_transitions
-from utils.plots import PICTURES, read_figures, write_pictures
-from utils.runs import keep_run, run_folder
-from utils.split_pictures import draw_detection_curve, draw_noise_split
+from utils.plots.__main__ import main
+from utils.plots.curves import draw_tipping_point, draw_training_curves
+from utils.plots.draw import PLOTS, write_plots
+from utils.plots.labels import draw_suspects, draw_transitions
+from utils.plots.noise_split import draw_detection_curve, draw_noise_split
+from utils.plots.run_data import LeftOut, read_run
+from utils.run_folder import session
+from utils.run_folder.folder import RunFolder
 
-ALL = [
-    "tipping_point.png",
-    "noise_split.png",
-    "training_curves.png",
-    "suspects.png",
-    "transitions.png",
-    "detection_curve.png",
-]
+NAMES = "tipping_point noise_split training_curves suspects transitions detection_curve"
+ALL = [f"{name}.png" for name in NAMES.split()]
+CURVES = {"tipping_point.png", "training_curves.png"}
 
 
 def words_of(figure) -> str:
@@ -39,9 +37,9 @@ def words_of(figure) -> str:
 
 
 def left_out(folder: Path) -> dict[str, str]:
-    """Which pictures cannot be drawn, and why."""
-    run, reasons = read_figures(folder), {}
-    for name, draw in PICTURES.items():
+    """Which plots cannot be drawn, and why."""
+    run, reasons = read_run(folder), {}
+    for name, draw in PLOTS.items():
         try:
             draw(run)
         except LeftOut as reason:
@@ -49,16 +47,33 @@ def left_out(folder: Path) -> dict[str, str]:
     return reasons
 
 
+def change_arrays(run: MadeUpRun, **arrays: np.ndarray | None) -> None:
+    """Replace arrays of the run's predictions.npz, or remove them (None)."""
+    path = RunFolder(run.folder).predictions
+    arrays = read_arrays(path) | arrays
+    write_arrays(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> MadeUpRun:
+    """A finished run with 300 images scored, ten classes and twelve epochs."""
+    return made_up_run(tmp_path)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.mark.parametrize("classes", [10, 100])
-def test_all_pictures_are_drawn_whole_and_the_same_again(tmp_path: Path, classes: int, capsys):
+def test_all_plots_are_drawn_whole_and_drawing_again_gives_the_same_bytes(
+    tmp_path: Path, classes: int, capsys: pytest.CaptureFixture
+):
     extra = {"agreed_wrong": ["5.5"] * 12, "vanished_classes": ["3 7 9"] + [""] * 11}
     folder = made_up_run(tmp_path, classes=classes, extra=extra).folder
-    assert (
-        write_pictures(folder)
-        == [folder / name for name in ALL]
-        == list(map(folder.joinpath, PICTURES))
-    )
-    assert capsys.readouterr().out == ""
+    main([str(folder)])  # which prints the paths
+    assert capsys.readouterr().out.splitlines() == [str(folder / name) for name in ALL]
     before = {name: (folder / name).read_bytes() for name in ALL}
     for name in ALL:
         pixels = imread(folder / name)[..., :3]
@@ -69,101 +84,81 @@ def test_all_pictures_are_drawn_whole_and_the_same_again(tmp_path: Path, classes
         edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert (edge == 1).all(), f"{name}: something is cut off at the edge"
     if classes == 10:
-        write_pictures(folder)
+        write_plots(folder)
     assert before == {name: (folder / name).read_bytes() for name in ALL}
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_the_baseline_has_what_it_can_have(tmp_path: Path):
+def test_the_baseline_has_neither_tipping_point_nor_groups(tmp_path: Path):
     folder = made_up_run(tmp_path, "--method", "ce").folder
     lines: list[str] = []
-    write_pictures(folder, lines.append)
-    said = dict(line.split(" left out: ") for line in lines)
-    reasons = {str(Path(path).relative_to(folder)): reason for path, reason in said.items()}
-    assert reasons == {
+    written = write_plots(folder, lines.append)
+    reasons = {
         "tipping_point.png": "the baseline has no student, and so no tipping point",
         "noise_split.png": "the baseline has neither groups nor cuts",
     }
-    assert sorted(path.name for path in folder.glob("*.png")) == sorted(set(ALL) - set(reasons))
-    run = read_figures(folder)
+    assert lines == [f"{folder / name} left out: {reason}" for name, reason in reasons.items()]
+    assert [path.name for path in written] == [name for name in ALL if name not in reasons]
+    run = read_run(folder)
     assert "net: class" in words_of(draw_suspects(run))
+    assert "network's prediction" in words_of(draw_transitions(run))
     assert "predicted another class: F1" in words_of(draw_detection_curve(run))
     assert "cross-entropy" in words_of(draw_training_curves(run))
 
 
-def test_before_the_split_there_are_only_curves(tmp_path: Path):
-    folder = made_up_run(tmp_path, epochs=1).folder
-    for name in ("predictions.npz", "training.json", "timing.json"):
-        (folder / name).unlink()
-    reasons = left_out(folder)
-    assert set(reasons) == set(ALL) - {"tipping_point.png", "training_curves.png"}
+def test_before_the_split_and_in_a_kept_folder_there_are_only_curves(tmp_path: Path):
+    made, kept = made_up_run(tmp_path, epochs=1), RunFolder(tmp_path / "kept")
+    RunFolder(made.folder).keep_in(kept)  # without predictions.npz
+    reasons = left_out(kept.path)
+    assert set(reasons) == set(ALL) - CURVES
     assert set(reasons.values()) == {"nothing is split yet: there is no predictions.npz"}
-    assert "tipping point: epoch" not in words_of(draw_tipping_point(read_figures(folder)))
-    (folder / "metrics.csv").unlink()
-    assert set(left_out(folder)) == set(ALL)
+    assert "tipping point: epoch" not in words_of(draw_tipping_point(read_run(kept.path)))
+    kept.metrics.unlink()
+    assert set(left_out(kept.path)) == set(ALL)
 
 
-def test_an_older_run_lacks_some_arrays(tmp_path: Path):
-    run = made_up_run(tmp_path)
-    arrays = read_arrays(run.folder / "predictions.npz")
-    old = {
-        name: array for name, array in arrays.items() if name not in ("class_names", "true_label")
-    }
-    write_arrays(run.folder / "predictions.npz", **old)
+def test_arrays_that_a_run_lacks_leave_out_the_plots_that_need_them(run: MadeUpRun):
+    change_arrays(run, class_names=None, true_label=None)
     reasons = left_out(run.folder)
     assert set(reasons) == {"suspects.png", "transitions.png", "detection_curve.png"}
     assert reasons["suspects.png"].endswith("does not hold class_names")
     assert reasons["detection_curve.png"].endswith("does not hold true_label")
-    assert "% wrong" not in words_of(draw_noise_split(read_figures(run.folder)))
+    assert "% wrong" not in words_of(draw_noise_split(read_run(run.folder)))
 
 
-def test_without_wrong_labels_there_is_nothing_to_detect(tmp_path: Path):
-    run = made_up_run(tmp_path)
-    clean = run.arrays | {"label": run.arrays["true_label"]}
-    write_detection(run.folder, clean, run.names, low_mean=0.2, threshold=0.5, high_mean=0.8)
+def test_without_wrong_labels_there_is_nothing_to_detect(run: MadeUpRun):
+    change_arrays(run, label=run.arrays["true_label"])
     assert "no given label is wrong" in left_out(run.folder)["detection_curve.png"]
 
 
-def test_a_guess_is_called_a_guess(tmp_path: Path):
-    run = made_up_run(tmp_path)
-    figures = {"low_mean": 0.2, "threshold": 0.5, "high_mean": 0.8, "split_epoch": 9}
-    write_detection(run.folder, run.arrays, run.names, guess=False, **figures)
-    told = read_figures(run.folder)
-    assert "tipping point: epoch 9" in words_of(draw_tipping_point(told))
-    assert not any("guess" in words_of(draw(told)) for draw in PICTURES.values())
-    write_detection(run.folder, run.arrays, run.names, guess=True, **figures)
-    guessed = read_figures(run.folder)
+def test_a_fallback_split_is_marked_in_every_plot_of_it(run: MadeUpRun):
+    change_arrays(run, split_epoch=np.array(9), fallback=np.array(False))
+    tipped = read_run(run.folder)
+    assert "tipping point: epoch 9" in words_of(draw_tipping_point(tipped))
+    assert not any("fallback" in words_of(draw(tipped)) for draw in PLOTS.values())
+    change_arrays(run, fallback=np.array(True))
+    fallback = read_run(run.folder)
     drawn = (draw_tipping_point, draw_training_curves, draw_noise_split, draw_detection_curve)
-    assert all("guess" in words_of(draw(guessed)) for draw in drawn)
-    assert "tipping point: epoch" not in words_of(draw_tipping_point(guessed))
+    assert all("fallback" in words_of(draw(fallback)) for draw in drawn)
+    assert "tipping point: epoch" not in words_of(draw_tipping_point(fallback))
 
 
-def test_memorising_has_a_panel_where_the_truth_is_known(tmp_path: Path):
+def test_memorised_wrong_labels_have_a_panel_where_the_truth_is_known(tmp_path: Path):
     cells = [""] + [f"{k}.5" for k in range(11)]
     known = made_up_run(tmp_path, name="known", extra={"agreed_wrong": cells}).folder
     blank = made_up_run(tmp_path, name="blank", extra={"agreed_wrong": [""] * 12}).folder
-    panels = draw_tipping_point(read_figures(known)).axes
+    panels = draw_tipping_point(read_run(known)).axes
     assert len(panels) == 2 and "wrong labels (%)" in panels[1].get_ylabel()
     (line,) = [line for line in panels[1].lines if "agrees with" in str(line.get_label())]
     drawn = line.get_ydata()
     assert np.isnan(drawn[0]) and drawn[1:].tolist() == [k + 0.5 for k in range(11)]
-    assert len(draw_tipping_point(read_figures(blank)).axes) == 1
-
-
-def test_what_is_kept_of_a_run_has_its_curves(tmp_path: Path, capsys: pytest.CaptureFixture):
-    extra = {"phase": ["naive"] * 8 + ["robust"] * 32}
-    extra["student_confidence"] = [0.2] * 8 + [0.9] * 32
-    made = made_up_run(tmp_path, epochs=40, extra=extra)
-    keep_run(made.folder, tmp_path / "kept")
-    drawn = [path.name for path in write_pictures(tmp_path / "kept")]
-    assert drawn == ["tipping_point.png", "training_curves.png"]
-    assert capsys.readouterr().out.count("there is no predictions.npz") == 4
+    assert len(draw_tipping_point(read_run(blank)).axes) == 1
 
 
 @pytest.mark.parametrize(
     ("naive", "robust", "enlarged"), [(8, 0.9, True), (8, 0.5, False), (28, 0.9, False)]
 )
-def test_the_peak_is_shown_on_a_scale_of_its_own_where_there_is_room(
+def test_the_peak_is_enlarged_where_there_is_room(
     tmp_path: Path, naive: int, robust: float, enlarged: bool
 ):
     before = [0.2 + 0.01 * min(epoch, 2 * 5 - epoch) for epoch in range(naive)]
@@ -175,7 +170,7 @@ def test_the_peak_is_shown_on_a_scale_of_its_own_where_there_is_room(
         extra["student_confidence"][0] = 0.1  # the leap is no higher than what it leaves room for
         extra["student_confidence"][9] = 1.0
     folder = made_up_run(tmp_path, epochs=40, extra=extra).folder
-    top = draw_tipping_point(read_figures(folder)).axes[0]
+    top = draw_tipping_point(read_run(folder)).axes[0]
     insets = top.child_axes
     assert len(insets) == enlarged
     if enlarged:
@@ -192,19 +187,16 @@ def test_the_peak_is_shown_on_a_scale_of_its_own_where_there_is_room(
 def test_epochs_in_which_a_class_vanished_are_marked(tmp_path: Path):
     cells = [""] * 4 + ["3", "3 7"] + [""] * 6
     folder = made_up_run(tmp_path, extra={"vanished_classes": cells}).folder
-    lines = [
-        line for axes in draw_training_curves(read_figures(folder)).axes for line in axes.lines
-    ]
+    lines = [line for axes in draw_training_curves(read_run(folder)).axes for line in axes.lines]
     (marks,) = [line for line in lines if str(line.get_label()).startswith("vanished")]
     assert marks.get_xdata().tolist() == [4, 5]
     assert marks.get_label() == "vanished: class 3, class 7"
     other = made_up_run(tmp_path, name="other", extra={"vanished_classes": [""] * 12}).folder
-    assert "vanished" not in words_of(draw_training_curves(read_figures(other)))
+    assert "vanished" not in words_of(draw_training_curves(read_run(other)))
 
 
-def test_groups_and_cuts_are_those_of_the_run(tmp_path: Path):
-    run = made_up_run(tmp_path)
-    words = words_of(draw_noise_split(read_figures(run.folder)))
+def test_groups_and_cuts_are_those_of_the_run(run: MadeUpRun):
+    words = words_of(draw_noise_split(read_run(run.folder)))
     wrong = run.arrays["label"] != run.arrays["true_label"]
     for group in (1, 2, 3, 4):
         members = [bad for bad, own in zip(wrong, run.arrays["group"], strict=True) if own == group]
@@ -213,9 +205,8 @@ def test_groups_and_cuts_are_those_of_the_run(tmp_path: Path):
         assert cut in words
 
 
-def test_the_cuts_lie_on_the_detection_curve(tmp_path: Path):
-    run = made_up_run(tmp_path)
-    (axes,) = draw_detection_curve(read_figures(run.folder)).axes
+def test_the_cuts_lie_on_the_detection_curve(run: MadeUpRun):
+    (axes,) = draw_detection_curve(read_run(run.folder)).axes
     wrong = run.arrays["label"] != run.arrays["true_label"]
     curve, chance, *points = axes.lines
     assert chance.get_ydata()[0] == wrong.mean()
@@ -229,9 +220,8 @@ def test_the_cuts_lie_on_the_detection_curve(tmp_path: Path):
         assert distance < 1e-9
 
 
-def test_transitions_are_counted_right(tmp_path: Path):
-    run = made_up_run(tmp_path)
-    figure = draw_transitions(read_figures(run.folder))
+def test_transitions_are_counted_right(run: MadeUpRun):
+    figure = draw_transitions(read_run(run.folder))
     for axes, other in zip(figure.axes, ("prediction", "true_label"), strict=False):
         pairs = list(zip(run.arrays["label"].tolist(), run.arrays[other].tolist(), strict=True))
         shares = [
@@ -242,47 +232,44 @@ def test_transitions_are_counted_right(tmp_path: Path):
         assert [text.get_text() for text in axes.get_yticklabels()] == run.names
 
 
-def test_a_hundred_classes_are_listed_not_crammed(tmp_path: Path):
+def test_of_a_hundred_classes_the_most_frequent_mistakes_are_listed(tmp_path: Path):
     run = made_up_run(tmp_path, images=3000, classes=100)
-    matrix, _, listed, *_ = draw_transitions(read_figures(run.folder)).axes
+    matrix, _, listed, *_ = draw_transitions(read_run(run.folder)).axes
     assert len(matrix.get_yticks()) < 20 and not matrix.texts
     pairs = list(zip(run.arrays["label"].tolist(), run.arrays["prediction"].tolist(), strict=True))
     counts = {pair: pairs.count(pair) for pair in set(pairs) if pair[0] != pair[1]}
     widths = [bar.get_width() for bar in listed.patches]
-    assert widths == sorted(counts.values(), reverse=True)[: len(widths)] and len(widths) == 12
+    assert widths == sorted(counts.values(), reverse=True)[:12]
     given, other = listed.get_yticklabels()[0].get_text().split(" → ")
     assert counts[run.names.index(given), run.names.index(other)] == widths[0]
 
 
-def test_suspects_are_shown_in_order_with_false_alarms_framed(tmp_path: Path):
-    run = made_up_run(tmp_path)
-    (axes,) = draw_suspects(read_figures(run.folder)).axes
+def test_suspects_are_shown_in_order_with_false_alarms_framed(run: MadeUpRun):
+    figure = draw_suspects(read_run(run.folder))
+    (axes,) = figure.axes
     order = sorted(range(300), key=lambda row: (run.arrays["agreement"][row], row))[:64]
     alarms = 0
     for row, caption in zip(order, axes.texts, strict=True):
-        given, said, true = (
+        given, predicted, true = (
             run.names[run.arrays[name][row]] for name in ("label", "prediction", "true_label")
         )
-        assert caption.get_text() == f"given: {given}\npair: {said}\ntrue: {true}"
+        assert caption.get_text() == f"given: {given}\npair: {predicted}\ntrue: {true}"
         assert (caption.get_weight() == "bold") == (given == true)
         alarms += given == true
     assert len(axes.patches) == alarms and len(axes.images) == 64
+    assert f"right): {alarms or 'none'}" in words_of(figure)
 
 
-def test_names_are_drawn_as_they_are(tmp_path: Path):
+def test_names_are_not_read_as_formulas(tmp_path: Path):
     names = [*(f"$x^{{{k}" for k in range(9)), r"\frac{"]
     folder = made_up_run(tmp_path, name="$run_{", class_names=names).folder
-    assert len(write_pictures(folder)) == len(ALL)
+    assert len(write_plots(folder)) == len(ALL)
 
 
-def test_suspects_csv_against_a_slow_loop(tmp_path: Path):
-    run = made_up_run(tmp_path)
-    with open(run.folder / "suspects.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+def test_suspects_csv_against_a_slow_loop(run: MadeUpRun, tmp_path: Path):
     arrays = {name: array.tolist() for name, array in run.arrays.items()}
     order = sorted(range(300), key=lambda row: (arrays["agreement"][row], arrays["index"][row]))
-    assert len(rows) == 300
-    for row, at in zip(rows, order, strict=True):
+    for row, at in zip(read_rows(run.folder / "suspects.csv"), order, strict=True):
         assert row == {
             "index": str(arrays["index"][at]),
             "given_label": str(arrays["label"][at]),
@@ -295,91 +282,72 @@ def test_suspects_csv_against_a_slow_loop(tmp_path: Path):
             "true_label": str(arrays["true_label"][at]),
             "true_name": run.names[arrays["true_label"][at]],
         }
-    baseline = made_up_run(tmp_path, "--method", "ce", name="ce")
-    with open(baseline.folder / "suspects.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(made_up_run(tmp_path, "--method", "ce", name="ce").folder / "suspects.csv")
     assert {row["group"] for row in rows} == {""}
-    assert all(
-        (row["flagged"] == "1") == (row["given_name"] != row["suggested_name"]) for row in rows
-    )
+    for row in rows:
+        assert (row["flagged"] == "1") == (row["given_name"] != row["suggested_name"])
 
 
-def test_a_real_run_explains_itself(digits_run):
-    from data.digits import load_digits, noisy_digits
-
+def test_a_real_run_folder_is_complete_in_itself(digits_run):
     train, _, names = load_digits()
-    folder = run_folder(digits_run)
-    arrays = read_arrays(folder / "predictions.npz")
+    run = RunFolder.of(digits_run)
+    arrays = read_arrays(run.predictions)
     clean = train.clean_labels.numpy()
     assert np.array_equal(arrays["true_label"], clean) and arrays["class_names"].tolist() == names
     assert np.array_equal(arrays["label"], noisy_digits("rand1", clean, 0))
     places = arrays["suspect_index"]
     assert len(places) == 64 and len(set(places.tolist())) == 64
     assert np.array_equal(arrays["suspect_images"][..., 0], train.images[places, 0].numpy())
-    with open(folder / "suspects.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(run.suspects)
     assert [int(row["index"]) for row in rows[:64]] == places.tolist()
     flagged = sorted(int(row["index"]) for row in rows if row["flagged"] == "1")
-    assert flagged == np.flatnonzero(np.load(folder / "detection.npy")).tolist()
-    assert [path.name for path in write_pictures(folder)] == ALL
+    assert flagged == np.flatnonzero(np.load(run.detection)).tolist()
+    assert [path.name for path in write_plots(run.path)] == ALL
 
 
-def rewrite(run: MadeUpRun, **arrays: np.ndarray) -> None:
-    """Put other arrays in the place of the run's."""
-    path = run.folder / "predictions.npz"
-    write_arrays(path, **(read_arrays(path) | arrays))
+def damage_metrics(content: str) -> Callable[[MadeUpRun], object]:
+    """Other bytes for metrics.csv."""
+    return lambda run: RunFolder(run.folder).metrics.write_bytes(content.encode("latin-1"))
 
 
-def call_plots(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
-    monkeypatch.setattr("sys.argv", ["utils.plots", *map(str, words)])
-    plots.main()
+def damage_arrays(**arrays: np.ndarray) -> Callable[[MadeUpRun], object]:
+    """Other arrays for predictions.npz."""
+    return lambda run: change_arrays(run, **arrays)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda run: (run.folder / "args.json").unlink(), "no run folder"),
-        (lambda run: (run.folder / "metrics.csv").write_text("epoch,loss\nfew,1\n"), "metrics.csv"),
-        (
-            lambda run: (run.folder / "metrics.csv").write_text("epoch,vanished_classes\n0,x\n"),
-            "vanished_classes",
-        ),
-        (
-            lambda run: (run.folder / "metrics.csv").write_bytes(b"epoch\n\xff\n"),
-            "no table of text",
-        ),
-        (lambda run: (run.folder / "metrics.csv").write_text("epoch,lr\n,1\n"), "has no epoch"),
         (lambda run: (run.folder / "predictions.npz").write_bytes(b"PK"), "predictions.npz"),
-        (lambda run: rewrite(run, label=np.arange(3)), "label is not one figure for each image"),
-        (lambda run: rewrite(run, prediction=np.full(300, 10)), "prediction has a class without"),
-        (lambda run: rewrite(run, group=np.zeros(300, int)), "group has others than 1 to 4"),
-        (lambda run: rewrite(run, suspect_index=np.full(64, 1)), "suspect_index has images"),
+        (damage_metrics("epoch,loss\nfew,1\n"), "metrics.csv: column epoch"),
+        (damage_metrics("epoch,vanished_classes\n0,x\n"), "column vanished_classes"),
+        (damage_metrics("epoch\n\xff\n"), "no table of text"),
+        (damage_metrics("epoch,lr\n,1\n"), "has no epoch"),
+        (damage_arrays(label=np.arange(3)), "label is not one number for each image"),
+        (damage_arrays(label=np.zeros(300)), "label is not one number for each image"),
+        (damage_arrays(prediction=np.full(300, 10)), "prediction has a class without a name"),
+        (damage_arrays(split_epoch=np.zeros(2)), "split_epoch is not a single value"),
+        (damage_arrays(group=np.zeros(300, int)), "group has values other than 1 to 4"),
+        (damage_arrays(suspect_index=np.full(64, 1)), "suspect_index has images that were not"),
     ],
 )
-def test_a_damaged_folder_is_one_line_and_status_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, damage, message: str
+def test_a_damaged_folder_gives_one_line_and_status_2(
+    run: MadeUpRun, capsys: pytest.CaptureFixture, damage: Callable, message: str
 ):
-    run: MadeUpRun = made_up_run(tmp_path)
     damage(run)
     with pytest.raises(SystemExit) as exit_:
-        call_plots(monkeypatch, run.folder)
+        main([str(run.folder)])
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and message in error and str(run.folder) in error
     assert error.count("\n") == 1
 
 
-def test_the_command_names_what_it_wrote(tmp_path: Path, monkeypatch, capsys):
-    folder = made_up_run(tmp_path).folder
-    call_plots(monkeypatch, folder)
-    assert capsys.readouterr().out.splitlines() == [str(folder / name) for name in ALL]
-
-
-def test_matplotlib_is_imported_only_to_draw_and_never_pyplot(tmp_path: Path):
-    folder = made_up_run(tmp_path).folder
+def test_matplotlib_is_imported_only_to_draw_and_never_pyplot(run: MadeUpRun):
     code = (
-        "import sys; from pathlib import Path; import utils.plots\n"
+        "import sys; from pathlib import Path; from utils.plots.draw import write_plots\n"
         "print('matplotlib' in sys.modules)\n"
-        f"utils.plots.write_pictures(Path({str(folder)!r}))\n"
+        f"write_plots(Path({str(run.folder)!r}))\n"
         "print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run(
@@ -388,12 +356,13 @@ def test_matplotlib_is_imported_only_to_draw_and_never_pyplot(tmp_path: Path):
     assert done.stdout.splitlines() == ["False", "True False"], done.stderr
 
 
-def test_without_matplotlib_there_are_no_pictures_and_one_line(tmp_path: Path, monkeypatch, capsys):
-    folder = made_up_run(tmp_path).folder
+def test_without_matplotlib_one_line_says_why_there_are_no_plots(
+    run: MadeUpRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert write_pictures(folder) == []
+    assert write_plots(run.folder) == []
     assert "matplotlib is not installed" in capsys.readouterr().out
-    assert not list(folder.glob("*.png"))
+    assert not list(run.folder.glob("*.png"))
 
 
 def test_training_draws_at_the_tipping_point_and_at_the_end(
@@ -402,16 +371,16 @@ def test_training_draws_at_the_tipping_point_and_at_the_end(
     drawn = []
 
     def write(folder: Path, *rest: object) -> None:
-        drawn.append({path.name for path in plots.write_pictures(folder, *rest)})
+        drawn.append({path.name for path in write_plots(folder, *rest)})
         if len(drawn) == 1:
             (folder / "suspects.png").unlink()
         else:
-            raise OSError("no room for more")  # ends no run
+            raise OSError("no room for more")  # which does not end the run
 
-    monkeypatch.setattr(training, "write_pictures", write)
+    monkeypatch.setattr(session, "write_plots", write)
     monkeypatch.setattr(noise_split, "tipping_point", lambda curve: 3 if len(curve) >= 6 else None)
     words = ["--dataset", "digits", "--n_epoch", 7, "--limit_train", 300, "--width", 4]
     args = training_options(*words, "--results_dir", tmp_path)
     assert training.main(args)["tipping_point"] == 3
-    # At the end those of the split stand as they are, but for the one that is lost.
-    assert drawn == [{*ALL}, {"tipping_point.png", "training_curves.png", "suspects.png"}]
+    # At the end the plots of the split are kept, except for the one that is missing.
+    assert drawn == [{*ALL}, {*CURVES, "suspects.png"}]

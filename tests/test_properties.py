@@ -1,8 +1,7 @@
-"""Whatever is handed in: readers give the stated error or an answer, the split keeps its word."""
+"""For any input: readers return or raise the documented error, the split fits its definition."""
 
 import io
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.cifar_n import read_label_file
-from models.noise_split import label_distrust, otsu, tipping_point, trust_groups
-from models.preact_resnet import network_from_state
+from models.noise_split import otsu, student_weights, trust_groups
+from models.weights import network_from_state
 from tests import oracle
 from utils.files import read_array, read_arrays, read_json, read_tensors
 
@@ -49,8 +48,8 @@ SEEDS = {
 }
 READERS: dict[str, Callable[[Path], object]] = {
     "labels": read_label_file,
-    "tensors": lambda path: read_tensors(path, "checkpoint", "begin anew"),
-    "array": read_array,
+    "tensors": lambda path: read_tensors(path, "checkpoint", "train again"),
+    "array": lambda path: read_array(path, "train again"),
     "arrays": read_arrays,
     "json": read_json,
 }
@@ -58,7 +57,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A whole file, cut, with bytes changed, or with some put in or left out."""
+    """A whole file truncated, with bytes changed, inserted or left out."""
     content = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, len(content)))
@@ -70,7 +69,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 @pytest.mark.parametrize("kind", READERS)
 @quickly
 @given(data=st.data())
-def test_readers_say_what_they_cannot_read(kind: str, data: st.DataObject, tmp_path: Path):
+def test_readers_name_the_file_they_cannot_read(kind: str, data: st.DataObject, tmp_path: Path):
     path = tmp_path / "file"
     whole = data.draw(st.sampled_from(SEEDS[kind]))
     path.write_bytes(data.draw(st.binary(max_size=300) | damaged(whole)))
@@ -92,7 +91,7 @@ def test_readers_say_what_they_cannot_read(kind: str, data: st.DataObject, tmp_p
         ),
     )
 )
-def test_states_that_are_no_networks(state: dict):
+def test_states_of_other_networks_are_refused(state: dict):
     with pytest.raises(ValueError, match="not the weights of a PreActResNet"):
         network_from_state(state)
 
@@ -109,10 +108,10 @@ def test_groups_are_those_of_the_slow_loop(numbers: list[float]):
     assert (split is None) == (not any(cuts))
     groups = trust_groups(tensor, split)
     assert groups.min() >= 1 and groups.max() <= 4
-    order = tensor.argsort()  # more agreement is never less trust
+    order = tensor.argsort()  # a higher agreement is never in a worse group
     assert (groups[order].diff() <= 0).all()
     if split:
-        # The means may exchange their order with the threshold by the width of one bin.
+        # The high mean may be below the threshold by the width of one bin.
         assert 0 <= split.low_mean <= split.threshold <= split.high_mean + 1e-9
         best = max(cut.quality for cut in cuts if cut)
         chosen = cuts[round(split.threshold * 1000)]
@@ -121,7 +120,7 @@ def test_groups_are_those_of_the_slow_loop(numbers: list[float]):
 
 @quickly
 @given(st.lists(st.floats(width=32), min_size=1, max_size=20))
-def test_scores_that_are_none_are_refused(numbers: list[float]):
+def test_numbers_that_are_no_scores_are_refused(numbers: list[float]):
     if all(0 <= number <= 1 for number in numbers):
         otsu(torch.tensor(numbers))
         return
@@ -131,20 +130,6 @@ def test_scores_that_are_none_are_refused(numbers: list[float]):
 
 @quickly
 @given(scores, st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
-def test_distrust_is_one_of_the_alphas(numbers: list[float], alphas: list[float]):
-    distrust = label_distrust(torch.tensor(numbers), alphas)
-    assert set(distrust.tolist()) <= {*alphas, 0.0}
-
-
-@quickly
-@given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=30))
-def test_tipping_points_are_the_first_peak(curve: list[float]):
-    found = tipping_point(curve)
-    peaks = [
-        i
-        for i in range(2, len(curve) - 2)
-        if len(curve) >= 6 and all(curve[i] > curve[i + k] for k in (-2, -1, 1, 2))
-    ]
-    assert found == (peaks[0] if peaks else None)
-    if found is not None:  # what comes later never changes what was found
-        assert tipping_point([*curve, 2.0, 0.0]) == found
+def test_student_weights_are_the_alphas_or_zero(numbers: list[float], alphas: list[float]):
+    weights = student_weights(torch.tensor(numbers), alphas)
+    assert set(weights.tolist()) <= {*alphas, 0.0}

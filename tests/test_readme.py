@@ -1,39 +1,81 @@
-"""README's tables are those of the committed result files."""
+"""README against the code: the tables are those of the committed results, the commands work."""
 
+import re
+import shlex
 from pathlib import Path
 
-from tests.made_up_run import made_up_run
-from utils.markers import begin_marker, end_marker, marked_texts
-from utils.summary import as_markdown, read_runs, table
+import pytest
+
+from data.label_sets import LABEL_SETS
+from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
+from utils.options.parser import OneLineParser
+from utils.options.training import training_parser
+from utils.plots.__main__ import make_parser as plots_parser
+from utils.summary.__main__ import make_parser as summary_parser
+from utils.summary.markers import marked_texts
+from utils.summary.runs import read_runs
+from utils.summary.table import as_markdown, table
 
 TOP = Path(__file__).parents[1]
+TEXT = (TOP / "README.md").read_text(encoding="utf-8")
+PARSERS = {
+    "blind_knowledge_dist_training.py": training_parser(LABEL_SETS),
+    "learning.py": learning_parser(LABEL_SETS),
+    "detection.py": detection_parser(LABEL_SETS),
+    "benchmark.py": benchmark_parser(),
+    "-m utils.plots": plots_parser(),
+    "-m utils.summary": summary_parser(),
+}
 
 
-def disagreements(text: str, results: Path) -> list[str]:
-    """The names of the tables between markers that are not what results/NAME gives."""
-    return [
-        name
-        for name, shown in marked_texts(text).items()
-        if not (results / name).is_dir() or shown != as_markdown(table(read_runs(results / name)))
-    ]
+def commands() -> list[tuple[str, list[str]]]:
+    """All commands in README that start Python: the script or module, and the words behind it."""
+    joined = TEXT.replace("\\\n", " ")
+    found = re.findall(r"(?:^    |`)python ((?:-m )?\S+)([^`\n#]*)", joined, re.MULTILINE)
+    return [(script.strip("`"), shlex.split(words)) for script, words in found]
 
 
 def test_tables_are_those_of_the_committed_results():
-    text = (TOP / "README.md").read_text(encoding="utf-8")
-    assert marked_texts(text)
-    assert disagreements(text, TOP / "docs" / "results") == []
+    results = TOP / "docs" / "results"
+    shown = marked_texts(TEXT)
+    assert set(shown) == {folder.name for folder in results.iterdir()}
+    for name, text in shown.items():
+        runs, skipped = read_runs(results / name)
+        assert skipped == []
+        assert text == as_markdown(table(runs)), name
 
 
-def test_a_table_that_disagrees_is_noticed(tmp_path: Path):
-    made_up_run(tmp_path / "digits")
-    right = as_markdown(table(read_runs(tmp_path / "digits")))
-    assert "91.25" in right
+def test_there_is_a_command_for_each_script():
+    assert {script for script, _ in commands()} >= set(PARSERS)
 
-    def readme(name: str, shown: str) -> str:
-        return f"Before\n\n{begin_marker(name)}\n\n{shown}\n\n{end_marker(name)}\n\nAfter\n"
 
-    assert disagreements(readme("digits", right), tmp_path) == []
-    assert disagreements(readme("digits", right.replace("91.25", "91.26")), tmp_path) == ["digits"]
-    assert disagreements(readme("other", right), tmp_path) == ["other"]
-    assert disagreements(readme("digits", ""), tmp_path) == ["digits"]
-    assert disagreements("no markers", tmp_path) == []
+@pytest.mark.parametrize(("script", "words"), commands(), ids=lambda part: str(part))
+def test_commands_are_understood(script: str, words: list[str]):
+    PARSERS[script].parse_args(words)
+
+
+def option_rows() -> dict[str, str]:
+    """The option table: each option's default as it stands there."""
+    rows = {}
+    for names, defaults in re.findall(r"^\| (`--[^|]*) \| ([^|]*)\|", TEXT, re.MULTILINE):
+        options = re.findall(r"--\w+", names)
+        values = [value.strip(" `") for value in defaults.split(",")]
+        rows |= dict(zip(options, values, strict=True))
+    return rows
+
+
+def test_the_option_table_is_that_of_the_training_script():
+    parser: OneLineParser = PARSERS["blind_knowledge_dist_training.py"]
+    defaults = parser.defaults_of("cifar10")
+    rows = option_rows()
+    assert set(rows) | {"--debug"} == {f"--{name}" for name in defaults}
+    for option, shown in rows.items():
+        default = defaults[option.removeprefix("--")]
+        if isinstance(default, Path):
+            assert default == Path(shown).expanduser(), option
+        elif isinstance(default, bool) or default is None:
+            assert shown == ("off" if default is False else ""), option
+        elif isinstance(default, float):
+            assert float(shown) == default, option
+        else:
+            assert shown == str(default), option

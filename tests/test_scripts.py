@@ -2,12 +2,9 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +14,19 @@ import torch
 import blind_knowledge_dist_training as training
 import detection
 import learning
+from data.label_sets import LABEL_SETS
 from models import noise_split
 from tests.conftest import NOISE, MadeUpCifar, training_options
-from utils.options import detection_parser, learning_parser, parse_options
-from utils.runs import run_folder
+from utils.files import read_arrays, read_columns, read_json
+from utils.options.evaluation import detection_parser, learning_parser
+from utils.run_folder.folder import RunFolder
 
 TOP = Path(__file__).parents[1]
 
 
 def evaluate(script, *words: object) -> dict:
-    parser = learning_parser() if script is learning else detection_parser()
-    return script.main(parse_options(parser, [str(word) for word in words]))
+    parser = learning_parser(LABEL_SETS) if script is learning else detection_parser(LABEL_SETS)
+    return script.main(parser.parse_args([str(word) for word in words]))
 
 
 def name_of(args) -> list[object]:
@@ -65,7 +64,7 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert record["tipping_point"] == (5 if method == "bkd" else None)
     name = "cifar10_worst" if noise_type == "worse" else "cifar100_noisy100"
     folder = tmp_path / "results" / (f"{name}_seed_0" + ("_ce" if method == "ce" else ""))
-    assert folder == run_folder(args)
+    assert folder == RunFolder.of(args).path
     learnt = evaluate(learning, *name_of(args))
     found = evaluate(detection, *name_of(args))  # the label file is remembered by the run
     assert learnt["last"]["accuracy"] > 40 and learnt["last"]["epoch"] == 11
@@ -92,18 +91,39 @@ def test_training_on_all_images(made_up_cifar: MadeUpCifar, tmp_path: Path):
     assert found["images"] == 500 and found["wrong"] == 0 and found["roc_auc"] is None
 
 
-def test_digits_reach_what_the_trials_did(digits_run, capsys):
+def test_digits_reach_the_committed_results(digits_run, capsys):
+    """The run behind README's table, made again: what rounds differently ends a little apart."""
+    committed = RunFolder(TOP / "docs" / "results" / "digits" / RunFolder.of(digits_run).path.name)
     learnt, found = (evaluate(script, *name_of(digits_run)) for script in (learning, detection))
-    assert learnt["last"]["accuracy"] > 96 and learnt["test_images"] == 500
-    assert found["precision"] > 0.9 and 0.4 < found["recall"] < 0.9
-    assert found["roc_auc"] > 0.95
     out = capsys.readouterr().out.splitlines()
+    before = read_json(committed.learning)["last"]["accuracy"]
+    assert learnt["last"]["accuracy"] == pytest.approx(before, abs=1.5)
+    before = read_json(committed.detection_metrics)
+    for name, tolerance in {"precision": 0.05, "recall": 0.15, "f1": 0.12, "roc_auc": 0.03}.items():
+        assert found[name] == pytest.approx(before[name], abs=tolerance), name
+    own, before = (read_columns(each.metrics) for each in (RunFolder.of(digits_run), committed))
+    for name, tolerance in {"loss": 0.02, "student_confidence": 0.02}.items():
+        first, other = ([float(cell) for cell in each[name][:3]] for each in (own, before))
+        assert first == pytest.approx(other, abs=tolerance), name
     assert f"Best test acc selected by val is {learnt['last']['accuracy']:.2f}" in out
     assert out[-3:] == [
         f"precision is {found['precision']:.4f}",
         f"recall is {found['recall']:.4f}",
         f"The f-score is {found['f1']:.4f}",
     ]
+
+
+def test_the_method_beats_the_baseline_on_the_same_noise(digits_run, tmp_path: Path):
+    words = ("--dataset", "digits", "--noise_type", "rand1", "--precision", "fp32")
+    args = training_options(*words, "--method", "ce", "--results_dir", tmp_path)
+    training.main(args)
+    for name in ("label", "true_label"):
+        ours, theirs = (read_arrays(RunFolder.of(a).predictions)[name] for a in (digits_run, args))
+        assert np.array_equal(ours, theirs)
+    ours, theirs = (evaluate(learning, *name_of(a))["last"]["accuracy"] for a in (digits_run, args))
+    assert ours > theirs + 5
+    ours, theirs = (evaluate(detection, *name_of(a))["f1"] for a in (digits_run, args))
+    assert ours > theirs + 0.3
 
 
 def test_learning_tells_where_the_accuracy_comes_from(digits_run, capsys):
@@ -161,13 +181,13 @@ def test_cuts_that_flag_the_same_images_are_not_told_twice(capsys):
 def test_the_best_validation_networks_are_evaluated_and_named(digits_run, capsys):
     learnt = evaluate(learning, *name_of(digits_run))
     best = learnt["best_val"]
-    record = json.loads((run_folder(digits_run) / "training.json").read_text())
+    record = json.loads((RunFolder.of(digits_run).path / "training.json").read_text())
     assert best["epoch"] == record["best_val_epoch"]
     assert f"{best['accuracy']:.2f} %  networks of the best noisy" in capsys.readouterr().out
 
 
 def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Path):
-    own = run_folder(digits_run)
+    own = RunFolder.of(digits_run).path
     for name in ("teacher.pth.tar", "student.pth.tar"):
         (tmp_path / name).write_bytes((own / name).read_bytes())
     learnt = evaluate(learning, "--dataset", "digits", "--run_dir", tmp_path)
@@ -189,7 +209,7 @@ def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Pa
 )
 def test_broken_checkpoints_are_named(digits_run, tmp_path: Path, damage, message: str):
     for name in ("teacher.pth.tar", "student.pth.tar"):
-        (tmp_path / name).write_bytes((run_folder(digits_run) / name).read_bytes())
+        (tmp_path / name).write_bytes((RunFolder.of(digits_run).path / name).read_bytes())
     damage(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
         evaluate(learning, "--dataset", "digits", "--run_dir", tmp_path)
@@ -199,7 +219,7 @@ def test_broken_checkpoints_are_named(digits_run, tmp_path: Path, damage, messag
 
 def test_networks_for_other_data_are_refused(digits_run, made_up_cifar, tmp_path: Path):
     for name in ("teacher.pth.tar", "student.pth.tar"):
-        (tmp_path / name).write_bytes((run_folder(digits_run) / name).read_bytes())
+        (tmp_path / name).write_bytes((RunFolder.of(digits_run).path / name).read_bytes())
     words = ("--run_dir", tmp_path, "--data_dir", made_up_cifar.folder)
     with pytest.raises(ValueError, match=r"has channels 1, the data set and the run have 3"):
         evaluate(learning, *words)
@@ -210,20 +230,22 @@ def test_only_the_scored_images_count_but_all_with_another_prediction(tmp_path: 
     args = training_options(*words)
     training.main(args)
     found = evaluate(detection, *name_of(args))
-    assert found["images"] == 200 and found["guess"] is True
+    assert found["images"] == 200 and found["fallback"] is True
     out = capsys.readouterr().out
-    assert "200 of 1297 images" in out and "a guess" in out
+    assert "200 of 1297 images" in out and "is a fallback" in out
+    (RunFolder.of(args).predictions).unlink()  # training.json still knows
+    assert evaluate(detection, *name_of(args))["fallback"] is True
     flags = np.zeros(1297, dtype=bool)
     flags[:3] = True
     np.save(tmp_path / "other.npy", flags)
-    before = (run_folder(args) / "detection.json").read_text()
+    before = (RunFolder.of(args).path / "detection.json").read_text()
     other = evaluate(detection, *name_of(args), "--prediction", tmp_path / "other.npy")
     assert other["images"] == 1297 and other["flagged"] == 3
-    assert (run_folder(args) / "detection.json").read_text() == before
+    assert (RunFolder.of(args).path / "detection.json").read_text() == before
 
 
 def test_damaged_scores_are_named(digits_run, tmp_path: Path):
-    for path in run_folder(digits_run).iterdir():
+    for path in RunFolder.of(digits_run).path.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     whole = (tmp_path / "predictions.npz").read_bytes()
     middle = len(whole) // 2
@@ -235,7 +257,7 @@ def test_damaged_scores_are_named(digits_run, tmp_path: Path):
 
 
 def test_a_run_folder_of_another_run_is_refused(digits_run):
-    folder = run_folder(digits_run)
+    folder = RunFolder.of(digits_run).path
     for script, option, value in (
         (learning, "method", "ce"),
         (detection, "seed", "3"),
@@ -270,7 +292,7 @@ def test_other_predictions_must_be_one_boolean_an_image(tmp_path: Path, flags, m
 
 def test_a_run_on_other_labels_is_noticed(digits_run, tmp_path: Path):
     for name in ("detection.npy", "predictions.npz"):
-        (tmp_path / name).write_bytes((run_folder(digits_run) / name).read_bytes())
+        (tmp_path / name).write_bytes((RunFolder.of(digits_run).path / name).read_bytes())
     words = ("--dataset", "digits", "--noise_type", "worst", "--run_dir", tmp_path)
     with pytest.raises(ValueError, match="trained on other labels"):
         evaluate(detection, *words)
@@ -284,281 +306,41 @@ def test_a_missing_run_is_one_line_and_status_2(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_guess_has_its_own_exit_status(tmp_path: Path):
+def test_a_fallback_has_its_own_exit_status(tmp_path: Path):
     words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
     done = call("blind_knowledge_dist_training.py", *words)
     assert done.returncode == training.NO_TIPPING_POINT, done.stderr
     assert done.stderr == ""  # no progress bar where stderr is no terminal
 
 
-def test_run_sh_goes_from_data_to_table_and_repeats_nothing(tmp_path: Path):
-    environment = os.environ | {
-        "PYTHON": sys.executable,
-        "RESULTS_DIR": str(tmp_path / "results"),
-        "SEEDS": "0",
-        "LABEL_SETS": "rand1",
-        "METHODS": "bkd",
-    }
-
-    def demo(*words: str) -> subprocess.CompletedProcess:
-        command = ["bash", str(TOP / "run.sh"), "demo", "--n_epoch", "4", "--no_pictures", *words]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
-
-    first = demo()
-    assert first.returncode == 0, first.stdout + first.stderr
-    folder = tmp_path / "results" / "digits_rand1_seed_0"
-    logs = {stage: (folder / f"{stage}.log").read_text() for stage in stages()}
-    for stage, last_line in stages().items():
-        assert re.search(last_line, logs[stage]), logs[stage]
-    assert re.search(r"^digits +rand1 +n_epoch=4 +bkd +1 +\d\d\.\d\d ", first.stdout, re.MULTILINE)
-    assert "never" in first.stdout
-
-    again = demo()
-    assert again.returncode == 0 and "finished" in again.stdout
-    assert logs == {stage: (folder / f"{stage}.log").read_text() for stage in stages()}
-    other = demo("--lr", "0.5")
-    assert other.returncode == 2 and "--lr 0.02 there, 0.5 here" in other.stdout
-
-
-def stages() -> dict[str, str]:
-    """What each stage's log must hold."""
-    return {
-        "training": r"epoch   3 .* clean test \d+\.\d\d % \d+\.\d s, 0:00 left\n",
-        "learning": r"Best test acc selected by val is \d+\.\d\d\n$",
-        "detection": r"The f-score is \d\.\d{4}\n$",
-    }
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with CUDA the challenge just runs")
-@pytest.mark.skipif(
-    not (Path.home() / "data" / "cifar-10-batches-py").is_dir(), reason="needs CIFAR-10"
-)
-def test_run_sh_stops_without_cuda_and_says_how_long_it_would_take(tmp_path: Path):
-    environment = os.environ | {"PYTHON": sys.executable, "RESULTS_DIR": str(tmp_path / "results")}
-    environment.pop("ALLOW_CPU", None)
-    done = subprocess.run(
-        ["bash", str(TOP / "run.sh"), "challenge", "--width", "2"],
-        env=environment | {"SEEDS": "0 1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"300 epochs of 352 steps would take about \d+\.\d\d hours", done.stdout)
-    assert "6 such runs" in done.stdout and not (tmp_path / "results").exists()
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> str:
-    """A python for run.sh in which the three scripts take no time: tests/stand_in.py."""
-    path = tmp_path / "python"
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TOP}/tests/stand_in.py" "$@"\n')
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_run_sh_measures_stops_where_something_looks_wrong_and_packs(tmp_path: Path, stand_in: str):
-    results = tmp_path / "results"
-    environment = os.environ | {"PYTHON": stand_in, "RESULTS_DIR": str(results), "ALLOW_CPU": "1"}
-    environment |= {"STAGES": "bkd ce departures"}
-
-    def measure(**more: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            ["bash", str(TOP / "run.sh"), "measure", "--n_epoch", "7"],
-            env=environment | more,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    first = measure()
-    assert first.returncode == 2 and "the tipping point never came" in first.stderr
-    assert "a run looks wrong, see above; look into that first" in first.stderr
-    assert (results / "kept.tar.gz").exists() and not (results / "masked_mean").exists()
-    assert not list(results.glob("challenge/*_ce"))
-
-    second = measure(GO_ON="1")
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count("this run is finished") == 3
-    assert second.stdout.splitlines()[-1].startswith(f"to keep: {results / 'kept.tar.gz'};")
-    with tarfile.open(results / "kept.tar.gz") as archive:
-        names = set(archive.getnames())
-    runs = {f"challenge/cifar10_{labels}_seed_0" for labels in ("aggre", "rand1", "worst")}
-    runs |= {f"{run}_ce" for run in runs}
-    runs |= {f"{name}/cifar10_worst_seed_0" for name in ("detached_target", "masked_mean")}
-    for run in runs:
-        assert {f"kept/results/{run}/learning.json", f"kept/logs/{run}/detection.log"} <= names
-        assert f"kept/{run.split('/')[0]}.md" in names
-        options = json.loads((results / run / "args.json").read_text())["options"]
-        assert options["n_epoch"] == 7 and options["method"] == ("ce" if "_ce" in run else "bkd")
-        assert options["detach_student_target"] == run.startswith("detached_target")
-        assert options["masked_mean"] == run.startswith("masked_mean")
-    assert {path.parent for path in results.glob("*/*/args.json")} == {results / r for r in runs}
-
-
-def test_run_sh_runs_several_at_a_time_and_goes_on_after_a_failure(tmp_path: Path, stand_in: str):
-    results = tmp_path / "results"
-    (results / "digits_aggre_seed_0_ce").mkdir(parents=True)
-    (results / "digits_aggre_seed_0_ce" / "teacher.pth.tar").write_bytes(b"of unknown origin")
-    environment = os.environ | {
-        "PYTHON": stand_in,
-        "RESULTS_DIR": str(results),
-        "LABEL_SETS": "aggre rand1",
-        "SEEDS": "0 1",
-        "METHODS": "ce",
-        "JOBS": "" if (os.cpu_count() or 1) > 1 else "2",  # "": as many as there are cores
-    }
-    done = subprocess.run(
-        ["bash", str(TOP / "run.sh"), "demo", "--n_epoch", "1"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 2 and "failed: aggre/ce/seed 0\n" in done.stderr
-    assert "unknown origin" in (results / "digits_aggre_seed_0_ce" / "training.log").read_text()
-    lines = done.stdout.splitlines()
-    starts, ends = (
-        [number for number, line in enumerate(lines) if re.search(words, line)]
-        for words in (
-            ": started$",
-            r": finished, Best test acc selected by val is \d+\.\d+, The f-score is 0\.\d+$",
-        )
-    )
-    assert len(starts) == 4 and len(ends) == 3
-    failed = next(line for line in lines if line.startswith("aggre/ce/seed 0: failed: "))
-    assert "unknown origin" in failed and failed.endswith(f"; its logs are in {results}")
-    assert starts[:2] == [0, 1]  # before any has ended
-    assert not any("epoch" in line for line in lines[: ends[-1]])  # these lines are in the logs
-    for name in ("aggre_seed_1", "rand1_seed_0", "rand1_seed_1"):
-        folder = results / f"digits_{name}_ce"
-        assert "The f-score is" in (folder / "detection.log").read_text()
-        assert re.search(r"epoch   0 .*clean test", (folder / "training.log").read_text())
-    assert re.search(r"^digits +aggre .* ce +1 ", done.stdout, re.MULTILINE)
-    assert re.search(r"^digits +rand1 .* ce +2 ", done.stdout, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    ("jobs", "which", "status"), [("1", signal.SIGINT, 130), ("2", signal.SIGTERM, 143)]
-)
-def test_run_sh_hands_a_signal_on_and_goes_on_afterwards(
-    jobs: str, which: int, status: int, tmp_path: Path
-):
-    environment = os.environ | {"PYTHON": sys.executable, "RESULTS_DIR": str(tmp_path)}
-    environment |= {"SEEDS": "0 1", "LABEL_SETS": "rand1", "METHODS": "ce", "JOBS": jobs}
-    environment |= {"OMP_NUM_THREADS": "1"}
-    demo = ["bash", str(TOP / "run.sh"), "demo", "--n_epoch", "10", "--no_pictures"]
-    words = [*demo, "--checkpoint_freq", "99"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(
-        words,
-        env=environment,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # if it is ignored here
-        **pipes,
-    )
-    logs = [tmp_path / f"digits_rand1_seed_{seed}_ce" / "training.log" for seed in range(int(jobs))]
-    log = logs[0]
-    end = time.monotonic() + 200
-    while not all(each.exists() and "epoch   1" in each.read_text() for each in logs):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(which)
-    said, _ = process.communicate(timeout=100)
-    assert process.returncode == status
-    assert said.count("the same command goes on from there\n") == int(jobs)
-    assert "the same command goes on from there" in log.read_text()
-    assert (log.parent / "checkpoint.pt").exists() and not (log.parent / "learning.log").exists()
-    if jobs == "2":
-        assert len(list(tmp_path.glob("*/checkpoint.pt"))) == 2  # both have written theirs
-        return
-    assert not (tmp_path / "digits_rand1_seed_1_ce").exists()  # nothing more was begun
-    environment["SEEDS"] = "0"  # the other would only take time
-    # How often a checkpoint is written is not part of a run.
-    done = subprocess.run(demo, env=environment, text=True, timeout=300, **pipes)
-    assert done.returncode == 0 and "going on from epoch" in log.read_text()
-    assert not (log.parent / "checkpoint.pt").exists()
-    assert (log.parent / "detection.json").exists()
-
-
-HEAVY = ("torch", "torchvision", "numpy", "sklearn", "scipy", "tqdm", "PIL", "matplotlib")
-
-
 @pytest.mark.parametrize(
     "script", ["blind_knowledge_dist_training", "learning", "detection", "benchmark"]
 )
 @pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["--width", "none"], 2)])
-def test_help_and_wrong_options_import_nothing_heavy(
-    script: str, words: list[str], status: int, tmp_path: Path
-):
-    for name in HEAVY:
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, str(TOP / f"{script}.py"), *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == status, done.stderr
-    assert ("usage" in done.stdout) if status == 0 else ("--width" in done.stderr)
+def test_help_and_wrong_options(script: str, words: list[str], status: int):
+    done = call(f"{script}.py", *words)
+    assert done.returncode == status and "Traceback" not in done.stderr
+    if status == 0:
+        assert "usage" in done.stdout
+    else:  # torch may have said before that it has found no GPU
+        assert done.stderr.splitlines()[-1].startswith(f"{script}.py: error: ")
+
+
+@pytest.mark.parametrize("script", ["blind_knowledge_dist_training", "learning", "detection"])
+def test_ctrl_c_during_the_imports_leaves_no_traceback(script: str, tmp_path: Path):
+    """numpy is replaced by a module that interrupts its own import."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, str(TOP / f"{script}.py"), "--dataset", "digits"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == -signal.SIGINT and done.stderr == ""
 
 
 def test_detection_needs_no_network():
     code = "import sys, detection; print([name for name in sys.modules if name[:6] == 'models'])"
     assert call("-c", code).stdout == "[]\n"
-
-
-def test_the_quick_benchmark_measures_all_it_says(tmp_path: Path):
-    words = ("--quick", "--rounds", 1, "--json", tmp_path / "there" / "figures.json")
-    done = call("benchmark.py", *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    record = json.loads((tmp_path / "there" / "figures.json").read_text())
-    for part in ("(a) loader", "(b) training step", "(c) scoring", "(d) epoch", "(e) matrix"):
-        assert part in done.stdout
-    seconds = record["seconds"]
-    assert all(0 < row["low"] <= row["median"] <= row["high"] for row in seconds.values())
-    # 16 channels, not 64: about a sixteenth of the full-size network's 0.557 G multiply-adds.
-    assert record["step_operations"] == pytest.approx(6 * 2 * 128 * 0.557e9 / 16, rel=0.02)
-    assert record["epoch_seconds"] == pytest.approx(352 * seconds["step"]["median"])
-    assert record["run_seconds"] > 300 * record["epoch_seconds"]
-    assert record["step_over_floor"] > 0.5 and record["machine"]["torch"] == torch.__version__
-
-
-@pytest.mark.parametrize("jobs", ["0", "two", "-1"])
-def test_run_sh_refuses_wrong_numbers_of_jobs(jobs: str):
-    done = subprocess.run(
-        ["bash", str(TOP / "run.sh"), "demo"],
-        env=os.environ | {"JOBS": jobs},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2 and f"JOBS={jobs}" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["train"], "unknown command 'train'"),
-        (["demo", "--seed", "3"], "--seed: say SEEDS="),
-        (["demo", "--results_dir=there"], "say RESULTS_DIR="),
-    ],
-)
-def test_run_sh_refuses_what_it_does_not_know(words: list[str], message: str):
-    command = ["bash", str(TOP / "run.sh"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and message in done.stderr
-
-
-def test_run_sh_finds_a_python_whose_path_has_spaces(tmp_path: Path):
-    wrapper = tmp_path / "a b" / "python"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    wrapper.chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(TOP / "run.sh"), "setup"],
-        env=os.environ | {"PYTHON": str(wrapper)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == f"{wrapper}\n" and done.returncode == 0

@@ -1,129 +1,258 @@
-"""The table over seeds."""
+"""The table over seeds, and what becomes of runs that are not as expected."""
 
 import json
+import math
+import os
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import training_options
-from tests.made_up_run import made_up_run
-from utils import runs, summary
+from data.label_sets import LABEL_SETS
+from tests.made_up_run import edit_json, made_up_run
+from utils.summary.__main__ import main
+from utils.summary.runs import DATASETS, read_runs
+from utils.summary.table import as_markdown, half_width, table
+
+TOP = Path(__file__).parents[1]
 
 
-def write_run(results: Path, seed: int, accuracy: float, tipping: int | None, *words: str) -> None:
-    args = training_options("--dataset", "digits", "--noise_type", "rand1", "--seed", seed, *words)
-    folder = results / f"run_{len(list(results.iterdir()))}"
-    folder.mkdir()
-    options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
-    files: dict[str, Any] = {
-        "args": {"options": options, "precision": "bf16" if "bf16" in words else "fp32"},
-        "training": {"tipping_point": tipping},
-        "learning": {"last": {"accuracy": accuracy}, "best_val": None},
-        "detection": {"precision": 0.5, "recall": 0.25, "f1": 1 / 3},
-    }
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
+def add_run(results: Path, seed: int, accuracy: float, tipping: int | None, *words: object) -> Path:
+    """A run on digits rand1, in the next of the folders run_0, run_1, ..."""
+    results.mkdir(exist_ok=True)
+    name = f"run_{len(list(results.iterdir()))}"
+    words = ("--dataset", "digits", "--noise_type", "rand1", "--seed", seed, *words)
+    folder = made_up_run(results, *words, name=name).folder
+    edit_json(folder / "learning.json", last={"accuracy": accuracy}, best_val=None)
+    edit_json(folder / "training.json", tipping_point=tipping)
+    (folder / "timing.json").unlink()
+    return folder
 
 
 def rows_of(results: Path) -> list[dict[str, str]]:
-    heading, *rows = summary.table(summary.read_runs(results))
+    runs, skipped = read_runs(results)
+    assert skipped == []
+    heading, *rows = table(runs)
+    assert len(set(heading)) == len(heading)
     return [dict(zip(heading, row, strict=True)) for row in rows]
 
 
 def test_mean_and_deviation_over_seeds(tmp_path: Path):
     for seed, accuracy in enumerate((90.0, 92.0, 97.0)):
-        write_run(tmp_path, seed, accuracy, tipping=5 + seed)
+        add_run(tmp_path, seed, accuracy, 5 + seed)
     (row,) = rows_of(tmp_path)
     deviation = statistics.stdev((90.0, 92.0, 97.0))
     assert row["n"] == "3" and row["method"] == "bkd" and row["setting"] == "default"
     assert row["test acc. last %"] == f"93.00 ± {deviation:.2f}"
     assert row["test acc. best val %"] == row["wall s"] == "-"
-    assert row["F1"] == "0.333 ± 0.000" and row["tipping epoch"] == "6.0 ± 1.0"
+    assert row["F1"] == "0.600 ± 0.000" and row["tipping epoch"] == "6.0 ± 1.0"
+
+
+def test_the_confidence_interval_is_students(tmp_path: Path, capsys: pytest.CaptureFixture):
+    values = (90.0, 92.0, 97.0)
+    # The 97.5 % quantile of Student's t with 2 degrees of freedom in closed form.
+    quantile = 2 * 0.475 * math.sqrt(2 / (1 - (2 * 0.475) ** 2))
+    expected = quantile * statistics.stdev(values) / math.sqrt(3)
+    assert half_width(values, "ci95") == pytest.approx(expected, rel=1e-12)
+    assert half_width((3.0, 3.0), "ci95") == 0
+    assert half_width((3.0,), "ci95") is half_width((3.0,), "std") is None
+    for seed, accuracy in enumerate(values):
+        add_run(tmp_path, seed, accuracy, 5)
+    assert main([str(tmp_path), "--spread", "ci95"]) == 0
+    shown = capsys.readouterr().out
+    assert f"93.00 ± {expected:.2f}" in shown
+    assert "95 % confidence interval" in shown and "standard deviation" not in shown
+    assert main([str(tmp_path)]) == 0
+    assert "mean ± sample standard deviation over n seeds" in capsys.readouterr().out
 
 
 def test_runs_of_other_settings_are_never_averaged(tmp_path: Path):
-    write_run(tmp_path, 0, 90.0, 5)
-    write_run(tmp_path, 0, 50.0, None, "--width", "4", "--n_epoch", "3")
-    write_run(tmp_path, 0, 80.0, None, "--method", "ce")
-    write_run(tmp_path, 1, 10.0, None, "--alpha4", "0.9", "--clean_test_freq", "1")
-    write_run(tmp_path, 1, 85.0, None, "--precision", "bf16")
-    by_setting = {(row["setting"], row["method"]): row for row in rows_of(tmp_path)}
-    assert set(by_setting) == {
+    add_run(tmp_path, 0, 90.0, 5)
+    add_run(tmp_path, 0, 50.0, None, "--width", 4, "--n_epoch", 3)
+    add_run(tmp_path, 0, 80.0, None, "--method", "ce")
+    add_run(tmp_path, 1, 10.0, None, "--alpha4", 0.9, "--clean_test_freq", 1, "--quiet", True)
+    rows = {(row["setting"], row["method"]): row for row in rows_of(tmp_path)}
+    assert list(rows) == [
         ("default", "bkd"),
-        ("n_epoch=3 width=4", "bkd"),
         ("default", "ce"),
         ("alpha4=0.9", "bkd"),
-        ("bf16", "bkd"),
-    }
-    assert all(row["n"] == "1" for row in by_setting.values())
-    assert by_setting["default", "bkd"]["test acc. last %"] == "90.00"
-    assert by_setting["n_epoch=3 width=4", "bkd"]["tipping epoch"] == "never"
-    assert by_setting["default", "ce"]["tipping epoch"] == "-"
+        ("n_epoch=3 width=4", "bkd"),
+    ]
+    assert all(row["n"] == "1" for row in rows.values())
+    assert rows["default", "bkd"]["test acc. last %"] == "90.00"
+    assert rows["n_epoch=3 width=4", "bkd"]["tipping epoch"] == "never"
+    assert rows["default", "ce"]["tipping epoch"] == "-"
 
 
-def test_a_tipping_point_that_came_only_sometimes_is_told(tmp_path: Path):
-    write_run(tmp_path, 0, 90.0, 6)
-    write_run(tmp_path, 1, 90.0, None)
+def test_precision_has_a_column_only_where_rows_differ_in_it(tmp_path: Path):
+    add_run(tmp_path, 0, 90.0, 5, "--precision", "bf16")
+    (row,) = rows_of(tmp_path)
+    assert row["setting"] == "default" and "compute precision" not in row
+    add_run(tmp_path, 1, 85.0, 5)
+    rows = rows_of(tmp_path)
+    assert [row["compute precision"] for row in rows] == ["bf16", "fp32"]
+    assert {row["setting"] for row in rows} == {"default"}
+
+
+def test_the_setting_is_what_the_run_recorded_not_todays_defaults(tmp_path: Path):
+    folder = add_run(tmp_path, 0, 90.0, 5, "--width", 8)
+    edit_json(folder / "args.json", non_default_options={"lr_step": 7, "method": "bkd"})
+    assert rows_of(tmp_path)[0]["setting"] == "lr_step=7"
+
+
+def test_a_tipping_point_that_only_some_seeds_have_is_shown(tmp_path: Path):
+    add_run(tmp_path, 0, 90.0, 6)
+    add_run(tmp_path, 1, 90.0, None)
     assert rows_of(tmp_path)[0]["tipping epoch"] == "6.0 (1 never)"
 
 
-def test_the_same_run_twice_is_no_second_seed(tmp_path: Path):
-    write_run(tmp_path, 0, 90.0, 6)
-    write_run(tmp_path, 0, 90.0, 6)
-    with pytest.raises(ValueError, match=r"run_1 and .*run_0 are the same run"):
-        rows_of(tmp_path)
+BAD_VALUES: list[tuple[str, dict[str, Any], str]] = [
+    ("args.json", {"options": 5}, "options is 5"),
+    ("args.json", {"options": {"lr": 0.1}}, "options.dataset is missing"),
+    ("args.json", {"options": {"dataset": "svhn"}}, "options.dataset is 'svhn'"),
+    ("args.json", {"options": {"dataset": ["digits"]}}, "options is {'dataset': ['digits']}"),
+    ("args.json", {"precision": math.nan}, "precision is nan"),
+    ("args.json", {"precision": None}, "precision is missing"),
+    ("args.json", {"non_default_options": {"lr": [1]}}, "non_default_options is {'lr': [1]}"),
+    ("args.json", {"versions": "new"}, "versions is 'new'"),
+    ("training.json", {"epochs": None}, "epochs is missing"),
+    ("training.json", {"tipping_point": "5"}, "tipping_point is '5'"),
+    ("training.json", {"tipping_point": True}, "tipping_point is True"),
+    ("training.json", {"clean_test_accuracy": [1]}, "clean_test_accuracy is [1]"),
+    ("training.json", {"group_sizes": [1, 2]}, "group_sizes is [1, 2]"),
+    ("training.json", {"true_noise_rate": -1}, "true_noise_rate is -1"),
+    ("timing.json", {"wall_seconds": "long"}, "wall_seconds is 'long'"),
+    ("timing.json", {"wall_seconds": math.nan}, "wall_seconds is nan"),
+    ("timing.json", {"wall_seconds": 10**400}, "wall_seconds is 1000"),
+    ("learning.json", {"last": {"accuracy": math.inf}}, "last.accuracy is inf"),
+    ("learning.json", {"last": 91.0}, "last is 91.0"),
+    ("learning.json", {"best_val": {"accuracy": "\n"}}, r"best_val.accuracy is '\n'"),
+    ("detection.json", {"precision": {"a": 1}}, "precision is {'a': 1}"),
+]
 
 
-def test_a_foreign_args_json_is_named(tmp_path: Path):
-    write_run(tmp_path, 0, 90.0, 6)
-    (tmp_path / "run_0" / "args.json").write_text('{"lr": 0.1}')
-    with pytest.raises(ValueError, match=r"args.json: does not name a run"):
-        rows_of(tmp_path)
-
-
-def test_text_and_markdown_hold_the_same_cells(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize(("file", "changes", "words"), BAD_VALUES)
+def test_a_run_with_a_wrong_value_is_skipped_and_the_others_are_shown(
+    tmp_path: Path, capsys, file: str, changes: dict[str, Any], words: str
 ):
-    write_run(tmp_path, 0, 90.0, 6)
-    monkeypatch.setattr("sys.argv", ["utils.summary", str(tmp_path)])
-    summary.main()
+    for name in ("bad", "good"):
+        made_up_run(tmp_path, "--dataset", "digits", name=name, epochs=1)
+    edit_json(tmp_path / "bad" / file, **changes)
+    for option in ([], ["--checks"]):
+        assert main([str(tmp_path), *option]) == 2
+        out, err = capsys.readouterr()
+        assert err.count("\n") == 1 and f"skipped: {tmp_path / 'bad' / file}: {words}" in err
+        assert "remove that folder or train the run again" in err
+        assert len(out.split("\n\n")[0].splitlines()) == 2  # heading and one row
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("args.json", '{"lr": 0.1}', "options is missing"),
+        ("args.json", "[1]", "no JSON object"),
+        ("training.json", "{}", "epochs is missing"),
+        ("training.json", "{", "not JSON"),
+        ("timing.json", '{"wall_seconds": 1e999}', "wall_seconds is inf"),
+        ("learning.json", "\0", "not JSON"),
+        ("metrics.csv", "epoch,clean_test_accuracy\n0,nan\n", "clean_test_accuracy is 'nan'"),
+        ("metrics.csv", "epoch,clean_test_accuracy\n1e9,5\n", "epoch is '1e9'"),
+        ("metrics.csv", "epoch,vanished_classes\n0,<b>\n", "vanished_classes is '<b>'"),
+        ("metrics.csv", "\udcff", "no table of text"),
+    ],
+)
+def test_a_foreign_file_in_place_of_a_runs_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture, file: str, content: str, words: str
+):
+    add_run(tmp_path, 0, 90.0, 6)
+    folder = add_run(tmp_path, 1, 95.0, 6)
+    (folder / file).write_text(content, errors="surrogateescape")
+    (tmp_path / "notes.json").write_text("[]")  # beside the runs and in one: none of ours
+    (tmp_path / "run_0" / "notes.json").write_text("[]")
+    assert main([str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1 and str(folder / file) in err and words in err
+    assert "90.00" in out and "95.00" not in out
+
+
+def test_a_run_of_an_older_version_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture):
+    add_run(tmp_path, 0, 90.0, 6)
+    folder = add_run(tmp_path, 1, 90.0, 6)
+    record = json.loads((folder / "args.json").read_text())
+    del record["non_default_options"]
+    (folder / "args.json").write_text(json.dumps(record))
+    assert main([str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and str(folder) in err and "older version" in err
+
+
+def test_the_same_run_twice_is_no_second_seed(tmp_path: Path, capsys: pytest.CaptureFixture):
+    add_run(tmp_path, 0, 90.0, 6)
+    add_run(tmp_path, 0, 95.0, 6)
+    assert main([str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert f"{tmp_path / 'run_1'}: the same run as {tmp_path / 'run_0'}" in err
+    assert err.count("\n") == 1 and "90.00" in out and "95.00" not in out
+
+
+@pytest.mark.parametrize("option", [[], ["--checks"]])
+def test_no_finished_run_is_one_line_and_status_2(tmp_path: Path, capsys, option: list[str]):
+    folder = add_run(tmp_path, 0, 90.0, 6)
+    (folder / "training.json").unlink()
+    for results in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(SystemExit) as exit_:
+            main([str(results), *option])
+        err = capsys.readouterr().err
+        assert exit_.value.code == 2 and err.count("\n") == 1 and str(results) in err
+
+
+@pytest.mark.parametrize("options", [["--checks", "--html", "x"], ["--embed"]])
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys, options: list[str]):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(tmp_path), *options])
+    assert exit_.value.code == 2 and options[0] in capsys.readouterr().err
+
+
+def test_text_and_markdown_hold_the_same_cells(tmp_path: Path, capsys: pytest.CaptureFixture):
+    add_run(tmp_path, 0, 90.0, 6)
+    assert main([str(tmp_path)]) == 0
     text = capsys.readouterr().out.splitlines()
-    monkeypatch.setattr("sys.argv", ["utils.summary", str(tmp_path), "--markdown"])
-    summary.main()
+    assert main([str(tmp_path), "--markdown"]) == 0
     markdown = capsys.readouterr().out.splitlines()
     cells = [cell.strip() for cell in markdown[2].strip("|").split("|")]
     assert " ".join(text[1].split()) == " ".join(cells)
     assert set(markdown[1]) <= set("|-") and markdown[1].count("|") == markdown[0].count("|")
 
 
-def test_unfinished_runs_are_left_out_and_nothing_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    write_run(tmp_path, 0, 90.0, 6)
-    (tmp_path / "run_0" / "training.json").unlink()
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        monkeypatch.setattr("sys.argv", ["utils.summary", str(folder)])
-        with pytest.raises(SystemExit) as exit_:
-            summary.main()
-        assert exit_.value.code == 2 and str(folder) in capsys.readouterr().err
+def test_what_comes_from_files_is_plain_text_in_markdown(tmp_path: Path, capsys):
+    path = "a|b`c`\n<script>alert(1)</script> [d](e) *f* \\ \ud800 \x1b[31m"
+    add_run(tmp_path, 0, 90.0, 6, "--noise_path", path)
+    assert main([str(tmp_path), "--markdown"]) == 0
+    *_, row, _blank, _note, _note2 = capsys.readouterr().out.splitlines()
+    assert (
+        r"| noise_path=a\|b\`c\`\\n&lt;script&gt;alert(1)&lt;/script&gt; \[d\](e) \*f\* \\ "
+        r"\\ud800 \\x1b\[31m | bkd |"
+    ) in row
+    assert main([str(tmp_path)]) == 0
+    _, line, *_ = capsys.readouterr().out.splitlines()
+    assert "noise_path=a|b`c`\\n<script>" in line and "\x1b" not in line
 
 
-def test_what_is_kept_gives_the_same_table_and_names_no_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_what_is_kept_gives_the_same_table_and_names_no_place(tmp_path: Path, capsys):
     results, kept = tmp_path / "results", tmp_path / "docs" / "digits"
-    made = made_up_run(results, "--dataset", "digits", "--data_dir", tmp_path, name="a")
+    made_up_run(results, "--dataset", "digits", "--data_dir", tmp_path, name="a")
     made_up_run(results, "--noise_path", tmp_path / "own.pt", "--seed", 3, name="b")
     (results / "a" / "teacher.pth.tar").write_bytes(b"large")
     (results / "unfinished").mkdir()
-    monkeypatch.setattr("sys.argv", ["utils.summary", str(results), "--keep", str(kept)])
-    summary.main()
+    assert main([str(results), "--keep", str(kept)]) == 0
     assert capsys.readouterr().out == f"{kept}\n"
     assert {path.name for path in kept.iterdir()} == {"a", "b"}
+    small = {"args.json", "metrics.csv", "training.json", "timing.json", "learning.json"}
     for name in "ab":
-        assert sorted(file.name for file in (kept / name).iterdir()) == sorted(runs.KEPT)
+        assert {file.name for file in (kept / name).iterdir()} == {*small, "detection.json"}
     own_labels = {"noise_path=own.pt", f"noise_path={tmp_path / 'own.pt'}"}
     for here, there in zip(rows_of(kept), rows_of(results), strict=True):
         assert here == there or {here.pop("setting"), there.pop("setting")} == own_labels
@@ -132,27 +261,19 @@ def test_what_is_kept_gives_the_same_table_and_names_no_place(
         assert str(tmp_path) not in file.read_text()
         if file.name != "args.json":
             assert file.read_bytes() == (results / file.parent.name / file.name).read_bytes()
-    assert json.loads((kept / "b" / "args.json").read_text())["options"]["noise_path"] == "own.pt"
-    assert made.folder.is_dir()
-
-
-def call_into(results: Path, readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["utils.summary", str(results), "--into", str(readme)])
-    summary.main()
 
 
 def test_the_table_goes_between_its_markers_and_nothing_else_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     results, readme = tmp_path / "digits", tmp_path / "README.md"
-    results.mkdir()
-    write_run(results, 0, 90.0, 6)
+    add_run(results, 0, 90.0, 6)
     before, after = "Title ±\n<!-- results digits begin -->", "<!-- results digits end -->\nrest\n"
     other = "<!-- results cifar begin -->old<!-- results cifar end -->\n"
     readme.write_text(f"{before} old {after}{other}", encoding="utf-8")
+    shown = as_markdown(table(read_runs(results)[0]))
     for _ in range(2):  # the second time it stays as it is
-        call_into(results, readme, monkeypatch)
-        shown = summary.as_markdown(summary.table(summary.read_runs(results)))
+        assert main([str(results), "--into", str(readme)]) == 0
         text = readme.read_text(encoding="utf-8")
         assert text == f"{before}\n\n{shown}\n\n{after}{other}"
     assert capsys.readouterr().out == f"{readme}\n{readme}\n"
@@ -168,16 +289,28 @@ def test_the_table_goes_between_its_markers_and_nothing_else_changes(
         "<!-- results cifar begin --><!-- results cifar end -->",
     ],
 )
-def test_missing_markers_are_one_line_and_status_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, text: str
-):
+def test_missing_markers_are_one_line_and_status_2(tmp_path: Path, capsys, text: str):
     results, readme = tmp_path / "digits", tmp_path / "README.md"
-    results.mkdir()
-    write_run(results, 0, 90.0, 6)
+    add_run(results, 0, 90.0, 6)
     readme.write_text(text)
     with pytest.raises(SystemExit) as exit_:
-        call_into(results, readme, monkeypatch)
+        main([str(results), "--into", str(readme)])
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and error.count("\n") == 1
     assert "<!-- results digits begin -->" in error and str(readme) in error
     assert readme.read_text() == text
+
+
+def test_the_summary_knows_the_data_sets_that_there_are():
+    assert set(DATASETS) == set(LABEL_SETS)
+
+
+def test_the_summary_does_without_torch(tmp_path: Path):
+    add_run(tmp_path, 0, 90.0, 6)
+    (tmp_path / "torch.py").write_text("raise ImportError('torch')")
+    command = [sys.executable, "-m", "utils.summary", str(tmp_path), "--html", "index.html"]
+    path = os.pathsep.join((str(tmp_path), str(TOP)))
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

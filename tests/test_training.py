@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
-from data.datasets import choose_positions, load_images, make_loaders
+from data.datasets import load_images, make_loaders
+from data.images import ImageSet
 from data.loader import Loader
+from data.splits import choose_positions
 from models import noise_split
-from models.epoch_sums import EpochSums
+from models.epoch_statistics import EpochStatistics, EpochStats
 from models.losses import agreement, pair_loss
-from models.noise_split import label_distrust, otsu, tipping_point, trust_groups
+from models.noise_split import otsu, student_weights, tipping_point, trust_groups
 from models.teacher_student import TeacherStudent, build_pair
 from models.training_step import TrainingStep
 from tests import oracle
 from tests.conftest import MadeUpCifar, training_options
-from utils.runs import run_folder
+from utils.run_folder.folder import RunFolder
 
 
 def small_loader(count: int, batch_size: int, **options: bool) -> Loader:
@@ -33,8 +35,8 @@ def small_loader(count: int, batch_size: int, **options: bool) -> Loader:
     )
 
 
-def sums_of(loader: Loader) -> EpochSums:
-    return EpochSums(len(loader.labels), len(loader), torch.device("cpu"))
+def statistics_of(loader: Loader) -> EpochStatistics:
+    return EpochStatistics(len(loader.labels), len(loader), torch.device("cpu"))
 
 
 def small_pair() -> TeacherStudent:
@@ -51,7 +53,7 @@ def step_of(pair: TeacherStudent, lr: float = 0.1) -> TrainingStep:
 def test_two_steps_are_sgd_by_hand(alpha_value: float):
     loader, pair, twin = small_loader(16, 8), small_pair(), small_pair()
     alpha = torch.full((16,), alpha_value)
-    training.train_epoch(step_of(pair), loader, alpha, sums_of(loader))
+    training.train_epoch(step_of(pair), loader, alpha, statistics_of(loader))
 
     velocity = {name: torch.zeros_like(w) for name, w in twin.named_parameters()}
     for step, (images, labels, index) in enumerate(loader):
@@ -73,7 +75,9 @@ def test_two_steps_are_sgd_by_hand(alpha_value: float):
 def test_an_epoch_reports_what_the_training_passes_saw():
     loader, pair, twin = small_loader(20, 8, shuffle=True), small_pair(), small_pair()
     state = loader.generator.get_state()
-    stats = training.train_epoch(step_of(pair, lr=0.0), loader, torch.zeros(20), sums_of(loader))
+    stats = training.train_epoch(
+        step_of(pair, lr=0.0), loader, torch.zeros(20), statistics_of(loader)
+    )
     loader.generator.set_state(state)
     losses, confidences, at_label = [], [], torch.zeros(20)
     for images, labels, index in loader:  # train mode, so a batch is normalised by itself
@@ -88,12 +92,12 @@ def test_an_epoch_reports_what_the_training_passes_saw():
     torch.testing.assert_close(stats.agreement, at_label)
 
 
-def test_distrust_is_the_groups_alpha():
+def test_the_students_weight_is_the_groups_alpha():
     scores = torch.cat([torch.linspace(0.0, 0.2, 50), torch.linspace(0.7, 1.0, 80)])
-    alpha = label_distrust(scores, (0.3, 0.45, 0.55, 0.7))
+    alpha = student_weights(scores, (0.3, 0.45, 0.55, 0.7))
     expected = torch.tensor([0.3, 0.45, 0.55, 0.7])[trust_groups(scores, otsu(scores)) - 1]
     assert torch.equal(alpha, expected) and len(alpha.unique()) == 4
-    assert torch.equal(label_distrust(torch.full((9,), 0.5), (1, 1, 1, 1)), torch.zeros(9))
+    assert torch.equal(student_weights(torch.full((9,), 0.5), (1, 1, 1, 1)), torch.zeros(9))
 
 
 def test_positions():
@@ -133,13 +137,13 @@ def metrics_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_splits_at_its_tipping_point_and_goes_on_robustly(digits_run):
-    folder = run_folder(digits_run)
+def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_run):
+    folder = RunFolder.of(digits_run).path
     rows, record = metrics_of(folder), json.loads((folder / "training.json").read_text())
     assert [int(row["epoch"]) for row in rows] == list(range(30))
     curve = [float(row["student_confidence"]) for row in rows]
     tipped = record["tipping_point"]
-    assert tipped == tipping_point(curve) == record["split_epoch"] and record["guess"] is False
+    assert tipped == tipping_point(curve) == record["split_epoch"] and record["fallback"] is False
     # Found two epochs later; the weights count from the epoch after that.
     robust = [row["phase"] == "robust" for row in rows]
     assert robust == [epoch > tipped + 2 for epoch in range(30)]
@@ -171,9 +175,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     alphas_used, trained, scored = [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
 
-    def spy_train(step, batches, alpha: Tensor, sums: EpochSums) -> training.EpochStats:
+    def spy_train(step, batches, alpha: Tensor, statistics: EpochStatistics) -> training.EpochStats:
         alphas_used.append(alpha.clone())
-        trained.append(train_epoch(step, batches, alpha, sums))
+        trained.append(train_epoch(step, batches, alpha, statistics))
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:
@@ -199,29 +203,85 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     assert all(torch.equal(alpha, torch.zeros(500)) for alpha in alphas_used[:6])
     assert torch.equal(alphas_used[6], expected)
     assert len(scored) == 6  # once an epoch until the tipping point is found
-    with np.load(run_folder(args) / "predictions.npz", allow_pickle=False) as archive:
+    with np.load(RunFolder.of(args).path / "predictions.npz", allow_pickle=False) as archive:
         assert np.array_equal(archive["agreement"], scored[3].agreement.numpy())
         assert archive["split_epoch"] == 3
         flagged = archive["index"][groups_of(scored[3].agreement).numpy() == 4]
-    detection = np.load(run_folder(args) / "detection.npy", allow_pickle=False)
+    detection = np.load(RunFolder.of(args).path / "detection.npy", allow_pickle=False)
     assert np.array_equal(np.flatnonzero(detection), flagged)
 
 
-def test_a_tipping_point_that_never_comes_gives_a_guess(tmp_path: Path, capsys):
+def test_without_a_tipping_point_the_result_is_a_fallback(tmp_path: Path, capsys):
     words = ("--dataset", "digits", "--n_epoch", 4, "--limit_train", 300, "--results_dir", tmp_path)
     args = training_options(*words)
     record = training.main(args)
-    folder = run_folder(args)
+    folder = RunFolder.of(args).path
     curve = [float(row["student_confidence"]) for row in metrics_of(folder)]
-    assert record["tipping_point"] is None and record["guess"] is True
+    assert record["tipping_point"] is None and record["fallback"] is True
     assert record["split_epoch"] == int(np.argmax(curve))
-    assert f"a guess, made at epoch {np.argmax(curve)}" in capsys.readouterr().out
+    assert f"the split at epoch {np.argmax(curve)}, where" in capsys.readouterr().out
     with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
-        assert archive["guess"] and len(archive["index"]) == 300
+        assert archive["fallback"] and len(archive["index"]) == 300
         scored, group = archive["index"], archive["group"]
     detection = np.load(folder / "detection.npy", allow_pickle=False)
     assert len(detection) == 1297 and np.array_equal(detection[scored], group == 4)
     assert not np.delete(detection, scored).any()
+
+
+def test_the_best_validation_epoch_is_the_first_with_the_largest_accuracy(digits_run):
+    folder = RunFolder.of(digits_run)
+    accuracies = [row["noisy_val_accuracy"] for row in metrics_of(folder.path)]
+    known = [float(cell) if cell else -1.0 for cell in accuracies]
+    best = json.loads(folder.training.read_text())["best_val_epoch"]
+    assert best == known.index(max(known)) and sum(each >= 0 for each in known) == 3
+    assert torch.load(folder.network("teacher", best=True))["epoch"] == best
+
+
+def test_the_test_labels_change_nothing_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ("--dataset", "digits", "--n_epoch", 3, "--limit_train", 300, "--clean_test_freq", 1)
+    folders, load = [], training.load_images
+    for shift in (0, 1):
+
+        def shifted(*arguments: object, shift: int = shift) -> ImageSet:
+            images = load(*arguments)
+            labels = (images.test.clean_labels + shift) % 10
+            return images._replace(test=images.test._replace(clean_labels=labels))
+
+        monkeypatch.setattr(training, "load_images", shifted)
+        args = training_options(*words, "--results_dir", tmp_path / str(shift))
+        training.main(args)
+        folders.append(RunFolder.of(args))
+    one, other = folders
+    for name in ("teacher.pth.tar", "best_student.pth.tar", "detection.npy", "predictions.npz"):
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes(), name
+    rows = [metrics_of(folder.path) for folder in folders]
+    tests = [[row.pop("clean_test_accuracy") for row in each] for each in rows]
+    assert rows[0] == rows[1] and tests[0] != tests[1]
+
+
+def test_a_class_that_vanishes_in_the_robust_phase_is_warned_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    """From epoch 7 on both networks are kept from predicting class 3."""
+    epochs, train_epoch = iter(range(9)), training.train_epoch
+
+    def forgetful(step: TrainingStep, *arguments: object) -> EpochStats:
+        stats = train_epoch(step, *arguments)
+        if next(epochs) >= 7:
+            for network in (step.pair.teacher, step.pair.student):
+                network.linear.bias.data[3] = -100
+        return stats
+
+    monkeypatch.setattr(training, "train_epoch", forgetful)
+    tips_at(monkeypatch, 3)
+    words = ("--dataset", "digits", "--n_epoch", 9, "--clean_test_freq", 1, "--lr", 0.005)
+    args = training_options(*words, "--results_dir", tmp_path)
+    training.main(args)
+    said = capsys.readouterr().out
+    vanished = [row["vanished_classes"].split() for row in metrics_of(RunFolder.of(args).path)]
+    assert vanished[:7] == [[]] * 7 and all("3" in classes for classes in vanished[7:])
+    assert said.count("warning: epoch 7: no image is predicted as '3' any more") == 1
+    assert said.count("predicted as '3'") == 1
 
 
 def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
@@ -232,9 +292,9 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
     words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
     record = training.main(training_options(*words))
     said = capsys.readouterr().out
-    assert "nothing to split" in said and "0 labels are judged wrong, 0 of them rightly" in said
+    assert "no split" in said and "0 labels are flagged as wrong, 0 of them correctly" in said
     assert record["group_sizes"] == [100, 0, 0, 0] and record["estimated_noise_rate"] == 0
-    assert not np.load(run_folder(training_options(*words)) / "detection.npy").any()
+    assert not np.load(RunFolder.of(training_options(*words)).path / "detection.npy").any()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
@@ -254,15 +314,15 @@ def test_the_same_seed_gives_the_same_files(
         words += ["--width", 4, "--n_epoch", 7, "--limit_train", 200, "--clean_test_freq", 2]
         args = training_options(*words, "--results_dir", tmp_path / name)
         assert training.main(args)["tipping_point"] == 2
-        folders.append(run_folder(args))
+        folders.append(RunFolder.of(args).path)
     names = {path.name for path in folders[0].iterdir()}
     assert names == {path.name for path in folders[1].iterdir()}
-    for name in names - {"args.json", "timing.json"}:  # the folder's name, and the time it took
+    for name in names - {"args.json", "timing.json", "training.log"}:  # the folder, and times
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 
 
 def test_a_finished_run_is_not_repeated_and_another_one_refused(digits_run, capsys):
-    folder = run_folder(digits_run)
+    folder = RunFolder.of(digits_run).path
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     record = training.main(digits_run)
     assert "finished" in capsys.readouterr().out
@@ -284,16 +344,17 @@ def test_a_folder_of_unknown_origin_is_not_overwritten(tmp_path: Path):
     assert (folder / "teacher.pth.tar").read_bytes() == b"precious"
 
 
-def test_a_last_batch_of_one_digit_is_refused_before_anything_is_written(tmp_path: Path):
-    words = ("--dataset", "digits", "--batch_size", 16, "--results_dir", tmp_path)
-    with pytest.raises(ValueError, match="--batch_size 16: leaves a last batch of one"):
+@pytest.mark.parametrize("size", [1, 16])
+def test_a_batch_of_one_digit_is_refused_before_anything_is_written(size: int, tmp_path: Path):
+    words = ("--dataset", "digits", "--batch_size", size, "--results_dir", tmp_path)
+    with pytest.raises(ValueError, match=f"--batch_size {size}: gives a batch of one"):
         training.main(training_options(*words))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_measuring_writes_nothing(tmp_path: Path, capsys):
     words = ("--dataset", "digits", "--measure_steps", 2, "--results_dir", tmp_path)
-    figures = training.main(training_options(*words))
-    assert figures["step_seconds"] > 0 and figures["peak_memory_gib"] > 0
+    measured = training.main(training_options(*words))
+    assert measured["step_seconds"] > 0 and measured["peak_memory_gib"] > 0
     assert "one run of 30 epochs of 21 steps" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -1,23 +1,23 @@
-"""Every fast way to take a step against the plain one, on a CPU and on CUDA where there is one."""
+"""Every fast path of a step against the plain one, on a CPU and on CUDA where there is one."""
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node
 from torch.testing import assert_close
 
-from models import training_step
+from data.loader import Loader
+from models import cuda_graph, training_step
+from models.concurrent_networks import in_turn
 from models.losses import agreement, baseline_loss, pair_loss
-from models.preact_resnet import Subsampling
-from models.side_by_side import one_by_one, side_by_side
+from models.step_timing import time_steps
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
-from models.training_step import WARM_UP, Seen, TrainingStep
+from models.training_step import WARM_UP, StepResult, TrainingStep
 from tests.conftest import devices
+from tests.test_concurrent_networks import threads
 
 CLASSES, BATCH, SHORT = 10, 16, 5
 TOLERANCES = {False: 1e-3, True: 0.1}  # of fp32 and of bf16: relative distance of all gradients
@@ -25,7 +25,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def batches(device: str, count: int, digits: bool = False) -> Iterator[Batch]:
-    """Full ones, every third a short one; each with its own distrust of the labels."""
+    """Full ones, every third a short one; each with its own alphas."""
     shape = (1, 8, 8) if digits else (3, 32, 32)
     generator = torch.Generator().manual_seed(7)
     for number in range(count):
@@ -34,14 +34,6 @@ def batches(device: str, count: int, digits: bool = False) -> Iterator[Batch]:
         labels = torch.randint(CLASSES, (size,), generator=generator)
         alpha = torch.rand(size, generator=generator) * (number > 2)
         yield tuple(each.to(device) for each in (images, labels, alpha))
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
 
 
 def new_step(
@@ -72,13 +64,13 @@ def distance(one: Tensor, other: Tensor) -> float:
     return ((one - other).norm() / other.norm()).item()
 
 
-def restored(seen: Seen) -> Seen:
-    """A copy: what a step returns holds until the next."""
-    return Seen(*(each.clone().cpu() for each in seen))
+def copied(result: StepResult) -> StepResult:
+    """A copy on the host: what a step returns is valid until the next."""
+    return StepResult(*(each.clone().cpu() for each in result))
 
 
-def outliving(step: TrainingStep, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Take a step; how many of autograd's nodes at the weights are still there afterwards."""
+def surviving_nodes(step: TrainingStep, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many of autograd's nodes at the weights still exist after a step."""
 
     def node(weight: Tensor) -> Node:  # the one there is, or a new one
         return weight.expand_as(weight).grad_fn.next_functions[0][0]
@@ -97,11 +89,13 @@ def outliving(step: TrainingStep, batch: Batch, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
 @pytest.mark.parametrize("build", [build_pair, build_baseline])
-def test_no_node_outlives_its_step(plain: bool, build: Callable, monkeypatch: pytest.MonkeyPatch):
-    """It would bring the stream of its first step into the capture of a CUDA graph, which fails."""
+def test_no_autograd_node_outlives_its_step(
+    plain: bool, build: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    """It would be of another stream than the capture of a CUDA graph, which would fail."""
     step = new_step("cpu", plain=plain, build=build)
     for batch in batches("cpu", 3):
-        assert outliving(step, batch, monkeypatch) == 0
+        assert surviving_nodes(step, batch, monkeypatch) == 0
 
 
 @devices
@@ -110,16 +104,16 @@ def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Calla
     step = new_step(device, plain=True, build=build)
     twin = new_step(device, plain=True, build=build)
     for images, labels, alpha in batches(device, 4):
-        seen = step(images, labels, alpha)
+        result = step(images, labels, alpha)
         teacher, student = twin.pair.teacher(images), twin.pair.student(images)
         loss = twin.loss_function(teacher, student, labels, alpha)
         twin.optimizer.zero_grad()
         loss.total.backward()
         twin.optimizer.step()
-        assert torch.equal(seen.means[:3], torch.stack([*loss]).detach())
-        assert_close(seen.means[3], student.softmax(1).amax(1).mean())
+        assert torch.equal(result.means[:3], torch.stack([*loss]).detach())
+        assert_close(result.means[3], student.softmax(1).amax(1).mean())
         expected = agreement(teacher, student)[torch.arange(len(labels)), labels]
-        assert_close(seen.agreement, expected)
+        assert_close(result.agreement, expected)
         for weight, other in zip(step.weights, twin.weights, strict=True):
             assert torch.equal(weight, other) and torch.equal(weight.grad, other.grad)
     for name, values in twin.pair.state_dict().items():
@@ -133,32 +127,32 @@ def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Calla
 def test_one_fast_step_is_close_to_the_plain_one(
     device: str, build: Callable, bf16: bool, digits: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    # A rounding error that moves one activation across ReLU's kink moves gradients by a percent.
+    # A rounding error that moves an activation across ReLU's kink changes gradients by a percent.
     monkeypatch.setattr(F, "relu", lambda x, inplace: F.silu(x, inplace))
     for number in (0, 2):  # a full batch, and a short one
         batch = [*batches(device, 3, digits)][number]
         fast = new_step(device, bf16=bf16, digits=digits, build=build, width=8)
         plain = new_step(device, plain=True, digits=digits, build=build, width=8)
         before = flat(plain.weights)
-        seen, expected = fast(*batch), plain(*batch)
+        result, expected = fast(*batch), plain(*batch)
         gradients = [flat(weight.grad for weight in step.weights) for step in (fast, plain)]
         assert 0 < distance(*gradients) < TOLERANCES[bf16]
         updates = [flat(step.weights) - before for step in (fast, plain)]
         assert distance(*updates) < TOLERANCES[bf16]
-        assert_close(seen.means, expected.means, rtol=0.05 if bf16 else 1e-4, atol=1e-3)
-        assert_close(seen.agreement, expected.agreement, rtol=0.2 if bf16 else 1e-3, atol=0.02)
-        assert all(each.dtype == torch.float32 for each in (*seen[:2], *fast.weights))
+        assert_close(result.means, expected.means, rtol=0.05 if bf16 else 1e-4, atol=1e-3)
+        assert_close(result.agreement, expected.agreement, rtol=0.2 if bf16 else 1e-3, atol=0.02)
+        assert all(each.dtype == torch.float32 for each in (*result[:2], *fast.weights))
 
 
 @devices
 def test_many_fast_steps_follow_the_plain_ones(device: str):
-    """Both batch sizes past the warm-up, another learning rate and distrust on the way."""
+    """Both batch sizes beyond the warm-up; learning rate and alphas change on the way."""
     fast, plain = new_step(device, compiled=device == "cuda"), new_step(device, plain=True)
     for number, batch in enumerate(batches(device, 3 * (WARM_UP + 2))):
         for step in (fast, plain):
             step.optimizer.param_groups[0]["lr"] = 0.01 if number < 5 else 0.002
-        seen, expected = restored(fast(*batch)), plain(*batch)
-        assert_close(seen.means, expected.means.cpu(), rtol=0.02, atol=2e-3)
+        result, expected = copied(fast(*batch)), plain(*batch)
+        assert_close(result.means, expected.means.cpu(), rtol=0.02, atol=2e-3)
     assert distance(flat(fast.weights), flat(plain.weights)) < 0.01
     if device == "cuda":
         assert set(fast.graphs) == {BATCH, SHORT}
@@ -173,20 +167,20 @@ def test_a_compiled_step_is_close_to_the_plain_one(
     torch._dynamo.utils.counters.clear()
     compiled = []
     for batch in batches("cpu", 4, digits=True):
-        seen, expected = fast(*batch), plain(*batch)
-        assert_close(seen.means, expected.means, rtol=1e-3, atol=1e-4)
+        result, expected = fast(*batch), plain(*batch)
+        assert_close(result.means, expected.means, rtol=1e-3, atol=1e-4)
         compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert distance(flat(fast.weights), flat(plain.weights)) < 1e-3
-    assert outliving(fast, batch, monkeypatch) == 0
+    assert surviving_nodes(fast, batch, monkeypatch) == 0
     if fast.compiled:  # there is a compiler
-        # The losses, and one network for both, or both where two threads begin at a time; nothing
-        # anew for the short batch, nor for another distrust of the labels.
+        # The losses, and one network for both, or both where two threads start at the same time;
+        # nothing again for the short batch or for other alphas.
         assert compiled[0] in (2, 3) and compiled == compiled[:1] * 4
     else:
-        assert "going on without compiled networks" in capsys.readouterr().out
+        assert "continuing without compiled networks" in capsys.readouterr().out
 
 
-def test_where_compiling_is_impossible_a_line_says_so(
+def test_without_a_compiler_a_line_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     def no_compiler(*args: object) -> None:
@@ -197,16 +191,16 @@ def test_where_compiling_is_impossible_a_line_says_so(
     for batch in batches("cpu", 3, digits=True):
         assert torch.equal(step(*batch).means, plain(*batch).means)
     assert capsys.readouterr().out == (
-        "going on without compiled networks, which is slower: no C++ compiler found\n"
+        "continuing without compiled networks, which is slower: no C++ compiler found\n"
     )
 
 
 def test_each_batch_size_is_recorded_once_and_replayed(monkeypatch: pytest.MonkeyPatch):
-    """With a stand-in for CUDA's graphs, which does the recorded work again."""
+    """With a substitute for CUDA's graphs, which runs the recorded work again."""
     step, plain = new_step("cpu", digits=True), new_step("cpu", digits=True)
     events = []
 
-    def capture(work: Callable[[], Seen]) -> tuple[Callable[[], None], Seen]:
+    def capture(work: Callable[[], StepResult]) -> tuple[Callable[[], None], StepResult]:
         before = {name: values.clone() for name, values in step.pair.state_dict().items()}
         standing = work()
         gradients = [weight.grad for weight in step.weights]
@@ -222,12 +216,12 @@ def test_each_batch_size_is_recorded_once_and_replayed(monkeypatch: pytest.Monke
 
         return replay, standing
 
-    monkeypatch.setattr(training_step, "capture", capture)
-    monkeypatch.setattr(training_step, "aside", lambda work, side: work())
+    monkeypatch.setattr(cuda_graph, "capture", capture)
+    monkeypatch.setattr(training_step, "on_side_stream", lambda work, side: work())
     step.graphed = True
     for batch in batches("cpu", 15, digits=True):
-        seen, expected = step(*batch), plain(*batch)
-        assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+        result, expected = step(*batch), plain(*batch)
+        assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
         assert torch.equal(flat(step.weights), flat(plain.weights))
     # Ten full batches and five short ones, the first of each before its capture.
     assert events.count(("replay", BATCH)) == 10 - WARM_UP
@@ -235,20 +229,20 @@ def test_each_batch_size_is_recorded_once_and_replayed(monkeypatch: pytest.Monke
     assert [size for what, size in events if what == "capture"] == [BATCH, SHORT]
 
 
-def test_where_graphs_are_impossible_a_line_says_so(
+def test_without_cuda_graphs_a_line_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    def refuse(work: Callable[[], Seen]) -> None:
+    def refuse(work: Callable[[], StepResult]) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     step, plain = new_step("cpu", digits=True), new_step("cpu", digits=True)
-    monkeypatch.setattr(training_step, "capture", refuse)
-    monkeypatch.setattr(training_step, "aside", lambda work, side: work())
+    monkeypatch.setattr(cuda_graph, "capture", refuse)
+    monkeypatch.setattr(training_step, "on_side_stream", lambda work, side: work())
     step.graphed = True
     for batch in batches("cpu", 9, digits=True):
         assert torch.equal(step(*batch).means, plain(*batch).means)
     out = capsys.readouterr().out
-    assert out.count("\n") == 1 and "going on without CUDA graphs" in out
+    assert out.count("\n") == 1 and "continuing without CUDA graphs" in out
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -271,9 +265,9 @@ def test_prepared_pairs_are_channels_last_unless_plain(device: str):
     weights = (pair.teacher.layer1[0].conv1.weight for pair in (fast, plain))
     formats = [each.is_contiguous(memory_format=torch.channels_last) for each in weights]
     assert formats == [True, False]
-    assert plain.for_both is one_by_one
+    assert plain.run_both is in_turn
     baseline = new_step(device, build=build_baseline).pair
-    assert baseline.for_both is one_by_one  # there is but one
+    assert baseline.run_both is in_turn  # it has only one network
 
 
 @devices
@@ -290,57 +284,19 @@ def test_scoring_is_the_same_fast_and_plain(device: str):
     assert 0 < distance(flat([low[0]]), flat([of_plain[0]])) < TOLERANCES[True]
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    with threads(2):
-        yield
+@devices
+def test_step_timing(device: str):
+    step = new_step(device, digits=True)
+    generator = torch.Generator(device).manual_seed(0)
+    images = torch.zeros(BATCH + SHORT, 1, 8, 8, dtype=torch.uint8)
+    labels = torch.zeros(len(images), dtype=torch.long)
+    settings = {"mean": (0.0,), "std": (1.0,), "batch_size": BATCH, "generator": generator}
+    loader = Loader(images, labels, **settings)
 
+    class Loaders:
+        train = scored = loader
 
-def test_each_network_has_a_thread_and_half_of_the_processor(two_threads: None):
-    for_both = side_by_side(torch.device("cpu"))
-    meet = threading.Barrier(2, timeout=60)  # passed only if both are under way at a time
-
-    def work(number: int) -> tuple[int, int, bool]:
-        meet.wait()
-        return number, torch.get_num_threads(), torch.is_grad_enabled()
-
-    assert for_both(work, (4, 5)) == [(4, 1, True), (5, 1, True)]
-    with torch.no_grad():
-        assert for_both(work, (4, 5)) == [(4, 1, False), (5, 1, False)]
-    assert torch.get_num_threads() == 2
-
-    def fail(number: int) -> None:
-        raise ValueError(f"network {number}")
-
-    with pytest.raises(ValueError, match="network 4"):
-        for_both(fail, (4, 5))
-
-
-def test_with_one_thread_the_networks_take_turns(two_threads: None):
-    torch.set_num_threads(1)
-    assert side_by_side(torch.device("cpu")) is one_by_one
-    assert one_by_one(lambda a, b: a + b, (1, 2), (10, 20)) == [11, 22]
-
-
-@pytest.mark.parametrize("count", [25, 32])
-def test_subsampling_is_the_strided_convolution(two_threads: None, count: int):
-    """In the format in which oneDNN's own corrupts memory with such odd batches."""
-    torch.manual_seed(0)
-    ours = Subsampling(4, 8, 1, 2, bias=False)
-    reference = nn.Conv2d(4, 8, 1, 2, bias=False)
-    reference.load_state_dict(ours.state_dict())
-    images = torch.randn(count, 4, 32, 32)
-    results = []
-    for module, memory_format in (
-        (ours, torch.channels_last),
-        (ours, torch.contiguous_format),
-        (reference, torch.contiguous_format),
-    ):
-        module.zero_grad()
-        leaf = images.clone(memory_format=memory_format).requires_grad_()
-        out = module(leaf)
-        out.square().sum().backward()
-        results.append((out.detach(), leaf.grad, module.weight.grad))
-    for result in results[:2]:
-        for one, other in zip(result, results[2], strict=True):
-            assert_close(one, other, rtol=1e-4, atol=1e-4)
+    for steps in (1, 5):  # an epoch has two
+        seconds = time_steps(step, Loaders, steps)
+        assert seconds.keys() == {"step_seconds", "image_seconds"}
+        assert all(0 < value < 60 for value in seconds.values())

@@ -1,12 +1,16 @@
 """Which device to run on, and how precisely."""
 
+import resource
+import sys
+from typing import NamedTuple
+
 import torch
 
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto": CUDA where there is one, else the CPU.
 
-    Raises ValueError, with the cure, for a name that is none and for a device that is not there.
+    Raises ValueError, with a hint, for a name that is none and for a device that is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,3 +51,37 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, which has TF32 too
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class Machine(NamedTuple):
+    """What a run computes on, and how."""
+
+    device: torch.device
+    precision: str  # fp32, tf32 or bf16
+    compiled: bool
+    plain: bool  # op by op in fp32, as written
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """That of images and weights."""
+        return torch.contiguous_format if self.plain else torch.channels_last
+
+    def __str__(self) -> str:
+        manner = ", compiled" if self.compiled else ", plain" if self.plain else ""
+        return f"{self.device}, {self.precision}{manner}"
+
+
+def pick_machine(device: str, precision: str, compile: str) -> Machine:
+    """The machine that the options of these names ask for; raises ValueError with a hint."""
+    where = pick_device(device)
+    chosen = pick_precision(precision, where)
+    compiled = compile == "on" or (compile == "auto" and where.type == "cuda")
+    return Machine(where, chosen, compiled, plain=chosen == "fp32" and compile == "off")
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Largest memory in use so far, in GiB: the device's on CUDA, else this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -4,34 +4,16 @@ import csv
 import io
 import json
 import os
-import struct
-import zlib
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
 # torch is imported where it is needed: the summary does without it.
 PARTIAL = ".partial"  # how the name of a file ends while it is written
-NOT_NUMPYS = (  # what numpy meets a damaged or foreign file with
-    ValueError,
-    OSError,
-    LookupError,
-    EOFError,
-    BadZipFile,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    OverflowError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-    TokenError,
-    struct.error,
-    zlib.error,
-)
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -55,9 +37,12 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         ) from error
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder that nobody else writes to."""
-    for path in folder.glob(f".*{PARTIAL}"):
+def remove_partial_files(folder: Path, prefix: str = ".") -> None:
+    """Remove what writers that were killed have left in a folder that nobody else writes to.
+
+    `prefix`: how the names of partial files begin; the default is that of `write_whole`.
+    """
+    for path in folder.glob(f"{prefix}*{PARTIAL}"):
         path.unlink(missing_ok=True)
 
 
@@ -108,14 +93,19 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_whole(path, buffer.getbuffer())
 
 
-def read_array(path: Path) -> np.ndarray:
-    """Read one array from .npy, never unpickling; raises OSError or ValueError naming the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; train the run first")
+def read_array(path: Path, hint: str) -> np.ndarray:
+    """Read one array from .npy, never unpickling; raises OSError or ValueError naming the file.
+
+    `hint`: what to do where there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; {hint}")
+    if not path.is_file():  # to read a pipe would be to wait for ever
+        raise ValueError(f"{path}: not a file; {hint}")
     content = io.BytesIO(path.read_bytes())  # so that an error below is not one of the disk
     try:
         array = np.load(content, allow_pickle=False)
-    except NOT_NUMPYS as error:
+    except Exception as error:  # numpy meets a foreign file with errors of every kind
         raise ValueError(f"{path}: not a whole .npy file of plain numbers") from error
     if not isinstance(array, np.ndarray):
         array.close()
@@ -129,7 +119,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(content, allow_pickle=False) as archive:
             return dict(archive)
-    except NOT_NUMPYS as error:
+    except Exception as error:  # as above
         raise ValueError(f"{path}: not a whole .npz file of plain numbers") from error
 
 
@@ -142,19 +132,35 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, buffer.getbuffer())
 
 
-def read_tensors(path: Path, what: str, cure: str) -> dict[str, Any]:
+def read_tensors(
+    path: Path, what: str, hint: str, allowed_types: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Read a dictionary of plain containers and tensors onto the CPU, never running foreign code.
 
-    Raises FileNotFoundError or ValueError, naming the file, `what` it should be, and the `cure`.
+    `allowed_types`: types beyond torch's own that may be rebuilt. The checksums inside of the file
+    are compared, which torch leaves out. Raises OSError or ValueError, naming the file, `what` it
+    should be, and a `hint` at what to do.
     """
     import torch
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such {what}; {cure}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such {what}; {hint}")
+        content = path.read_bytes()  # so that an error below is not one of the disk
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
+    try:
+        damaged = is_zipfile(io.BytesIO(content)) and ZipFile(io.BytesIO(content)).testzip()
+        if not damaged:
+            with torch.serialization.safe_globals(list(allowed_types)), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a strange pickle's format: refused below
+                tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets a foreign file with errors of every kind
-        raise ValueError(f"{path}: not a readable {what}; {cure}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a {what} of this project's format; {cure}")
-    return content
+        raise ValueError(f"{path}: not a readable {what}; {hint}") from error
+    if damaged:
+        raise ValueError(f"{path}: damaged, a checksum inside it does not match; {hint}")
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{path}: not a {what} of this project's format; {hint}")
+    return tensors

@@ -1,80 +1,56 @@
-"""One process at a time in a run folder."""
+"""One process at a time in a folder: filelock's lock, and a note that says who holds it."""
 
 import errno
-import fcntl
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NAME = "lock"
+from filelock import FileLock, Timeout
+
+from utils.console import say
+from utils.files import write_json
+
+LOCK = ".lock"  # stays there: to remove it would let two processes hold locks of one name
+HOLDER = "lock.json"  # while it is held
 WITHOUT_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)  # some network file systems
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it whatever becomes of the process.
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the folder's lock; the system releases it however the process ends.
 
-    Raises ValueError, naming the process and the host of who holds it, and OSError where the
-    folder cannot be written to.
+    Raises ValueError, naming process and host of the holder, unless it shall `wait`, and OSError
+    where the folder cannot be written to. On a file system without locks a line says so.
     """
-    path = folder / NAME
+    if (folder / LOCK).is_symlink():
+        raise ValueError(f"{folder / LOCK}: a symbolic link, not a lock; remove it")
+    # filelock's soft lock, its fallback, would mistake a lock file that was left for a holder's.
+    lock = FileLock(folder / LOCK, timeout=-1 if wait else 0, fallback_to_soft=False)
     try:
-        file = _acquire(path)
-        os.ftruncate(file, 0)
-        holder = {"pid": os.getpid(), "host": platform.node()}
-        os.pwrite(file, json.dumps(holder).encode(), 0)
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written ({error.strerror})") from error
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(
+            f"{folder}: another process works in this folder ({_holder(folder)}); wait for it, or "
+            "stop it and give the same command again"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+            raise OSError(f"{folder / LOCK}: cannot be written ({error.strerror})") from error
+        say(f"{folder}: this file system has no locks; let no second process work in this folder")
     try:
+        write_json(folder / HOLDER, {"pid": os.getpid(), "host": platform.node()})
         yield
     finally:
-        if _is(path, file):
-            path.unlink()  # before it is let go of: see `_acquire`
-        os.close(file)
+        (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
 
 
-def _acquire(path: Path) -> int:
-    """A descriptor that holds the lock on the file which has that name."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = _read(file)
-            os.close(file)
-            raise ValueError(
-                f"{path.parent}: another process is training this run ({holder}); wait for it, or "
-                "stop it and give the same command again"
-            ) from error
-        except OSError as error:
-            if error.errno not in WITHOUT_LOCKS:
-                raise
-            print(
-                f"{path}: this file system has no locks; see to it that no second process trains "
-                "this run",
-                file=sys.stderr,
-            )
-            return file
-        if _is(path, file):
-            return file
-        os.close(file)  # its holder has just removed it: there may be a new one
-
-
-def _is(path: Path, file: int) -> bool:
-    """Whether the file of that name is the opened one."""
+def _holder(folder: Path) -> str:
     try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _read(file: int) -> str:
-    try:
-        holder = json.loads(os.pread(file, 4096, 0))
+        holder = json.loads((folder / HOLDER).read_bytes())
         return f"process {int(holder['pid'])} on {holder['host']}"
-    except (ValueError, TypeError, KeyError):  # it is just being written
-        return "which has not yet said its name"
+    except (OSError, ValueError, TypeError, KeyError):  # it is being written
+        return "not yet named"

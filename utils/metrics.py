@@ -1,4 +1,4 @@
-"""What is measured: accuracy, and how well wrong labels were found."""
+"""Metrics: accuracy, and how well wrong labels are detected."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,20 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import (
     average_precision_score,
+    confusion_matrix,
     precision_recall_fscore_support,
     roc_auc_score,
 )
 
 
 class GroupCut(NamedTuple):
-    """One way to make a detection result of the trust groups: flag those from a group on."""
+    """One way to turn the trust groups into a detection result: flag all from a group on."""
 
     words: str
     lowest_group: int
-    below: str  # the cut of the split that says the same
+    below: str  # the value of the split that all flagged agreements are below
 
 
-# Flagging groups 3 and 4 is flagging all below Otsu's threshold, by the groups' definition.
+# By the groups' definition, groups 3 and 4 are all images below Otsu's threshold, and so on.
 GROUP_CUTS = (
     GroupCut("group 4", 4, "low_mean"),
     GroupCut("groups 3 and 4", 3, "threshold"),
@@ -29,20 +30,23 @@ GROUP_CUTS = (
 
 
 def accuracy(predictions: Any, labels: Any) -> float:
-    """Share of equal entries of two arrays or tensors [N], in percent."""
+    """Percentage of equal entries in two arrays or tensors [N]."""
     return 100.0 * (predictions == labels).sum().item() / len(labels)
 
 
 def accuracy_per_class(
     predictions: NDArray[np.integer], labels: NDArray[np.integer], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Images and accuracy in percent (None without images) of each true class; both arrays [N]."""
-    rows = []
-    for k, name in enumerate(class_names):
-        own = predictions[labels == k]
-        figure = accuracy(own, np.full_like(own, k)) if len(own) else None
-        rows.append({"label": name, "images": len(own), "accuracy": figure})
-    return rows
+    """Number of images and accuracy in percent (None without images) of each true class.
+
+    `predictions` and `labels`: [N], both below the number of names.
+    """
+    counts = confusion_matrix(labels, predictions, labels=range(len(class_names)))  # [C, C]
+    rows = zip(class_names, counts.sum(1).tolist(), counts.diagonal().tolist(), strict=True)
+    return [
+        {"label": name, "images": images, "accuracy": 100.0 * right / images if images else None}
+        for name, images, right in rows
+    ]
 
 
 def most_confused(
@@ -51,9 +55,11 @@ def most_confused(
     class_names: Sequence[str],
     count: int = 2,
 ) -> list[dict[str, Any]]:
-    """The most frequent mistakes, (true, predicted, images, of how many); fewer where none is."""
-    counts = np.zeros((len(class_names),) * 2, dtype=int)  # [C, C], true by predicted
-    np.add.at(counts, (labels, predictions), 1)
+    """The most frequent mistakes, at most `count`: true and predicted class, images, of how many.
+
+    `predictions` and `labels`: [N], both below the number of names.
+    """
+    counts = confusion_matrix(labels, predictions, labels=range(len(class_names)))  # [C, C]
     totals = counts.sum(1)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:count]
@@ -70,10 +76,10 @@ def most_confused(
     ]
 
 
-def detection_figures(flagged: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, Any]:
+def detection_metrics(flagged: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, Any]:
     """Counts, precision, recall and F1 of `flagged` [N] against `wrong` [N]; 0 where undefined."""
     precision = recall = f1 = 0.0
-    if len(wrong):  # scikit-learn refuses none
+    if len(wrong):  # scikit-learn refuses empty arrays
         precision, recall, f1, _ = precision_recall_fscore_support(
             wrong, flagged, average="binary", zero_division=0.0
         )
@@ -94,9 +100,9 @@ def detection_per_class(
     labels: NDArray[np.integer],
     class_names: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """The figures of `detection_figures` for the images of each given label [N]."""
+    """`detection_metrics` for the images of each given label [N]."""
     return [
-        {"label": name, **detection_figures(flagged[labels == k], wrong[labels == k])}
+        {"label": name, **detection_metrics(flagged[labels == k], wrong[labels == k])}
         for k, name in enumerate(class_names)
     ]
 
@@ -104,19 +110,19 @@ def detection_per_class(
 def detection_per_cut(
     groups: NDArray[np.integer], wrong: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
-    """The figures of `detection_figures` for each of GROUP_CUTS, from trust groups [N]."""
+    """`detection_metrics` of each of GROUP_CUTS, from trust groups [N]."""
     return [
-        {"flag": cut.words, **detection_figures(groups >= cut.lowest_group, wrong)}
+        {"flag": cut.words, **detection_metrics(groups >= cut.lowest_group, wrong)}
         for cut in GROUP_CUTS
     ]
 
 
-def ranking_figures(
+def ranking_metrics(
     agreement: NDArray[np.floating], wrong: NDArray[np.bool_]
 ) -> dict[str, float | None]:
     """Average precision and ROC AUC of low agreement [N] as a sign of a wrong label [N].
 
-    None where all labels are right or all are wrong.
+    None if all labels are right or all are wrong.
     """
     if wrong.all() or not wrong.any():
         return {"average_precision": None, "roc_auc": None}

@@ -1,0 +1,64 @@
+"""Which images are trained on, scored and validated on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Positions(NamedTuple):
+    """Positions in the full training set, from 0."""
+
+    train: NDArray[np.int64]
+    scored: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+
+def split_indices(
+    count: int, val_ratio: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the training and of the validation images, `(train, val)`.
+
+    The first `int(count * val_ratio)` of 0..count-1, shuffled by numpy's legacy generator, are for
+    validation: for the same seed this is the authors' split.
+    """
+    order = np.arange(count)
+    np.random.RandomState(seed).shuffle(order)
+    val_count = int(count * val_ratio)
+    return order[val_count:], order[:val_count]
+
+
+def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
+    """The split for that seed; scored are all images, or with a limit the training images.
+
+    Raises ValueError for a limit above the number of training images.
+    """
+    train, val = split_indices(count, val_ratio, seed)
+    if limit is not None and limit > len(train):
+        raise ValueError(f"--limit_train {limit}: there are {len(train)} training images")
+    train = train[:limit]
+    scored = np.arange(count) if limit is None else np.sort(train)
+    # As the authors do, validate on the training images where none are held out.
+    return Positions(train, scored, val if len(val) else train)
+
+
+def check_limit(limit: int, labels: Tensor, batch_size: int, class_names: Sequence[str]) -> None:
+    """Raises ValueError where the first `limit` training images are too few to train on.
+
+    `labels` [limit]: their given labels, among which each class must occur.
+    """
+    if limit < batch_size:
+        raise ValueError(
+            f"--limit_train {limit}: does not fill one batch of {batch_size}; choose a larger "
+            "--limit_train or a smaller --batch_size"
+        )
+    counts = torch.bincount(labels, minlength=len(class_names))
+    if not counts.all():
+        missing = class_names[int((counts == 0).nonzero()[0])]
+        raise ValueError(
+            f"--limit_train {limit}: none of these images is labelled {missing!r}; choose a larger "
+            "--limit_train or another --seed"
+        )

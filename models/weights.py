@@ -1,0 +1,103 @@
+"""Saved networks: one file for each, in the authors' format."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from models.preact_resnet import PreActResNet
+from models.teacher_student import TeacherStudent, UniformStudent
+from utils.files import read_tensors, write_tensors
+from utils.run_folder.folder import RunFolder
+
+PARALLEL = "module."  # before each key of a network saved by torch.nn.DataParallel
+
+
+def save_networks(
+    pair: TeacherStudent, folder: RunFolder, epoch: int, *, best: bool = False
+) -> None:
+    """Write each trained network to a file of its own; raises OSError naming it.
+
+    `best`: as those of the best noisy validation accuracy, not of the last epoch.
+    """
+    for name, network in pair.trained_networks().items():
+        content = {"state_dict": network.state_dict(), "epoch": epoch}
+        write_tensors(folder.network(name, best=best), content)
+
+
+def load_pair(
+    folder: RunFolder,
+    num_classes: int,
+    in_channels: int,
+    *,
+    alone: bool,
+    best: bool = False,
+    width: int | None = None,
+    missing_hint: str = "train it first",
+) -> tuple[TeacherStudent, Any]:
+    """The networks saved in a run folder, and the epoch they are from.
+
+    `alone`: the baseline's single network. Otherwise as `load_network`.
+    """
+
+    def load(name: str) -> tuple[PreActResNet, Any]:
+        path = folder.network(name, best=best)
+        return load_network(path, num_classes, in_channels, width=width, missing_hint=missing_hint)
+
+    teacher, epoch = load("teacher")
+    if alone:
+        return TeacherStudent(teacher, UniformStudent(num_classes)), epoch
+    student, epoch = load("student")
+    return TeacherStudent(teacher, student), epoch
+
+
+def load_network(
+    path: Path,
+    num_classes: int,
+    in_channels: int,
+    *,
+    width: int | None = None,
+    missing_hint: str = "train it first",
+) -> tuple[PreActResNet, Any]:
+    """A saved network for such images, and the epoch it is from; of any width where None.
+
+    Raises FileNotFoundError, with `missing_hint`, or ValueError, both naming the file.
+    """
+    hint = "train the run again with --restart" if path.exists() else missing_hint
+    checkpoint = read_tensors(path, "network", hint)
+    if not isinstance(checkpoint.get("state_dict"), dict):
+        raise ValueError(f"{path}: has no 'state_dict'; not a network of this project's format")
+    try:
+        network = network_from_state(checkpoint["state_dict"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    found = network.conv1.in_channels, network.linear.out_features, network.conv1.out_channels
+    needed = in_channels, num_classes, width or found[2]
+    for what, there, here in zip(("channels", "classes", "--width"), found, needed, strict=True):
+        if there != here:
+            raise ValueError(f"{path}: has {what} {there}, the data set and the run have {here}")
+    return network, checkpoint.get("epoch")
+
+
+def network_from_state(state: Mapping[str, Tensor]) -> PreActResNet:
+    """The network with this state dict; its sizes are those of the tensors.
+
+    Keys may begin with "module.", as torch.nn.DataParallel writes them. Raises ValueError when it
+    is the state of something else.
+    """
+    try:
+        if all(key.startswith(PARALLEL) for key in state):
+            state = {key.removeprefix(PARALLEL): value for key, value in state.items()}
+        width, in_channels = state["conv1.weight"].shape[:2]
+        num_classes = len(state["linear.weight"])
+        blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
+        network = PreActResNet(num_classes, width, blocks, in_channels)
+        network.load_state_dict(state)
+        broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
+        if broken:
+            raise ValueError(f"{broken[0]} has numbers that are not finite")
+    except (KeyError, RuntimeError, AttributeError, IndexError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"not the weights of a PreActResNet ({reason})") from error
+    return network

@@ -1,0 +1,101 @@
+"""A run folder belongs to one process at a time."""
+
+import errno
+import fcntl
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from utils.lock import HOLDER, LOCK, locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from utils.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lock of the test's folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_the_message_names_process_and_host_of_the_holder(holder: subprocess.Popen, tmp_path: Path):
+    with pytest.raises(ValueError) as error, locked(tmp_path):
+        pass
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (str(tmp_path), f"process {holder.pid} on {platform.node()}"):
+        assert part in message
+
+
+def test_the_lock_of_a_killed_process_is_free(holder: subprocess.Popen, tmp_path: Path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / HOLDER).exists()  # what it has left behind
+    with locked(tmp_path):
+        assert str(holder.pid) not in (tmp_path / HOLDER).read_text()
+    assert not (tmp_path / HOLDER).exists()
+
+
+def test_a_lock_is_released_after_errors(tmp_path: Path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), locked(tmp_path):
+            raise ZeroDivisionError
+    assert not (tmp_path / HOLDER).exists()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_is_refused(tmp_path: Path, exists: bool):
+    folder, target = tmp_path / "run", tmp_path / "precious"
+    folder.mkdir()
+    if exists:
+        target.write_text("as it was")
+    (folder / LOCK).symlink_to(target)
+    with pytest.raises(ValueError, match="symbolic link") as error, locked(folder):
+        pass
+    assert str(folder / LOCK) in str(error.value)
+    assert target.exists() == exists
+    assert not exists or target.read_text() == "as it was"
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK])
+def test_file_systems_without_locks(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no locks here")
+
+    (tmp_path / LOCK).touch()  # left from elsewhere; it must not be taken for a holder's
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with locked(tmp_path):
+            assert (tmp_path / HOLDER).exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(f"{tmp_path}: this file system has no locks" in x for x in lines)
+
+
+def test_folders_that_cannot_be_written_to(tmp_path: Path):
+    folder = tmp_path / "file"
+    folder.touch()
+    with pytest.raises(OSError, match="cannot be written") as error, locked(folder):
+        pass
+    assert str(folder / LOCK) in str(error.value) and "Errno" not in str(error.value)

@@ -1,0 +1,64 @@
+"""Scalars for TensorBoard."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import blind_knowledge_dist_training as training
+from tests.conftest import training_options
+from utils.run_folder.folder import RunFolder
+from utils.run_folder.tensorboard import TensorBoard
+
+
+def events_of(folder: Path):
+    """What TensorBoard itself reads there."""
+    pytest.importorskip("tensorboard", reason="needs the tensorboard package")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder)).Reload()
+
+
+def test_a_run_writes_all_its_metrics(tmp_path: Path):
+    pytest.importorskip("tensorboard", reason="needs the tensorboard package")
+    words = "--dataset digits --limit_train 200 --n_epoch 3 --noisy_val_freq 2 --tensorboard"
+    args = training_options(*words.split(), "--results_dir", tmp_path)
+    training.main(args)
+    folder = RunFolder.of(args)
+    events = events_of(folder.tensorboard)
+    with open(folder.metrics, newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = set(rows[0]) - {"epoch", "phase", "vanished_classes"}
+    assert set(events.Tags()["scalars"]) == names and "loss" in names
+    for name in names:
+        written = [(event.step, event.value) for event in events.Scalars(name)]
+        expected = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
+        assert [step for step, _ in written] == [epoch for epoch, _ in expected]
+        assert np.allclose([value for _, value in written], [value for _, value in expected])
+
+
+def test_epochs_done_again_replace_those_before(tmp_path: Path):
+    pytest.importorskip("tensorboard", reason="needs the tensorboard package")
+    for epochs, value in ((range(4), 1.0), (range(2, 5), 2.0)):
+        tensorboard = TensorBoard(tmp_path, wanted=True)
+        for epoch in epochs:
+            tensorboard.scalars({"epoch": epoch, "phase": "naive", "loss": value, "none": None})
+    written = [(event.step, event.value) for event in events_of(tmp_path).Scalars("loss")]
+    assert written == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0), (4, 2.0)]
+
+
+def test_without_the_package_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    TensorBoard(tmp_path, wanted=True).scalars({"epoch": 0, "loss": 1.0})
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "--tensorboard" in said and "not installed" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unless_it_is_wanted_nothing_is_written(tmp_path: Path):
+    TensorBoard(tmp_path, wanted=False).scalars({"epoch": 0, "loss": 1.0})
+    assert list(tmp_path.iterdir()) == []

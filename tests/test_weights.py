@@ -1,0 +1,156 @@
+"""Saved networks: read back exactly, and refused where they are damaged or of another kind."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.preact_resnet import PreActResNet
+from models.teacher_student import build_baseline, build_pair
+from models.weights import load_network, load_pair, save_networks
+from utils.run_folder.folder import RunFolder
+
+CLASSES, WIDTH = 7, 2
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """The folder of a run with saved networks of the last and of the best epoch."""
+    torch.manual_seed(0)
+    folder = RunFolder(tmp_path)
+    save_networks(build_pair(CLASSES, WIDTH), folder, 29)
+    save_networks(build_pair(CLASSES, WIDTH), folder, 11, best=True)
+    return folder
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def content(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def test_a_pair_is_read_back_exactly(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    last, best = build_pair(CLASSES, WIDTH), build_pair(CLASSES, WIDTH)
+    save_networks(last, folder, 29)
+    save_networks(best, folder, 11, best=True)
+    names = {"teacher.pth.tar", "student.pth.tar"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {f"best_{name}" for name in names}
+    for pair, epoch, is_best in ((last, 29, False), (best, 11, True)):
+        loaded, of_epoch = load_pair(folder, CLASSES, 3, alone=False, best=is_best, width=WIDTH)
+        assert of_epoch == epoch
+        assert equal(loaded.state_dict(), pair.state_dict())
+    teacher, _ = load_pair(folder, CLASSES, 3, alone=True)
+    assert teacher.trained_networks().keys() == {"teacher"}
+
+
+def test_the_baseline_has_one_file(tmp_path: Path):
+    baseline = build_baseline(CLASSES, WIDTH, digits=True)
+    save_networks(baseline, RunFolder(tmp_path), 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher.pth.tar"]
+    loaded, epoch = load_pair(RunFolder(tmp_path), CLASSES, 1, alone=True)
+    assert epoch == 3 and equal(loaded.state_dict(), baseline.state_dict())
+
+
+def test_networks_saved_by_data_parallel(folder: RunFolder):
+    path = folder.network("teacher")
+    expected = content(path)
+    network = PreActResNet(CLASSES, WIDTH, blocks=2, in_channels=3)
+    network.load_state_dict(expected["state_dict"])
+    state = nn.DataParallel(network).state_dict()
+    assert all(key.startswith("module.") for key in state)
+    torch.save({"state_dict": state, "epoch": 29}, path)
+    loaded, _ = load_network(path, CLASSES, 3)
+    assert equal(loaded.state_dict(), expected["state_dict"])
+
+
+def content_of(path: Path, record: str) -> range:
+    """Where in the archive the content of that record is."""
+    with zipfile.ZipFile(path) as archive:
+        (info,) = (each for each in archive.infolist() if each.filename.endswith(record))
+    header = path.read_bytes()[info.header_offset :][:30]
+    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    start = info.header_offset + 30 + names
+    return range(start, start + info.file_size)
+
+
+@pytest.mark.parametrize("record", ["data/0", "data.pkl"])
+def test_a_flipped_bit_in_a_network_is_found(folder: RunFolder, record: str):
+    path = folder.network("student")
+    whole = path.read_bytes()
+    places = content_of(path, record)
+    for number, place in enumerate(places[:: len(places) // 50]):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << number % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="checksum inside it does not match") as error:
+            load_pair(folder, CLASSES, 3, alone=False)
+        assert str(path) in str(error.value)
+
+
+def test_a_flipped_bit_anywhere_changes_no_weight(folder: RunFolder):
+    path = folder.network("student")
+    whole, expected = path.read_bytes(), content(path)["state_dict"]
+    for place in range(0, len(whole), len(whole) // 100):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        try:
+            network, _ = load_network(path, CLASSES, 3)
+        except ValueError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert equal(network.state_dict(), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 10}, "has classes 7, the data set and the run have 10"),
+        ({"in_channels": 1}, "has channels 3, the data set and the run have 1"),
+        ({"width": 16}, "has --width 2, the data set and the run have 16"),
+    ],
+)
+def test_networks_of_another_size_are_refused(folder: RunFolder, arguments: dict, message: str):
+    with pytest.raises(ValueError, match=message) as error:
+        load_pair(folder, **{"num_classes": CLASSES, "in_channels": 3, "alone": False} | arguments)
+    assert str(folder.network("teacher")) in str(error.value)
+
+
+def test_missing_networks(folder: RunFolder):
+    folder.network("student").unlink()
+    with pytest.raises(FileNotFoundError, match="no such network; train it first") as error:
+        load_pair(folder, CLASSES, 3, alone=False)
+    assert str(folder.network("student")) in str(error.value)
+    with pytest.raises(FileNotFoundError, match="give --restart"):
+        load_pair(folder, CLASSES, 3, alone=False, missing_hint="give --restart")
+
+
+def test_networks_that_are_not_finite_are_refused(folder: RunFolder):
+    path = folder.network("teacher")
+    saved = content(path)
+    saved["state_dict"]["linear.bias"][3] = torch.nan
+    torch.save(saved, path)
+    with pytest.raises(ValueError, match=r"linear\.bias has numbers that are not finite") as error:
+        load_network(path, CLASSES, 3)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("state", [None, [1], {}, {"layer1.0.conv1.weight": torch.ones(3)}])
+def test_files_of_another_kind_are_refused(folder: RunFolder, state: object):
+    path = folder.network("teacher")
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(
+        ValueError, match=r"'state_dict'|not the weights of a PreActResNet"
+    ) as error:
+        load_network(path, CLASSES, 3)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    path.write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(ValueError, match=r"not a readable network; .*--restart") as error:
+        load_network(path, CLASSES, 3)
+    assert str(path) in str(error.value)

@@ -1,0 +1,94 @@
+"""Lines for people: on the terminal above the progress bars, and into the log of a run folder."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+LOGGER = logging.getLogger("blind_knowledge_distillation")
+
+
+class ConsoleHandler(logging.Handler):
+    """stdout, for errors stderr; tqdm takes its bars away meanwhile."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        file = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+        tqdm.write(self.format(record), file=file)
+        file.flush()
+
+
+class LogFileHandler(logging.FileHandler):
+    """A file that may fill its disk: the run goes on without it, and one line says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        LOGGER.removeHandler(self)
+        reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
+        say(f"warning: {self.baseFilename}: cannot be written ({reason}); the log ends here")
+
+
+LOGGER.setLevel(logging.INFO)
+LOGGER.propagate = False
+LOGGER.addHandler(ConsoleHandler())
+
+
+def say(line: str, level: int = logging.INFO) -> None:
+    """Print a line at once, above the bars if there are any, and log it where a log is open."""
+    LOGGER.log(level, line)
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Append to that file whatever is said meanwhile, and the error that ends it, if any.
+
+    Raises OSError naming the file.
+    """
+    try:
+        handler = LogFileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror})") from error
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    except Exception as error:  # told to the console by who catches it
+        handler.handle(LOGGER.makeRecord("", logging.ERROR, "", 0, f"error: {error}", (), None))
+        raise
+    finally:
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+
+class ProgressBars:
+    """One bar for the run and one for the epoch; none where stderr is no terminal, or if quiet."""
+
+    def __init__(self, epochs: int, first: int, miniters: int, quiet: bool):
+        """`first`: the epoch it resumes from; `miniters`: batches between two updates."""
+        self.options: dict[str, Any] = {"disable": True if quiet else None, "dynamic_ncols": True}
+        self.miniters = miniters
+        self.run = tqdm(total=epochs, initial=first, desc="run", unit="epoch", **self.options)
+
+    def batches(self, batches: Iterable, epoch: int, first: int, count: int) -> Iterator:
+        """The batches of an epoch, of which the `first` ones are done and `count` are all."""
+        yield from tqdm(
+            batches,
+            desc=f"epoch {epoch}",
+            initial=first,
+            total=count,
+            unit="batch",
+            leave=False,
+            position=1,
+            miniters=self.miniters,
+            mininterval=0,
+            **self.options,
+        )
+
+    def epoch_done(self) -> None:
+        """One more epoch of the run."""
+        self.run.update()
+
+    def close(self) -> None:
+        """The run is over, or interrupted."""
+        self.run.close()

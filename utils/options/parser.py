@@ -1,0 +1,213 @@
+"""What all command lines have in common: the parser, the kinds of values, the options of a run."""
+
+import argparse
+import itertools
+import math
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn, Protocol
+
+USAGE = "%(prog)s [options]"  # argparse would name them all
+LARGEST = 2**31 - 1  # of a count: more than any data set, and what torch takes
+
+
+class LabelSets(Protocol):
+    """The label sets of one data set: their names (`keys`), the default, and other words."""
+
+    default: str
+    keys: Mapping[str, str]
+    aliases: Mapping[str, str]
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help of at most 100 columns that gives each default there is."""
+
+    def __init__(self, prog: str):
+        width = min(100, shutil.get_terminal_size().columns)
+        super().__init__(prog, max_help_position=30, width=width)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line on stderr, exit status 2."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """As argparse's, but for an unknown option the nearest known one is suggested."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            name = unknown[0].split("=")[0].lower().replace("-", "_").replace("__", "--", 1)
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; see --help"
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options
+
+
+class RunParser(OneLineParser):
+    """The parser of a script that names a run: options have defaults by data set."""
+
+    def __init__(
+        self,
+        label_sets: Mapping[str, LabelSets],
+        dataset_defaults: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        **settings: Any,
+    ):
+        """`label_sets`, `dataset_defaults`: by data set; an option given wins over both."""
+        super().__init__(usage=USAGE, **settings)
+        self.label_sets, self.dataset_defaults = label_sets, dataset_defaults
+        add_run_options(self, label_sets)
+
+    def defaults_of(self, dataset: str) -> dict[str, Any]:
+        """The value of each option that is not given, for that data set."""
+        defaults = {action.dest: action.default for action in self._actions}
+        del defaults["help"]
+        own = {"noise_type": self.label_sets[dataset].default}
+        return defaults | own | dict(self.dataset_defaults.get(dataset, {}))
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Options with the data set's defaults; one line and exit status 2 if they are wrong."""
+        dataset = self.parse_known_args(args)[0].dataset
+        defaults = argparse.Namespace(**self.defaults_of(dataset))
+        options = super().parse_args(args, namespace or defaults)
+        names, aliases = self.label_sets[dataset].keys, self.label_sets[dataset].aliases
+        options.noise_type = aliases.get(options.noise_type, options.noise_type)
+        if options.noise_type not in names:
+            self.error(
+                f"--dataset {dataset} has no --noise_type {options.noise_type}; it has "
+                f"{', '.join(names)}"
+            )
+        if options.noise_path and dataset == "digits":
+            self.error("--noise_path is for CIFAR; the labels of digits are drawn from --seed")
+        return options
+
+
+def number(kind: type, low: float, high: float, allowed: str) -> Callable[[str], Any]:
+    """A type of option: numbers of that kind from `low` to `high`, which `allowed` describes."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # NaN fails too
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
+        return value
+
+    return parse
+
+
+count = number(int, 1, LARGEST, f"a whole number from 1 to {LARGEST}")
+count_or_none = number(int, 0, LARGEST, f"a whole number from 0 to {LARGEST}")
+seed = number(int, 0, 2**32 - 1, "a whole number from 0 to 4294967295")
+positive = number(float, sys.float_info.min, sys.float_info.max, "a number above 0")
+not_negative = number(float, 0, sys.float_info.max, "a number from 0")
+fraction = number(float, 0, 1, "a number from 0 to 1")
+ratio = number(float, 0, math.nextafter(1, 0), "a number from 0 to below 1")
+
+
+def path(text: str) -> Path:
+    """A type of option: a file or folder; an empty one would mean the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a file or folder, '.' for this one")
+    return Path(text).expanduser()
+
+
+def resolved_path(text: str) -> Path:
+    """The same, independent of the current folder."""
+    return path(text).resolve()
+
+
+def add_run_options(parser: argparse.ArgumentParser, label_sets: Mapping[str, LabelSets]) -> None:
+    """The options that identify a run: all three scripts have them."""
+    names = [(*each.keys, *each.aliases) for each in label_sets.values()]
+    listed = (f"{dataset}: {', '.join(each.keys)}" for dataset, each in label_sets.items())
+    defaults = (f"{dataset} {each.default}" for dataset, each in label_sets.items())
+    aliases = {alias: name for each in label_sets.values() for alias, name in each.aliases.items()}
+    same = (f"{alias} is the same as {name}" for alias, name in aliases.items())
+    run = parser.add_argument_group("run")
+    run.add_argument("--dataset", choices=list(label_sets), default="cifar10", help="data set")
+    run.add_argument(
+        "--noise_type",
+        choices=list(dict.fromkeys(itertools.chain(*names))),
+        metavar="LABEL_SET",
+        help=f"label set; {'; '.join([*listed, *same])} (default: {', '.join(defaults)})",
+    )
+    run.add_argument("--seed", type=seed, default=0, metavar="NUMBER", help="random seed")
+    run.add_argument(
+        "--method",
+        choices=("bkd", "ce"),
+        default="bkd",
+        help="bkd: Blind Knowledge Distillation; ce: the baseline, one network trained with plain "
+        "cross-entropy on the given labels",
+    )
+    folders = parser.add_argument_group("folders and files")
+    for name, default, words in (
+        ("data_dir", path("~/data"), "folder of data sets and label files"),
+        ("results_dir", Path("results"), "folder of run folders"),
+    ):
+        folders.add_argument(f"--{name}", type=path, default=default, metavar="FOLDER", help=words)
+    folders.add_argument(
+        "--noise_path",
+        type=resolved_path,
+        metavar="FILE",
+        help="own label file in the format of CIFAR-N's, in place of the published one",
+    )
+    add_debug(parser)
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """--debug"""
+    parser.add_argument(
+        "--debug", action="store_true", help="full traceback of an error in the input"
+    )
+
+
+def add_device_options(parser: argparse.ArgumentParser, *, compiles: bool = True) -> None:
+    """Where and how precisely to compute."""
+    device = parser.add_argument_group("device")
+    device.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="cpu, cuda or cuda:NUMBER; auto: cuda where there is one, else cpu",
+    )
+    device.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "tf32", "bf16"),
+        default="auto",
+        help="precision of convolutions and matrix products; auto: bf16 where the device has it in "
+        "hardware, else fp32. Losses and statistics are always in fp32",
+    )
+    if compiles:
+        device.add_argument(
+            "--compile",
+            choices=("auto", "on", "off"),
+            default="auto",
+            help="compilation of the training step, on CUDA also its replay as one graph; auto: on "
+            "CUDA. off with fp32 is the plain step, bit for bit the same each time",
+        )
+
+
+def add_batch_size(parser: argparse._ActionsContainer) -> None:
+    """--batch_size"""
+    parser.add_argument(
+        "--batch_size", type=count, default=128, metavar="IMAGES", help="images in a batch"
+    )

@@ -1,0 +1,163 @@
+"""The options of `blind_knowledge_dist_training.py`. The defaults are the authors' for CIFAR-10."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from utils.options.parser import (
+    LabelSets,
+    RunParser,
+    add_batch_size,
+    add_device_options,
+    count,
+    count_or_none,
+    fraction,
+    not_negative,
+    positive,
+    ratio,
+)
+
+DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
+}
+
+
+def training_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
+    """The parser; `label_sets`: those of each data set."""
+    parser = RunParser(
+        label_sets,
+        DATASET_DEFAULTS,
+        description="Train teacher and student on noisy labels and write a run folder.",
+        epilog="Data sets with defaults of their own: "
+        + "; ".join(
+            f"{dataset}: " + " ".join(f"--{name} {value}" for name, value in defaults.items())
+            for dataset, defaults in DATASET_DEFAULTS.items()
+        ),
+    )
+    add_device_options(parser)
+    _add_data_and_length(parser)
+    _add_network_and_optimiser(parser)
+    _add_method(parser)
+    _add_resuming(parser)
+    _add_reporting(parser)
+    return parser
+
+
+def _add_data_and_length(parser: RunParser) -> None:
+    group = parser.add_argument_group("data and length")
+    group.add_argument(
+        "--val_ratio",
+        type=ratio,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the training images held out for noisy validation, 0 to below 1",
+    )
+    group.add_argument(
+        "--n_epoch", type=count, default=300, metavar="EPOCHS", help="number of epochs"
+    )
+    add_batch_size(group)
+    group.add_argument(
+        "--limit_train",
+        type=count,
+        metavar="IMAGES",
+        help="number of training images to use, chosen by the seed; only these are scored",
+    )
+
+
+def _add_network_and_optimiser(parser: RunParser) -> None:
+    group = parser.add_argument_group("network and optimiser (SGD)")
+    group.add_argument(
+        "--width",
+        type=count,
+        default=64,
+        metavar="CHANNELS",
+        help="channels of the first stage; the others have 2, 4 and 8 times as many",
+    )
+    for name, kind, default, unit, words in (
+        ("lr", positive, 0.02, "RATE", "initial learning rate"),
+        ("lr_step", count, 150, "EPOCHS", "epochs between learning-rate decays"),
+        ("lr_gamma", positive, 0.1, "FACTOR", "learning-rate decay factor (StepLR gamma)"),
+        ("momentum", ratio, 0.9, "FACTOR", "momentum, 0 to below 1"),
+        ("weight_decay", not_negative, 0.0005, "FACTOR", "weight decay (L2 penalty)"),
+    ):
+        group.add_argument(f"--{name}", type=kind, default=default, metavar=unit, help=words)
+
+
+def _add_method(parser: RunParser) -> None:
+    method = parser.add_argument_group("method")
+    for group, default in enumerate((0.30, 0.45, 0.55, 0.70), start=1):
+        method.add_argument(
+            f"--alpha{group}",
+            type=fraction,
+            default=default,
+            metavar="WEIGHT",
+            help=f"weight of the student's prediction in the robust target of group {group}, 0 to 1"
+            + {1: " (label most likely right)", 4: " (label most likely wrong)"}.get(group, ""),
+        )
+    method.add_argument(
+        "--detach_student_target",
+        action="store_true",
+        help="no gradient through the robust target into the student (departure from the paper)",
+    )
+    method.add_argument(
+        "--masked_mean",
+        action="store_true",
+        help="compensation loss divided by B*(C-1) instead of B*C-1 (departure from the paper)",
+    )
+
+
+def _add_resuming(parser: RunParser) -> None:
+    group = parser.add_argument_group("resuming and restarting")
+    group.add_argument(
+        "--checkpoint_freq",
+        type=count,
+        default=5,
+        metavar="EPOCHS",
+        help="epochs between checkpoints; SIGINT, SIGTERM and SIGHUP write one too",
+    )
+    group.add_argument(
+        "--keep_checkpoint", action="store_true", help="checkpoint.pt of a finished run is kept"
+    )
+    group.add_argument(
+        "--restart",
+        action="store_true",
+        help="restart from the first epoch; the old run folder is moved to replaced/, not deleted",
+    )
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="deterministic algorithms on CUDA, slower; not needed on a CPU",
+    )
+
+
+def _add_reporting(parser: RunParser) -> None:
+    group = parser.add_argument_group("reporting")
+    for name, default, unit, words in (
+        ("print_freq", 100, "STEPS", "steps between updates of the progress bar"),
+        ("clean_test_freq", 10, "EPOCHS", "epochs between clean tests; the last is always tested"),
+        ("noisy_val_freq", 10, "EPOCHS", "epochs between noisy validations; the last always is"),
+    ):
+        group.add_argument(f"--{name}", type=count, default=default, metavar=unit, help=words)
+    group.add_argument("--quiet", action="store_true", help="no progress bars")
+    group.add_argument(
+        "--no_plots",
+        action="store_true",
+        help="no plots; python -m utils.plots FOLDER draws them at any time",
+    )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="scalars for TensorBoard too, where its package is installed",
+    )
+    group.add_argument(
+        "--measure_steps",
+        type=count,
+        metavar="STEPS",
+        help="number of steps to time for an estimate of the whole run; nothing is written",
+    )
+    group.add_argument(
+        "--num_workers",
+        type=count_or_none,
+        default=4,
+        metavar="NUMBER",
+        help="accepted for existing commands, without effect: images need no loading workers",
+    )

@@ -1,0 +1,229 @@
+"""A run folder: the names of its files, and what it says of its run."""
+
+import argparse
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from utils.files import read_json, write_json, write_whole
+from utils.lock import HOLDER, locked
+
+# torch is imported where it is needed: the summary does without it.
+PACKAGES = ("torchvision", "numpy", "scikit-learn")
+PLACES = {"data_dir", "results_dir"}
+NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
+    "data_dir",
+    "results_dir",
+    "device",
+    "compile",
+    "num_workers",
+    "print_freq",
+    "checkpoint_freq",
+    "keep_checkpoint",
+    "restart",
+    "quiet",
+    "no_plots",
+    "tensorboard",
+    "measure_steps",
+    "debug",
+}
+REPLACED = "replaced"  # beside the run folders: those that --restart has moved away
+OTHERS_FILES = (".tar", ".npy", ".npz", ".pt")
+
+
+class RunFolder:
+    """Where each file of a run is. The folder need not be there yet."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.args = path / "args.json"
+        self.metrics = path / "metrics.csv"
+        self.training = path / "training.json"
+        self.timing = path / "timing.json"
+        self.learning = path / "learning.json"
+        self.detection_metrics = path / "detection.json"
+        self.detection = path / "detection.npy"
+        self.predictions = path / "predictions.npz"
+        self.suspects = path / "suspects.csv"
+        self.checkpoint = path / "checkpoint.pt"
+        self.tensorboard = path / "tensorboard"
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "RunFolder":
+        """`--run_dir` where given, else {dataset}_{noise_type}_seed_{seed}, `_ce` for ce."""
+        if getattr(args, "run_dir", None):
+            return cls(args.run_dir)
+        suffix = "" if args.method == "bkd" else f"_{args.method}"
+        name = f"{args.dataset}_{args.noise_type}_seed_{args.seed}{suffix}"
+        return cls(args.results_dir / name)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def network(self, name: str, *, best: bool = False) -> Path:
+        """The "teacher" or "student" of the last epoch, or of the best noisy validation."""
+        return self.path / f"{'best_' if best else ''}{name}.pth.tar"
+
+    def log(self, stage: str) -> Path:
+        """What "training", "learning" or "detection" said."""
+        return self.path / f"{stage}.log"
+
+    def small_files(self) -> tuple[Path, ...]:
+        """The evidence of a run: small, and nothing of the images."""
+        return (
+            self.args,
+            self.metrics,
+            self.training,
+            self.timing,
+            self.learning,
+            self.detection_metrics,
+        )
+
+    def make(self) -> None:
+        """Make the folder; raises OSError, naming it and the cause."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"{self}: cannot be made ({error.strerror}); choose another --results_dir"
+            ) from error
+
+    def options(self) -> dict[str, Any]:
+        """The options that args.json records; raises OSError or ValueError naming it."""
+        options = read_json(self.args).get("options", {})
+        if not isinstance(options, dict):
+            raise ValueError(f"{self.args}: does not name a run; remove that folder")
+        return options
+
+    def options_like(self, args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+        """The options that args.json records; none where there is no such file.
+
+        Raises FileNotFoundError when there is no such folder, ValueError when one of the named
+        options is another than in `args`.
+        """
+        if not self.path.is_dir():
+            raise FileNotFoundError(
+                f"{self}: no such run folder; train it first, or give --run_dir"
+            )
+        if not self.args.exists():
+            return {}
+        options = self.options()
+        for name in names:
+            if options.get(name) != getattr(args, name):
+                raise ValueError(
+                    f"{self} is a run with --{name} {options.get(name)}, not {getattr(args, name)}"
+                )
+        return options
+
+    def finished_run(self, description: dict[str, Any]) -> dict[str, Any] | None:
+        """The record of a finished run; None where there is none, or one to start or to resume.
+
+        `description`: what `describe` says of the run that shall be there. Raises ValueError,
+        naming each option that differs, where the folder holds another run.
+        """
+        if not self.args.exists():
+            foreign = [p.name for p in self.path.glob("*") if p.suffix in OTHERS_FILES]
+            if foreign:
+                raise ValueError(
+                    f"{self} holds {', '.join(sorted(foreign))} of unknown origin (no args.json); "
+                    "move that folder away, choose another --results_dir, or let --restart move it"
+                )
+            return None
+        there, here = self.options(), description["options"]
+        differing = [
+            f"--{name} {there.get(name)} there, {here.get(name)} here"
+            for name in sorted((there.keys() | here.keys()) - NOT_PART_OF_A_RUN)
+            if there.get(name) != here.get(name)
+        ]
+        labels = read_json(self.args).get("labels_sha256")
+        if labels and description.get("labels_sha256") not in (None, labels):
+            differing.append("other labels behind --noise_path")
+        if differing:
+            raise ValueError(
+                f"{self} holds a run with other options ({'; '.join(differing)}); give the same, "
+                "choose another --results_dir, or --restart, which moves it to replaced/"
+            )
+        return read_json(self.training) if self.training.exists() else None
+
+    def replace(self) -> Path | None:
+        """Move the folder, in which nobody trains, to `replaced/` beside it; where it is now."""
+        if not self.path.exists():
+            return None
+        with locked(self.path):
+            replaced = RunFolder(self.path.parent / REPLACED)
+            number = 1
+            while (place := replaced.path / f"{self.path.name}_{number}").exists():
+                number += 1
+            replaced.make()
+            self.path.rename(place)
+            (place / HOLDER).unlink()
+        return place
+
+    def keep_in(self, target: "RunFolder") -> None:
+        """Copy the small files of a finished run, without the places on the machine it ran on.
+
+        Raises ValueError or OSError naming the file.
+        """
+        target.make()
+        for path in self.small_files():
+            if not path.exists():
+                continue
+            if path != self.args:
+                write_whole(target.path / path.name, path.read_bytes())
+                continue
+            record = read_json(path)
+            for part in ("options", "non_default_options"):
+                options = {k: v for k, v in record.get(part, {}).items() if k not in PLACES}
+                if options.get("noise_path"):
+                    options["noise_path"] = Path(options["noise_path"]).name
+                record[part] = options
+            write_json(target.args, record)
+
+
+def describe(args: argparse.Namespace, defaults: dict[str, Any], machine: Any) -> dict[str, Any]:
+    """What args.json says of a run: its options, and what it is made with.
+
+    `defaults`: the options' default values for its data set; those that differ are named.
+    `machine`: see utils/devices.py, which imports torch.
+    """
+    import torch
+
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return {
+        "options": options,
+        "non_default_options": {
+            name: value
+            for name, value in options.items()
+            if name in defaults and vars(args)[name] != defaults[name]
+        },
+        "versions": versions | {package: version(package) for package in PACKAGES},
+        "device": str(machine.device),
+        "precision": machine.precision,
+        "compiled": machine.compiled,
+        "commit": _commit(),
+    }
+
+
+def identity(description: dict[str, Any], device_type: str) -> dict[str, Any]:
+    """What must be the same where a run is resumed: its options, labels, device and precision."""
+    options = description["options"].items()
+    named = {f"--{name}": value for name, value in options if name not in NOT_PART_OF_A_RUN}
+    names = ("labels_sha256", "precision")
+    return {**named, **{name: description.get(name) for name in names}, "device": device_type}
+
+
+def _commit() -> str | None:
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a git checkout

@@ -1,0 +1,51 @@
+"""How a script starts and ends: Ctrl-C during its imports, and errors in its input."""
+
+import logging
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TOP = Path(__file__).parents[1]
+LESS_MEMORY = (
+    "try a smaller --batch_size or --width, --precision bf16 where there is that, or another "
+    "--device"
+)
+
+# The scripts import this module before all others. While torch is imported, which takes seconds,
+# Ctrl-C ends them without a traceback; `run_script` gives it back to Python.
+if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == TOP:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def run_script(main: Callable[[Namespace], Any], args: Namespace) -> Any:
+    """What `main` returns of the options; an error in the input is one line, exit status 2."""
+    from utils.console import say
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return main(args)
+    except (ValueError, OSError, MemoryError, RuntimeError, FloatingPointError) as error:
+        reason = str(error)
+        if isinstance(error, MemoryError | RuntimeError):
+            if not _is_out_of_memory(error):
+                raise  # not of the input: a defect of this program
+            reason = f"out of memory on {args.device}; {LESS_MEMORY}"
+        if args.debug:
+            raise
+        say(f"{Path(sys.argv[0]).name}: error: {' '.join(reason.split())}", logging.ERROR)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        sys.exit(130)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(
+        error
+    )

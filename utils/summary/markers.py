@@ -1,0 +1,51 @@
+"""Text between two marker comments, such as a table of README.md that a command writes."""
+
+import re
+from pathlib import Path
+
+from utils.files import write_text
+
+
+def begin_marker(name: str) -> str:
+    """The comment before the text of that name."""
+    return f"<!-- results {name} begin -->"
+
+
+def end_marker(name: str) -> str:
+    """The comment behind it."""
+    return f"<!-- results {name} end -->"
+
+
+def marked_texts(text: str) -> dict[str, str]:
+    """The text between each pair of markers, by name, without the blank lines around it.
+
+    Raises ValueError naming a marker that is there twice or lacks its counterpart.
+    """
+    names = re.findall(r"<!-- results (\S+) (?:begin|end) -->", text)
+    return {name: text[slice(*_span(text, name))].strip() for name in dict.fromkeys(names)}
+
+
+def replace_marked(text: str, name: str, content: str) -> str:
+    """The text with `content` between the markers of that name.
+
+    Raises ValueError where they are not there, once each and in order.
+    """
+    start, stop = _span(text, name)
+    return f"{text[:start]}\n\n{content}\n\n{text[stop:]}"
+
+
+def write_into(path: Path, name: str, content: str) -> None:
+    """Put `content` between a file's markers of that name; raises ValueError naming the file."""
+    try:
+        text = replace_marked(path.read_text(encoding="utf-8"), name, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    write_text(path, text)
+
+
+def _span(text: str, name: str) -> tuple[int, int]:
+    begin, end = begin_marker(name), end_marker(name)
+    start, stop = text.find(begin), text.find(end)
+    if text.count(begin) != 1 or text.count(end) != 1 or stop < start:
+        raise ValueError(f"needs the lines {begin} and {end}, once each and in this order")
+    return start + len(begin), stop
