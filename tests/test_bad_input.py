@@ -91,20 +91,9 @@ def label_content(made_up: MadeUpCifar, **changes: object) -> dict[str, object]:
 
 LABEL_FILE_DAMAGES: dict[str, tuple[Callable[[MadeUpCifar], object], str]] = {
     "missing": (lambda _: None, "check --noise_path"),
-    "empty": (lambda _: b"", "not a readable label file"),
-    "truncated": (lambda it: it.label_file.read_bytes()[:-200], "not a readable label file"),
     "page": (lambda _: b"<!DOCTYPE html>\n<html>404</html>", "not a readable label file"),
-    "another pickle": (lambda _: pickle.dumps(Namespace()), "not a readable label file"),
     "code": (lambda _: {"clean_label": Hostile()}, "not a readable label file"),
-    "no dictionary": (lambda _: [1, 2, 3], "not a label file"),
-    "without the key": (lambda it: label_content(it, worse_label=None), "'worse_label'"),
     "wrong length": (lambda it: label_content(it, worse_label=it.labels[:-1]), "(499,)"),
-    "negative": (lambda it: label_content(it, worse_label=it.labels - 1), "classes 0 to 9"),
-    "too large": (lambda it: label_content(it, worse_label=it.labels + 1), "classes 0 to 9"),
-    "no whole numbers": (
-        lambda it: label_content(it, worse_label=it.labels + 0.5),
-        "no integer",
-    ),
     "of other images": (lambda it: label_content(it, clean_label=it.labels), "clean labels"),
 }
 
@@ -168,15 +157,11 @@ FIRST = "layer1.0.conv1.weight"
 NETWORK_DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "gone": (lambda path: path.unlink(), "train it again with --restart"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:5000]), "not a readable"),
-    "foreign": (lambda path: torch.save([1, 2], path), "not a network of this project's format"),
     "code": (lambda path: torch.save({"state_dict": Hostile()}, path), "not a readable"),
-    "missing tensor": (lambda path: change_state(path, lambda s: s.pop(FIRST)), FIRST),
-    "extra tensor": (lambda path: change_state(path, lambda s: s.update(x=torch.ones(2))), "x"),
     "misshapen": (
         lambda path: change_state(path, lambda s: s.update({FIRST: s[FIRST][1:]})),
         FIRST,
     ),
-    "not finite": (lambda path: change_state(path, lambda s: s[FIRST].fill_(np.nan)), "not finite"),
 }
 
 

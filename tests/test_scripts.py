@@ -195,36 +195,6 @@ def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Pa
     assert learnt["best_val"] is None
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda folder: (folder / "student.pth.tar").unlink(), "no such network"),
-        (lambda folder: (folder / "student.pth.tar").write_bytes(b"PK\x03\x04"), "not a readable"),
-        (lambda folder: torch.save({"a": 1}, folder / "teacher.pth.tar"), "no 'state_dict'"),
-        (
-            lambda folder: torch.save({"state_dict": {"a": 1}}, folder / "teacher.pth.tar"),
-            "not the weights",
-        ),
-    ],
-)
-def test_broken_checkpoints_are_named(digits_run, tmp_path: Path, damage, message: str):
-    for name in ("teacher.pth.tar", "student.pth.tar"):
-        (tmp_path / name).write_bytes((RunFolder.of(digits_run).path / name).read_bytes())
-    damage(tmp_path)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        evaluate(learning, "--dataset", "digits", "--run_dir", tmp_path)
-    assert "pth.tar" in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "learning.json").exists()
-
-
-def test_networks_for_other_data_are_refused(digits_run, made_up_cifar, tmp_path: Path):
-    for name in ("teacher.pth.tar", "student.pth.tar"):
-        (tmp_path / name).write_bytes((RunFolder.of(digits_run).path / name).read_bytes())
-    words = ("--run_dir", tmp_path, "--data_dir", made_up_cifar.folder)
-    with pytest.raises(ValueError, match=r"has channels 1, the data set and the run have 3"):
-        evaluate(learning, *words)
-
-
 def test_only_the_scored_images_count_but_all_with_another_prediction(tmp_path: Path, capsys):
     words = ("--dataset", "digits", "--n_epoch", 2, "--limit_train", 200, "--results_dir", tmp_path)
     args = training_options(*words)
@@ -268,42 +238,12 @@ def test_a_run_folder_of_another_run_is_refused(digits_run):
             evaluate(script, *words, f"--{option}", value)
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (np.zeros(1296, dtype=bool), r"shape \(1296,\)"),
-        (np.zeros((1297, 1), dtype=bool), r"shape \(1297, 1\)"),
-        (np.zeros(1297), "type float64"),
-        (np.array([None] * 1297), "not a whole .npy"),
-        ("text", "not a whole .npy"),
-        (None, "no such file"),
-    ],
-)
-def test_other_predictions_must_be_one_boolean_an_image(tmp_path: Path, flags, message: str):
-    path = tmp_path / "flags.npy"
-    if isinstance(flags, str):
-        path.write_text(flags)
-    elif flags is not None:
-        np.save(path, flags)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        evaluate(detection, "--dataset", "digits", "--prediction", path)
-    assert str(path) in str(error.value)
-
-
 def test_a_run_on_other_labels_is_noticed(digits_run, tmp_path: Path):
     for name in ("detection.npy", "predictions.npz"):
         (tmp_path / name).write_bytes((RunFolder.of(digits_run).path / name).read_bytes())
     words = ("--dataset", "digits", "--noise_type", "worst", "--run_dir", tmp_path)
     with pytest.raises(ValueError, match="trained on other labels"):
         evaluate(detection, *words)
-
-
-def test_a_missing_run_is_one_line_and_status_2(tmp_path: Path):
-    for script in ("learning.py", "detection.py"):
-        done = call(script, "--dataset", "digits", "--results_dir", tmp_path)
-        assert done.returncode == 2 and done.stdout == ""
-        assert done.stderr.count("\n") == 1 and "train it first" in done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fallback_has_its_own_exit_status(tmp_path: Path):
