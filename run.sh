@@ -4,7 +4,7 @@
 # bash run.sh test     the test suite
 # bash run.sh measure  what is worth knowing of a new GPU, in the order that matters (see
 #                      utils/sweep/measure.py). It stops where something looks wrong (GO_ON=1: warns
-#                      and goes on) and continues when called again. STAGES="bkd ce": only these
+#                      and continues) and resumes when called again. STAGES="bkd ce": only these
 # bash run.sh setup    only finds or makes a Python that has what is needed, and prints its path
 #
 # Further words are options of the training script (of pytest for test). Variables: SEEDS="0 1 2",
@@ -25,7 +25,7 @@ absolute() { # as seen from where run.sh was called
 }
 
 has_all() { # PYTHON FILE...: is it Python 3.10 or newer with all that the files require?
-  "$1" utils/sweep/has_packages.py "${@:2}" >/dev/null 2>&1
+  "$1" utils/has_packages.py "${@:2}" >/dev/null 2>&1
 }
 
 # Sets $python: the current one where it has what is needed, else .venv, made and filled here. The
@@ -54,10 +54,10 @@ find_python() {
 
 command=challenge files=(requirements.txt) needs_gpu=--needs_gpu
 [[ ${1:--} == -* ]] || { command=$1 && shift; }
+export HOME=${HOME:-~}
 [[ -z ${ALLOW_CPU:-} ]] || needs_gpu=''
 folders=(--data_dir "$(absolute "${DATA_DIR:-$HOME/data}")")
 [[ -z ${RESULTS_DIR:-} ]] || folders+=(--results_dir "$(absolute "$RESULTS_DIR")")
-export HOME # which bash sets where it is not
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 case $command in
   challenge | demo | setup) ;;

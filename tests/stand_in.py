@@ -1,45 +1,116 @@
-"""In place of python for run.sh's sake: the three scripts take no time, all else is the real one.
+"""A python for the sweep: the three scripts take no time, all else is the real one.
 
     python stand_in.py blind_knowledge_dist_training.py --dataset digits …
 
-What they write and print is made up; a run folder of unknown origin they refuse as the real one.
+$PYTHON names an executable that starts this, and a module (-m utils.sweep) starts its children with
+it too. Results are made up; lock, signals, checkpoint and refusals are as the training's. An epoch
+takes $EPOCH_SECONDS; --lr 0.666 fails, --lr 0.999 ends in a signal.
 """
 
 import json
 import os
+import runpy
+import signal
 import sys
+import time
+from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-if __name__ == "__main__":
-    script, words = sys.argv[1], sys.argv[2:]
-    if not script.endswith(".py"):
-        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-    sys.path.insert(0, os.getcwd())  # the project's top, where run.sh works
-    from data.label_sets import LABEL_SETS
-    from utils.options.training import training_parser
+TOP = Path(__file__).parents[1]
+FAILING_LR, KILLED_LR = 0.666, 0.999
+
+
+def run_module(words: list[str]) -> None:
+    """As `python -m`."""
+    sys.executable = os.environ.get("PYTHON", sys.executable)
+    sys.argv = words
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def train(args: Namespace) -> None:
+    """Epochs without networks, in a run folder like the real one."""
+    from utils.console import logged_to, say
+    from utils.lock import locked
+    from utils.run_folder.folder import RunFolder
+    from utils.run_folder.interruption import Interrupted, Interruption
+
+    folder = RunFolder.of(args)
+    options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
+    description = {"options": options, "non_default_options": {}, "precision": "fp32"}
+    description["children"] = {
+        name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    }
+    replaced = folder.replace() if args.restart else None
+    if folder.finished_run(description):
+        print(f"{folder}: this run is finished")
+        return
+    folder.make()
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder.path))
+        stack.enter_context(logged_to(folder.log("training")))
+        interruption = stack.enter_context(Interruption())
+        first = int(folder.checkpoint.read_text()) if folder.checkpoint.exists() else 0
+        say(f"resuming from epoch {first}" if first else f"{folder}, before {replaced}")
+        write(folder.args, description)
+        for epoch in range(first, args.n_epoch):
+            try:
+                interruption.check()
+            except Interrupted as interrupted:
+                folder.checkpoint.write_text(str(epoch))
+                say(f"{interrupted} in epoch {epoch}; the same command resumes from there")
+                sys.exit(interrupted.status)
+            time.sleep(float(os.environ.get("EPOCH_SECONDS", 0)))
+            say(f"epoch {epoch:3d} clean test 50.00 %")
+            rows = "".join(f"{number},50.0\n" for number in range(epoch + 1))
+            folder.metrics.write_text(f"epoch,clean_test_accuracy\n{rows}")
+            if args.lr == KILLED_LR:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if args.lr == FAILING_LR:
+                raise ValueError("the loss is not finite; try a smaller --lr")
+        folder.checkpoint.unlink(missing_ok=True)
+        write(folder.timing, {"wall_seconds": 1.0})
+        record = {"tipping_point": None, "clean_test_accuracy": 50.0, "epochs": args.n_epoch}
+        write(folder.training, record)
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """As JSON."""
+    path.write_text(json.dumps(record))
+
+
+def evaluate(args: Namespace, stage: str) -> None:
+    """learning.py or detection.py"""
+    from utils.console import logged_to, say
     from utils.run_folder.folder import RunFolder
 
-    args = training_parser(LABEL_SETS).parse_args(words)
-    folder = RunFolder.of(args).path
-    folder.mkdir(parents=True, exist_ok=True)
-    options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
-    if script == "blind_knowledge_dist_training.py":
-        if (folder / "training.json").exists():
-            sys.exit(print("this run is finished"))
-        if (folder / "teacher.pth.tar").exists():
-            sys.exit(f"error: {folder} holds teacher.pth.tar of unknown origin")
-        print(said := "epoch   0 clean test 50.00 %")
-        (folder / "metrics.csv").write_text("epoch,clean_test_accuracy\n0,50.0\n")
-        made = {"options": options, "non_default_options": {}, "precision": "fp32"}
-        files = {"args": made, "timing": {"wall_seconds": 1.0}}
-        files["training"] = {"tipping_point": None, "clean_test_accuracy": 50.0}
-    elif script == "learning.py":
-        print(said := "Best test acc selected by val is 50.00")
-        files = {"learning": {"last": {"accuracy": 50.0}, "best_val": None}}
+    folder = RunFolder.of(args)
+    with logged_to(folder.log(stage)):
+        if stage == "learning":
+            say("Best test acc selected by val is 50.00")
+            write(folder.learning, {"last": {"accuracy": 50.0}, "best_val": None})
+        else:
+            say("The f-score is 0.5000")
+            write(folder.detection_metrics, {"precision": 0.5, "recall": 0.5, "f1": 0.5})
+
+
+if __name__ == "__main__":
+    words = [word for word in sys.argv[1:] if word != "-u"]
+    sys.path[0] = str(TOP)
+    if words[:1] == ["-m"]:
+        run_module(words[1:])
+    elif words[0].endswith("has_packages.py"):  # it takes long to ask
+        sys.exit(0)
+    elif Path(words[0]).parent != TOP:
+        os.execv(sys.executable, [sys.executable, *words])
     else:
-        print(said := "The f-score is 0.5000")
-        files = {"detection": {"precision": 0.5, "recall": 0.5, "f1": 0.5}}
-    stage = {"learning.py": "learning", "detection.py": "detection"}.get(script, "training")
-    (folder / f"{stage}.log").write_text(f"{said}\n")
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
+        from data.label_sets import LABEL_SETS
+        from utils.options.training import training_parser
+
+        options = training_parser(LABEL_SETS).parse_args(words[1:])
+        stage = Path(words[0]).stem
+        try:
+            evaluate(options, stage) if stage in ("learning", "detection") else train(options)
+        except (ValueError, OSError) as error:
+            sys.exit(f"{stage}.py: error: {error}")

@@ -293,7 +293,7 @@ def test_another_command_names_what_differs_and_restart_moves_it_replaced(tmp_pa
     )
     assert status == training.NO_TIPPING_POINT, said
     replaced = results / "replaced" / f"{folder.name}_1"
-    assert sums(replaced) == before and str(replaced) in said and "going on" not in said
+    assert sums(replaced) == before and str(replaced) in said and "resuming" not in said
     live(results, *SMALL, "--restart")
     assert {path.name for path in replaced.parent.iterdir()} == {
         f"{folder.name}_{n}" for n in (1, 2)

@@ -9,6 +9,7 @@ import pytest
 from data.label_sets import LABEL_SETS
 from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
 from utils.options.parser import OneLineParser
+from utils.options.sweep import split_words, sweep_parser
 from utils.options.training import training_parser
 from utils.plots.__main__ import make_parser as plots_parser
 from utils.summary.__main__ import make_parser as summary_parser
@@ -25,6 +26,7 @@ PARSERS = {
     "benchmark.py": benchmark_parser(),
     "-m utils.plots": plots_parser(),
     "-m utils.summary": summary_parser(),
+    "-m utils.sweep": sweep_parser(),
 }
 
 
@@ -51,7 +53,9 @@ def test_there_is_a_command_for_each_script():
 
 @pytest.mark.parametrize(("script", "words"), commands(), ids=lambda part: str(part))
 def test_commands_are_understood(script: str, words: list[str]):
-    PARSERS[script].parse_args(words)
+    own, training = split_words(words)
+    PARSERS[script].parse_args([word for word in own if word != "…"])
+    PARSERS["blind_knowledge_dist_training.py"].parse_args(training)
 
 
 def option_rows() -> dict[str, str]:

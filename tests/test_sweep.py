@@ -1,0 +1,419 @@
+"""python -m utils.sweep: which runs, where they run, what a signal and a failure do, Slurm jobs."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.label_sets import LABEL_SETS
+from utils.options import sweep as options
+from utils.sweep import local
+from utils.sweep.__main__ import main
+
+TOP = Path(__file__).parents[1]
+SLOW = "0.1"  # seconds an epoch
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A python in which the three scripts take no time: tests/stand_in.py."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TOP}/tests/stand_in.py" "$@"\n')
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+    monkeypatch.setenv("PYTHON", str(path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return str(path)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, stand_in: str, capfd: pytest.CaptureFixture) -> Callable:
+    """Call the sweep of digits here; its exit status, stdout and stderr."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(SystemExit))
+            status = 2  # where the parser ends it
+            status = main(["--dataset", "digits", "--results_dir", str(tmp_path / "r"), *words])
+        said = capfd.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+def background(results: Path, stand_in: str, *words: str, **variables: str) -> subprocess.Popen:
+    """The sweep of digits in a process of its own, whose signals are at their defaults."""
+
+    def defaults() -> None:
+        for number in local.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+    command = [stand_in, "-m", "utils.sweep", "--dataset", "digits", "--results_dir", str(results)]
+    return subprocess.Popen(
+        [*command, *words],
+        env=os.environ | {"EPOCH_SECONDS": SLOW} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=defaults,
+    )
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def holds(path: Path, words: str) -> bool:
+    return path.exists() and words in path.read_text()
+
+
+def test_label_sets_are_those_of_the_data():
+    assert options.LABEL_SETS.keys() == LABEL_SETS.keys()
+    for dataset, known in LABEL_SETS.items():
+        mine = options.LABEL_SETS[dataset]
+        assert (mine.default, list(mine.keys), mine.aliases) == (
+            known.default,
+            list(known.keys),
+            known.aliases,
+        )
+
+
+def test_each_run_is_made_once_and_no_finished_stage_again(sweep: Callable, tmp_path: Path):
+    words = ("--noise_types", "worst", "worse", "--seeds", "0", "0", "--methods", "ce", "bkd")
+    words += ("--jobs", "2")
+    status, said, error = sweep(*words, "--", "--n_epoch", "2")
+    assert status == 0 and "failed" not in error
+    lines = said.splitlines()
+    results = sorted(line for line in lines if line.startswith("worst/"))
+    ending = ": finished, test accuracy 50.00 %, F1 0.500, 0:01"
+    assert results == [f"worst/bkd/seed 0{ending}", f"worst/ce/seed 0{ending}"]
+    assert not any("epoch " in line for line in lines[:2])  # one line a run, the rest is in the log
+    assert re.search(r"^digits +worst +\S+ +ce +1 +50.00", said, re.MULTILINE)
+
+    learning = tmp_path / "r" / "digits_worst_seed_0" / "learning.json"
+    learning.unlink()
+    logs = {path: path.read_text() for path in (tmp_path / "r").glob("*/*.log")}
+    status, said, _ = sweep(*words, "--", "--n_epoch", "2")
+    assert status == 0 and said.startswith("worst/ce/seed 0: finished before, test accuracy 50.00")
+    assert learning.exists()
+    changed = {path.name for path, text in logs.items() if path.read_text() != text}
+    assert changed == {"digits_worst_seed_0.log", "learning.log"}
+    assert set(logs) == set((tmp_path / "r").glob("*/*.log"))
+
+    *_, total = sweep(*words, "--status", "--", "--n_epoch", "2")[1].splitlines()
+    assert total == "2 runs: 2 finished"
+    assert sweep(*words, "--dry_run", "--", "--n_epoch", "2") == (0, "", "")
+
+
+def test_nothing_is_made_by_a_dry_run_or_by_asking(sweep: Callable, tmp_path: Path):
+    status, said, _ = sweep("--noise_types", "rand1", "--dry_run", "--", "--lr", "0.1")
+    training, learning, detection = said.splitlines()
+    assert status == 0 and training.endswith("--lr 0.1") and "--lr" not in learning + detection
+    assert f"{TOP}/detection.py --dataset digits --noise_type rand1 --seed 0" in detection
+    status, said, _ = sweep("--noise_types", "rand1", "aggre", "--status")
+    assert (status, said.splitlines()[-1]) == (0, "2 runs: 2 pending")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "*"], "'*' is not a whole number"),
+        (["--seeds", "a", "b"], "'a' is not a whole number"),
+        (["--seeds", "../../x"], "'../../x' is not a whole number"),
+        (["--seeds", "0", "-1"], "'-1' is not a whole number"),
+        (["--noise_types", "foo"], "digits has no label set 'foo'; it has clean, aggre"),
+        (["--methods", "sgd"], "invalid choice: 'sgd'"),
+        (["--jobs", "0"], "'0' is not a whole number from 1"),
+        (["--jobs", "two"], "'two' is not a whole number from 1"),
+        (["--slurm_time", "0", "--slurm", "p"], "'0' is not a whole number"),
+        (["--slurm_setup", "a\nb", "--slurm", "p"], "is not a shell command on one line"),
+        (["--", "--seed", "3"], "--seed: give --seeds before --"),
+        (["--", "--results_dir=there"], "give --results_dir before --"),
+        (["--", "--n_epohc", "3"], "did you mean --n_epoch?"),
+        (["--", "--lr", "-1"], "argument --lr: '-1' is not a number above 0"),
+    ],
+)
+def test_wrong_words_are_one_line_and_leave_nothing(
+    words: list[str], message: str, sweep: Callable, tmp_path: Path
+):
+    status, said, error = sweep(*words)
+    assert status == 2 and said == "" and error.count("\n") == 1 and message in error
+    assert error.startswith("utils.sweep: error: ") and not (tmp_path / "r").exists()
+
+
+def test_the_others_go_on_when_runs_fail(sweep: Callable, tmp_path: Path):
+    foreign = tmp_path / "r" / "digits_aggre_seed_0_ce"
+    foreign.mkdir(parents=True)
+    (foreign / "teacher.pth.tar").write_bytes(b"of unknown origin")
+    words = ("--noise_types", "aggre", "rand1", "--methods", "ce", "--jobs", "3", "--seeds")
+    status, said, error = sweep(*words, "0", "--", "--n_epoch", "1")
+    assert status == 2 and "rand1/ce/seed 0: finished, " in said
+    assert re.search(r"^aggre/ce/seed 0: failed, .* of unknown origin", said, re.MULTILINE)
+    assert re.search(r"error: failed: aggre/ce/seed 0: .* of unknown origin", error)
+    assert re.search(r"^digits +rand1 ", said, re.MULTILINE)  # the table
+
+    status, _, error = sweep(*words, "1", "--", "--lr", "0.666")
+    log = tmp_path / "r" / "sweep" / "digits_rand1_seed_1_ce.log"
+    line = "training.py: error: the loss is not finite; try a smaller --lr"
+    assert status == 2 and error.count("\n") == 2
+    assert f"failed: rand1/ce/seed 1: blind_knowledge_dist_{line}; see {log}\n" in error
+    status, said, error = sweep(*words, "2", "--", "--lr", "0.999", "--n_epoch", "3")
+    reason = "ended by SIGKILL; epoch   0 clean test 50.00 %"
+    assert status == 2 and f"aggre/ce/seed 2: {reason}; see" in error
+    said = sweep(*words, "2", "--status", "--", "--lr", "0.999", "--n_epoch", "3")[1]
+    assert said.startswith(f"failed    aggre/ce/seed 2: {reason}\n")
+    assert said.endswith("2 runs: 2 failed\n")
+
+
+def test_other_options_fail_without_a_training(sweep: Callable):
+    words = ("--noise_types", "aggre", "--methods", "ce")
+    assert sweep(*words, "--", "--n_epoch", "1")[0] == 0
+    status, _, error = sweep(*words, "--", "--n_epoch", "1", "--lr", "0.5")
+    assert status == 2 and "--lr 0.02 there, 0.5 here" in error
+
+
+def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Path):
+    words = ("--noise_types", "aggre", "--methods", "ce", "--", "--n_epoch", "1", "--restart")
+    assert sweep(*words)[0] == 0
+    assert not (tmp_path / "r" / "replaced").exists()
+    assert sweep(*words)[0] == 0
+    replaced = list((tmp_path / "r" / "replaced").iterdir())
+    assert [path.name for path in replaced] == ["digits_aggre_seed_0_ce_1"]
+    assert (replaced[0] / "training.json").exists()
+
+
+def test_gpus_and_cores_are_shared_out(
+    sweep: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setenv("EPOCH_SECONDS", "1")  # so that they all run at once
+    status, *_ = sweep(
+        *("--noise_types", "clean", "aggre", "rand1", "--methods", "ce", "--jobs", "20000"),
+        *("--", "--n_epoch", "1"),
+    )
+    assert status == 0
+    files = (tmp_path / "r").glob("*/args.json")
+    children = [json.loads(path.read_text())["children"] for path in files]
+    assert sorted(each["CUDA_VISIBLE_DEVICES"] for each in children) == ["4", "4", "6"]
+    assert [each["OMP_NUM_THREADS"] for each in children] == ["2", "2", "2"]
+
+
+@pytest.mark.parametrize(
+    ("which", "count"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2"), (signal.SIGHUP, "2")]
+)
+def test_a_signal_lets_all_write_their_checkpoints(
+    which: int, count: str, tmp_path: Path, stand_in: str
+):
+    words = ("--noise_types", "aggre", "--methods", "ce", "--seeds", "0", "1", "2", "--jobs", count)
+    process = background(tmp_path / "r", stand_in, *words, "--", "--n_epoch", "500")
+    logs = [tmp_path / f"r/digits_aggre_seed_{seed}_ce/training.log" for seed in range(int(count))]
+    wait_for(lambda: all(holds(log, "epoch   1") for log in logs))
+    for _ in range(int(count)):  # at once: timeout(1) sends it to the process and to its group
+        process.send_signal(which)
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + which
+    assert f"{which.name}: waiting for {count} to write a checkpoint and end" in error
+    assert f"{count} interrupted; the same command resumes from there\n" in error
+    assert len(re.findall(r"interrupted, SIGTERM in epoch \d+; the same", said)) == int(count)
+    for log in logs:
+        assert log.read_text().count("the same command resumes from there") == 1
+        assert (log.parent / "checkpoint.pt").exists()
+    assert len(list((tmp_path / "r").glob("digits*"))) == int(count)  # no more were begun
+
+
+def test_what_was_interrupted_goes_on(tmp_path: Path, stand_in: str, sweep: Callable):
+    words = ("--noise_types", "aggre", "--methods", "ce", "--", "--n_epoch", "40")
+    status = ("--status", *words)
+    process = background(tmp_path / "r", stand_in, *words)
+    log = tmp_path / "r" / "sweep" / "digits_aggre_seed_0_ce.log"
+    wait_for(lambda: holds(log, "epoch   1"))
+    assert re.match(
+        r"running   aggre/ce/seed 0: epoch \d+ of 40\n1 runs: 1 running", sweep(*status)[1]
+    )
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert "epoch   1 clean test 50.00 %\n" in said  # the only one at a time shows its lines
+    done = re.search(r"interrupted, SIGTERM in epoch (\d+)", said)[1]
+    assert sweep(*status)[1].startswith(
+        f"pending   aggre/ce/seed 0: resumes after epoch {done} of 40\n"
+    )
+    status, said, _ = sweep(*words)
+    assert status == 0 and f"resuming from epoch {done}\n" in said
+    assert not (tmp_path / "r" / "digits_aggre_seed_0_ce" / "checkpoint.pt").exists()
+
+
+def test_a_second_signal_kills(tmp_path: Path, stand_in: str):
+    words = ("--noise_types", "aggre", "--methods", "ce", "--", "--n_epoch", "9")
+    process = background(tmp_path / "r", stand_in, *words, EPOCH_SECONDS="30")
+    folder = tmp_path / "r" / "digits_aggre_seed_0_ce"
+    wait_for(lambda: (folder / "args.json").exists())
+    process.send_signal(signal.SIGTERM)
+    assert "the same signal again kills" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 143 and not (folder / "checkpoint.pt").exists()
+
+
+def test_nobody_reading_any_more_lets_it_write_a_checkpoint(tmp_path: Path, stand_in: str):
+    words = ("--noise_types", "aggre", "--methods", "ce", "--", "--n_epoch", "500")
+    process = background(tmp_path / "r", stand_in, *words)
+    process.stdout.readline()
+    process.stdout.close()  # as head -1 does
+    with process.stderr:
+        error = process.stderr.read()
+    assert process.wait(60) == 141 and "Traceback" not in error
+    folder = tmp_path / "r" / "digits_aggre_seed_0_ce"
+    assert (folder / "checkpoint.pt").exists()
+    assert "the same command resumes" in (folder / "training.log").read_text()
+
+
+def test_nohup_is_respected(tmp_path: Path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with local.Machine(1, []):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_slurm_asks_for_submitit_in_one_line(sweep: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    status, _, error = sweep("--slurm", "gpu")
+    assert status == 2 and error.count("\n") == 1 and "-m pip install 'submitit>=1.5'" in error
+
+
+def test_slurm_needs_its_commands(sweep: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, _, error = sweep("--slurm", "gpu")
+    assert status == 2 and error.count("\n") == 1 and '"srun"' in error
+
+
+class Cluster:
+    """Commands named as Slurm's that note what they are asked; jobs are started by hand."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.file, self.requeued = folder / "batch.sh", folder / "requeued"
+        for name, text in {
+            "sbatch": f'cp "$1" "{self.file}" && echo "Submitted batch job 4242"',
+            "srun": "while case $1 in --unbuffered) true;; --*) shift;; *) false;; esac; do shift; "
+            'done; exec "$@"',
+            "scontrol": f'echo "$@" >> "{self.requeued}"',
+        }.items():
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        monkeypatch.setenv("EPOCH_SECONDS", SLOW)
+
+    def start(self, task: int) -> subprocess.Popen:
+        """A task of the array."""
+        ids = {"SLURM_JOB_ID": "4250", "SLURM_ARRAY_JOB_ID": "4242", "SLURM_CPUS_PER_TASK": "3"}
+        return subprocess.Popen(
+            ["bash", str(self.file)],
+            env=os.environ | ids | {"SLURM_ARRAY_TASK_ID": str(task)},
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def signal_job(job: subprocess.Popen, number: int) -> None:
+    """As slurmstepd: every process of the step, whatever its session, but not the batch script."""
+    pids, waiting = [], [job.pid]
+    while waiting:
+        pid = waiting.pop()
+        pids.append(pid)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        waiting += map(int, children)
+    for pid in reversed(pids[1:]):
+        os.kill(pid, number)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: str) -> Iterator[Cluster]:
+    pytest.importorskip("submitit")
+    if not Path("/proc/self/task").exists():
+        pytest.skip("Slurm is for Linux")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    yield Cluster(folder, monkeypatch)
+
+
+def test_slurm_gets_one_job_array_that_resumes_and_fails_run_by_run(
+    cluster: Cluster, sweep: Callable, tmp_path: Path
+):
+    words = ("--noise_types", "aggre", "rand1", "--methods", "ce", "bkd", "--jobs", "1")
+    more = ("--", "--n_epoch", "20", "--lr", "0.5")
+    slurm = ("--slurm", "gpu", "--slurm_time", "30", "--array_parallelism", "2", "--slurm_cpus")
+    slurm += ("3", "--slurm_mem", "1.5", "--slurm_setup", "export A=1", "--slurm_setup", "true")
+    status, said, error = sweep(*words, *slurm, *more)
+    assert status == 0, error
+    assert said.startswith("job array 4242: 4 of 4 runs, 2 at a time")
+    batch = cluster.file.read_text()
+    for line in (
+        *("--partition=gpu", "--time=30", "--array=0-3%2", "--cpus-per-task=3", "--mem=1536MB"),
+        *("--gpus-per-node=1", "--signal=USR2@90", "--open-mode=append"),
+    ):
+        assert f"#SBATCH {line}\n" in batch
+    assert "\nexport A=1\ntrue\n" in batch
+
+    job, log = cluster.start(1), tmp_path / "r" / "sweep" / "digits_aggre_seed_0.log"
+    wait_for(lambda: holds(log, "epoch   2"))
+    assert "running   aggre/bkd/seed 0" in sweep(*words, "--status", *more)[1]
+    signal_job(job, signal.SIGUSR2)
+    assert job.wait(30) != 0 and cluster.requeued.read_text() == "requeue 4242_1\n"
+    assert log.read_text().count("the same command resumes from there") == 1
+    assert "pending   aggre/bkd/seed 0: resumes after" in sweep(*words, "--status", *more)[1]
+    assert cluster.start(1).wait(60) == 0 and "resuming from epoch" in log.read_text()
+    folder = tmp_path / "r" / "digits_aggre_seed_0"
+    assert (folder / "detection.json").exists() and not (folder / "checkpoint.pt").exists()
+    children = json.loads((folder / "args.json").read_text())["children"]
+    assert children["OMP_NUM_THREADS"] == "3"
+    assert "finished  aggre/bkd/seed 0: test" in sweep(*words, "--status", *more)[1]
+
+    said = sweep(*words, *slurm, *more)[1]
+    assert said.startswith("job array 4242: 3 of 4 runs")  # the finished one is not
+
+
+def test_slurm_job_told_to_terminate_first_is_queued_again(
+    cluster: Cluster, sweep: Callable, tmp_path: Path
+):
+    words = ("--noise_types", "aggre", "--methods", "ce", "--slurm", "gpu", "--slurm_gpus", "0")
+    assert sweep(*words, "--", "--n_epoch", "500")[0] == 0
+    assert "gpus" not in cluster.file.read_text() and "array" not in cluster.file.read_text()
+    folder = tmp_path / "r" / "digits_aggre_seed_0_ce"
+    batch = cluster.file.read_text()
+    cluster.file.write_text(f"unset SLURM_ARRAY_JOB_ID; SLURM_JOB_ID=4242\n{batch}")
+    job = cluster.start(0)
+    wait_for(lambda: holds(folder / "training.log", "epoch   1"))
+    signal_job(job, signal.SIGTERM)
+    wait_for(lambda: (folder / "checkpoint.pt").exists())
+    time.sleep(0.5)
+    assert job.poll() is None  # Slurm would take its end for that of the job
+    signal_job(job, signal.SIGUSR2)
+    job.wait(30)
+    assert cluster.requeued.read_text() == "requeue 4242\n"
+
+
+def test_slurm_job_that_fails_says_why(cluster: Cluster, sweep: Callable):
+    words = ("--noise_types", "aggre", "rand1", "--methods", "ce")
+    more = ("--", "--n_epoch", "1", "--lr", "0.666")
+    assert sweep(*words, "--slurm", "gpu", *more)[0] == 0
+    assert cluster.start(0).wait(60) != 0
+    said = sweep(*words, "--status", *more)[1]
+    assert re.search(r"failed +aggre/ce/seed 0: .*the loss is not finite; try a smaller --lr", said)
+    assert said.endswith("2 runs: 1 pending, 1 failed\n") and not cluster.requeued.exists()
