@@ -159,8 +159,8 @@ def test_detection_shows_the_trade_off_between_the_cuts(digits_run, capsys):
     assert first["below"] < second["below"] < third["below"]
     for row in found["cuts"]:
         (line,) = [line for line in out if line.lstrip().startswith(f"{row['flag']} ")][:1]
-        figures = [f"{row[name]:.3f}" for name in ("below", "precision", "recall", "f1")]
-        assert [word for word in line.split() if word.count(".") == 1] == figures
+        shown = [f"{row[name]:.3f}" for name in ("below", "precision", "recall", "f1")]
+        assert [word for word in line.split() if word.count(".") == 1] == shown
         assert f" {row['flagged']} " in line
     assert sum("by definition all below Otsu's threshold" in line for line in out) == 1
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class ConsoleHandler(logging.Handler):
 
 
 class LogFileHandler(logging.FileHandler):
-    """A file that may fill its disk: the run goes on without it, and one line says so."""
+    """A file that may fill its disk: the run continues without it, and one line says so."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         LOGGER.removeHandler(self)
@@ -58,7 +58,8 @@ def logged_to(path: Path) -> Iterator[None]:
         raise
     finally:
         LOGGER.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # on a full disk, of which `handleError` has said something
+            handler.close()
 
 
 class ProgressBars:

@@ -52,7 +52,7 @@ class Randomness:
         return self.marked
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned, which is marked too."""
+        """Restore what `state_dict` returned, which is marked too."""
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))
         kind, keys, *rest = state["numpy"]

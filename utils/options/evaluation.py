@@ -34,7 +34,7 @@ def detection_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
         type=path,
         metavar="FILE",
         help="boolean .npy to evaluate in place of the run's, one entry for each training image "
-        "(true: label judged wrong)",
+        "(true: label flagged as wrong)",
     )
     return parser
 

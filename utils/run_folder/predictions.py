@@ -47,7 +47,7 @@ class PredictionsWriter:
         self.labels, self.clean_labels, self.images = labels, clean_labels, images
 
     def write(self, flagged: NDArray[np.bool_], **arrays: Any) -> None:
-        """`flagged` [S]: label judged wrong; images that are not scored are not flagged.
+        """`flagged` [S]: label most likely wrong; images that are not scored are not flagged.
 
         `arrays`: at least agreement and prediction, each [S]. The most suspect images themselves
         go into predictions.npz too, so that the folder explains itself.

@@ -169,7 +169,7 @@ def run(machine: local.Machine, stage: str, tasks: Sequence[Task]) -> list[str]:
 
 
 def warn(args: argparse.Namespace, words: str) -> None:
-    """Raises LooksWrong unless it shall go on all the same."""
+    """Raises LooksWrong unless --go_on."""
     if not args.go_on:
         raise LooksWrong(words)
     print(f"{words}; continuing because of --go_on", flush=True)
