@@ -99,7 +99,7 @@ def test_digits_reach_the_committed_results(digits_run, capsys):
     before = read_json(committed.learning)["last"]["accuracy"]
     assert learnt["last"]["accuracy"] == pytest.approx(before, abs=1.5)
     before = read_json(committed.detection_metrics)
-    for name, tolerance in {"precision": 0.05, "recall": 0.15, "f1": 0.12, "roc_auc": 0.03}.items():
+    for name, tolerance in {"precision": 0.1, "recall": 0.2, "f1": 0.2, "roc_auc": 0.05}.items():
         assert found[name] == pytest.approx(before[name], abs=tolerance), name
     own, before = (read_columns(each.metrics) for each in (RunFolder.of(digits_run), committed))
     for name, tolerance in {"loss": 0.02, "student_confidence": 0.02}.items():
