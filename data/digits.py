@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits as load_sklearn_digits
 
 from data.images import Split
 
@@ -57,7 +56,9 @@ def load_digits() -> tuple[Split, Split, list[str]]:
 
     Images are bytes [N, 1, 8, 8]: the 17 grey values spread over 0..255.
     """
-    digits = load_sklearn_digits()
+    from sklearn import datasets  # takes a second, which CIFAR does not need
+
+    digits = datasets.load_digits()
     grey = (digits.images * (255 / digits.images.max())).round().astype(np.uint8)[:, None]
     order = np.random.RandomState(0).permutation(len(grey))
     train, test = (

@@ -49,8 +49,9 @@ def time_steps(step: TrainingStep, loaders: Loaders, steps: int) -> dict[str, An
         statistics.stats()  # waits for the device
     step_seconds = (time.perf_counter() - start) / min(steps, len(train))
 
-    start = time.perf_counter()
     evaluated = min(loaders.scored.batch_size, len(loaders.scored.labels))
-    infer(step.pair, islice(loaders.scored, 1), evaluated).cpu()
+    for _ in range(2):  # first, warm up
+        start = time.perf_counter()
+        infer(step.pair, islice(loaders.scored, 1), evaluated).cpu()
     image_seconds = (time.perf_counter() - start) / evaluated
     return {"step_seconds": step_seconds, "image_seconds": image_seconds}

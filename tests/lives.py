@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
+import pty
 import random
 import signal
 import socket
@@ -99,6 +100,20 @@ def kill_soon_after_step(number: int, seconds: float) -> None:
 def signal_at_step(number: int, which: int) -> None:
     """That signal, sent to itself in that step."""
     at_step(number, lambda: os.kill(os.getpid(), which))
+
+
+def hang_up_at_step(number: int) -> None:
+    """Write to a terminal that is closed in that step, as its window would be."""
+    terminal, side = pty.openpty()
+    for output in (1, 2):
+        os.dup2(side, output)
+    os.close(side)
+
+    def hang_up() -> None:
+        os.close(terminal)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    at_step(number, hang_up)
 
 
 def kill_at_write(number: int, after: bool) -> None:

@@ -308,6 +308,15 @@ def test_out_of_memory_names_what_helps(error: Exception, capsys):
     assert "out of memory on cpu" in said and "--batch_size" in said and "--width" in said
 
 
+def test_out_of_memory_where_there_is_no_device(capsys):
+    def main(args: Namespace) -> None:
+        raise MemoryError
+
+    with pytest.raises(SystemExit):
+        run_script(main, PARSERS[detection].parse_args([]))
+    assert capsys.readouterr().err.endswith("error: out of memory\n")
+
+
 def test_too_large_a_network_is_out_of_memory(tmp_path: Path, capsys):
     words = ["--dataset", "digits", "--width", 10**7, "--results_dir", tmp_path]
     assert "out of memory" in told(training, words, tmp_path, capsys)

@@ -97,6 +97,28 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path):
     assert "stopping after this step" in life.said()
 
 
+def test_an_ignored_signal_stays_ignored():
+    """As SIGHUP under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+            interruption.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_costs_no_step(tmp_path: Path, whole_small_run: dict):
+    """The system closes it first: neither of both outputs can be written to any more."""
+    status, _ = live(tmp_path / "results", *SMALL, fate=(lives.hang_up_at_step, 4))
+    assert status == 128 + signal.SIGHUP
+    assert (only_run(tmp_path / "results") / "checkpoint.pt").exists()
+    status, said = live(tmp_path / "results", *SMALL)
+    assert "resuming from epoch 1" in said
+    assert sums(only_run(tmp_path / "results")) == whole_small_run
+
+
 def wait_for(flag: Path) -> None:
     end = time.monotonic() + 120
     while not flag.exists():

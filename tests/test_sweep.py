@@ -1,6 +1,7 @@
 """python -m utils.sweep: which runs, where they run, what a signal and a failure do, Slurm jobs."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -196,10 +198,39 @@ def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Pa
     assert (replaced[0] / "training.json").exists()
 
 
+@pytest.mark.parametrize("visible", ["", "-1", "0"])
+def test_a_variable_makes_no_gpu(visible: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert local.gpus() == []
+
+
+def test_slurm_refuses_to_restart_each_time(sweep: Callable):
+    words = ("--noise_types", "aggre", "--slurm", "gpu", "--", "--restart")
+    status, _, error = sweep(*words)
+    assert status == 2 and "--restart with --slurm" in error
+
+
+def test_children_are_asked_to_stop_once(monkeypatch: pytest.MonkeyPatch):
+    """Also where the terminal that should be told of it has been closed."""
+    machine, asked = local.Machine(2, []), []
+    machine.children = [SimpleNamespace(terminate=lambda: asked.append(1))]
+    machine.signals = [signal.SIGHUP]
+    monkeypatch.setattr(local.tqdm, "write", raising_eio)
+    machine._hand_signals_on()
+    machine._stop()
+    assert asked == [1]
+
+
+def raising_eio(*words: object, **more: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
 def test_gpus_and_cores_are_shared_out(
     sweep: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     monkeypatch.setenv("EPOCH_SECONDS", "1")  # so that they all run at once
     status, *_ = sweep(

@@ -1,11 +1,13 @@
 """Lines for people: on the terminal above the progress bars, and into the log of a run folder."""
 
+import errno
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -17,8 +19,13 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         file = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
-        tqdm.write(self.format(record), file=file)
-        file.flush()
+        try:
+            tqdm.write(self.format(record), file=file)
+            file.flush()
+        except OSError as error:
+            if error.errno != errno.EIO:  # that is a terminal which has been closed
+                raise
+            discard(file)
 
 
 class LogFileHandler(logging.FileHandler):
@@ -28,6 +35,11 @@ class LogFileHandler(logging.FileHandler):
         LOGGER.removeHandler(self)
         reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
         say(f"warning: {self.baseFilename}: cannot be written ({reason}); the log ends here")
+
+
+def discard(stream: TextIO) -> None:
+    """Nobody reads it any more: what is written to it goes nowhere, also at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 LOGGER.setLevel(logging.INFO)

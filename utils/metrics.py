@@ -5,12 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+
+# scikit-learn, which takes a second to import, is imported where it is needed.
 
 
 class GroupCut(NamedTuple):
@@ -41,6 +37,8 @@ def accuracy_per_class(
 
     `predictions` and `labels`: [N], both below the number of names.
     """
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(labels, predictions, labels=range(len(class_names)))  # [C, C]
     rows = zip(class_names, counts.sum(1).tolist(), counts.diagonal().tolist(), strict=True)
     return [
@@ -59,6 +57,8 @@ def most_confused(
 
     `predictions` and `labels`: [N], both below the number of names.
     """
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(labels, predictions, labels=range(len(class_names)))  # [C, C]
     totals = counts.sum(1)
     np.fill_diagonal(counts, 0)
@@ -80,6 +80,8 @@ def detection_metrics(flagged: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> d
     """Counts, precision, recall and F1 of `flagged` [N] against `wrong` [N]; 0 where undefined."""
     precision = recall = f1 = 0.0
     if len(wrong):  # scikit-learn refuses empty arrays
+        from sklearn.metrics import precision_recall_fscore_support
+
         precision, recall, f1, _ = precision_recall_fscore_support(
             wrong, flagged, average="binary", zero_division=0.0
         )
@@ -126,6 +128,8 @@ def ranking_metrics(
     """
     if wrong.all() or not wrong.any():
         return {"average_precision": None, "roc_auc": None}
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     return {
         "average_precision": float(average_precision_score(wrong, -agreement)),
         "roc_auc": float(roc_auc_score(wrong, -agreement)),

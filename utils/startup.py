@@ -10,13 +10,14 @@ from typing import Any
 
 TOP = Path(__file__).parents[1]
 LESS_MEMORY = (
-    "try a smaller --batch_size or --width, --precision bf16 where there is that, or another "
+    "; try a smaller --batch_size or --width, --precision bf16 where there is that, or another "
     "--device"
 )
 
 # The scripts import this module before all others. While torch is imported, which takes seconds,
 # Ctrl-C ends them without a traceback; `run_script` gives it back to Python.
-if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == TOP:
+_is_main = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == TOP
+if _is_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -33,7 +34,8 @@ def run_script(main: Callable[[Namespace], Any], args: Namespace) -> Any:
         if isinstance(error, MemoryError | RuntimeError):
             if not _is_out_of_memory(error):
                 raise  # not of the input: a defect of this program
-            reason = f"out of memory on {args.device}; {LESS_MEMORY}"
+            where = f" on {args.device}{LESS_MEMORY}" if hasattr(args, "device") else ""
+            reason = f"out of memory{where}"
         if args.debug:
             raise
         say(f"{Path(sys.argv[0]).name}: error: {' '.join(reason.split())}", logging.ERROR)

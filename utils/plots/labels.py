@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from utils.plots.run_data import LeftOut, RunData
 from utils.plots.style import INK, MEDIUM, MIDDLE, RED, SMALL, Axes, Figure, new_figure, plain
@@ -75,6 +74,8 @@ def _draw_suspect(
 
 def draw_transitions(run: RunData) -> Figure:
     """Given against predicted, and where known against true labels; raises LeftOut."""
+    from sklearn.metrics import confusion_matrix
+
     label, prediction, names = run.need("label", "prediction", "class_names")
     others = [("network's prediction" if run.baseline else "pair's prediction", prediction)]
     if "true_label" in run.arrays:

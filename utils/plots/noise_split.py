@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_curve
 
 from utils.metrics import GROUP_CUTS, detection_metrics, ranking_metrics
 from utils.plots.run_data import LeftOut, RunData
@@ -107,6 +106,8 @@ def _draw_groups(axes: Axes, group: NDArray[np.integer], wrong: NDArray[np.bool_
 
 def draw_detection_curve(run: RunData) -> Figure:
     """Precision over recall of low agreement, and the group cuts on it; raises LeftOut."""
+    from sklearn.metrics import precision_recall_curve
+
     agreement, _, _, _ = run.need("agreement", "prediction", "label", "true_label")
     wrong = run.wrong
     if not wrong.any():

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -27,7 +28,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            # One that is ignored, as SIGHUP under nohup, stays ignored.
+            mine = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self._note) for number in mine}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -36,9 +39,10 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        for each in SIGNALS:
+        for each in self.before:
             signal.signal(each, signal.SIG_DFL)
-        os.write(2, REQUESTED)  # print might be what was interrupted
+        with suppress(OSError):  # a terminal that has been closed
+            os.write(2, REQUESTED)  # print might be what was interrupted
 
     def check(self) -> None:
         """Raises Interrupted once a signal has come."""

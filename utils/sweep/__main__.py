@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from utils.console import discard
 from utils.options.sweep import split_words, sweep_parser
 from utils.sweep import local, slurm
 from utils.sweep.runs import Outcome, SweepRun, Task, counted, make_runs
@@ -37,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return estimate(runs)
         return run_here(args, runs, gpus)
     except BrokenPipeError:
-        local.silence_stdout()
+        discard(sys.stdout)
         return 141
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
@@ -62,11 +65,13 @@ def tell_commands(runs: Sequence[SweepRun]) -> int:
 
 def submit(args: argparse.Namespace, runs: Sequence[SweepRun]) -> int:
     """Submit what is neither finished nor running; exit status 2 where a run cannot be."""
+    if runs[0].args.restart:
+        raise ValueError("--restart with --slurm: a job that is queued again would restart again")
     outcomes = [run.status() for run in runs]
     due, refused = [], []
     for run, outcome in zip(runs, outcomes, strict=True):
         try:
-            if run.stages_left() and outcome.word != "running":
+            if run.stages_left() and outcome.word not in ("running", "finished"):
                 due.append(run)
         except (ValueError, OSError) as error:
             refused.append(f"{run.name}: {error}")
@@ -88,7 +93,7 @@ def estimate(runs: Sequence[SweepRun]) -> int:
     training = runs[0].stages()[0].command
     done = subprocess.run([*training, "--measure_steps", str(STEPS_TO_MEASURE)])
     if done.returncode:
-        return done.returncode
+        return done.returncode if done.returncode > 0 else 128 - done.returncode
     print(
         f"This would be {len(runs)} such runs. To start them all the same: ALLOW_CPU=1 bash "
         "run.sh (the sweep: without --needs_gpu); for a try of minutes: bash run.sh demo"
@@ -101,13 +106,17 @@ def run_here(args: argparse.Namespace, runs: Sequence[SweepRun], gpus: Sequence[
     with local.Machine(args.jobs, gpus) as machine:
         outcomes = machine.run(runs)
     if machine.exit_status:
-        print(f"{counted(outcomes)}; the same command resumes from there", file=sys.stderr)
+        again = "the same command" + " without --restart" * runs[0].args.restart
+        print(f"{counted(outcomes)}; {again} resumes from there", file=sys.stderr)
         return machine.exit_status
     tabled = 0
     if any(outcome.word == "finished" for outcome in outcomes):
         from utils.summary.__main__ import main as print_table
 
-        tabled = print_table([str(args.results_dir)])
+        try:
+            tabled = print_table([str(args.results_dir)])
+        except SystemExit as error:  # no run could be read: it has said so
+            tabled = int(error.code or 0)
     return tell_failures(failures(runs, outcomes)) or tabled
 
 

@@ -15,7 +15,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from utils.console import say
+from utils.console import discard, say
 from utils.sweep.runs import Outcome, Task, run_stages
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,11 +27,16 @@ SAME_SIGNAL = 0.1  # seconds: timeout(1) sends its signal to the process and to 
 
 def gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES may name: the GPUs there are, of those that it names already."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [each for each in visible.split(",") if each.strip()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "":
+        return []
     import torch  # takes seconds
 
-    return [str(number) for number in range(torch.cuda.device_count())]
+    if not torch.cuda.is_available():
+        return []
+    if visible is None:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    return [each for each in visible.split(",") if each.strip()]
 
 
 class Machine:
@@ -148,7 +153,8 @@ class Machine:
             self._stop()
             name = signal.Signals(self.signals[0]).name
             words = f"{name}: waiting for {len(self.children)} to write a checkpoint and end"
-            tqdm.write(f"{words}; the same signal again kills", file=sys.stderr)
+            with contextlib.suppress(OSError):  # a terminal that has been closed
+                tqdm.write(f"{words}; the same signal again kills", file=sys.stderr)
         elif len(self.signals) > 1:
             with self.lock:
                 for child in self.children:
@@ -158,16 +164,16 @@ class Machine:
     def _stop(self) -> None:
         """Start nothing more; each child gets SIGTERM, once."""
         with self.lock:
-            self.stopped = True
-            for child in self.children:
+            for child in () if self.stopped else self.children:
                 child.terminate()
+            self.stopped = True
 
     def _say(self, line: str) -> None:
         """Say a line; where nobody reads any more (`| head`), all runs are asked to stop."""
         try:
             say(line)
         except BrokenPipeError:
-            silence_stdout()
+            discard(sys.stdout)
             self._note(signal.SIGPIPE, None)
 
 
@@ -232,8 +238,3 @@ def is_due(task: Task) -> bool:
 def size(task: Task) -> int:
     """Bytes in its log."""
     return task.log.stat().st_size if task.log.exists() else 0
-
-
-def silence_stdout() -> None:
-    """Nobody reads it any more: nothing more is written, and no error comes at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return follow(machine, args, tasks, quick=not gpus)
             finally:
                 pack(args.base)
+    except KeyboardInterrupt:
+        return 130
     except LooksWrong as reason:
         parser.error(f"{reason}; look into that first (GO_ON=1 or --go_on continues all the same)")
     except OSError as error:

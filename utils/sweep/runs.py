@@ -95,6 +95,10 @@ class SweepRun:
         again = self.args.restart or self.args.noise_path  # the training compares its labels
         if again or self._trained() is None:
             return [training, *evaluations]
+        return self._unevaluated(evaluations)
+
+    def _unevaluated(self, evaluations: Sequence[Stage]) -> list[Stage]:
+        """Those whose results are missing or older than the networks of a trained run."""
         made = (self.folder.learning, self.folder.detection_metrics)
         trained = self.folder.training.stat().st_mtime_ns
         return [
@@ -146,7 +150,7 @@ class SweepRun:
         if self.is_running():
             return Outcome("running", done)
         try:
-            if (trained := self._trained()) and len(self.stages_left()) in (0, 3):
+            if (trained := self._trained()) and not self._unevaluated(self.stages()[1:]):
                 return Outcome("finished", self.result())
         except (ValueError, OSError) as error:
             return Outcome("failed", " ".join(str(error).split()))

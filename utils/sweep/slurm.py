@@ -35,6 +35,7 @@ class RunInJob:
 
     def __call__(self, run: SweepRun) -> str:
         """Run what is left; raises RuntimeError with the reason of a failure."""
+        signal.signal(ASK_TO_STOP, signal.SIG_DFL)  # the child must not inherit that it is ignored
         with _handling(signal.SIGTERM, lambda *_: self.ask_to_stop()):
             outcome = run_stages(run, self._start, lambda: self.asked)
             if self.asked:  # a job that ended by itself would not be queued again
