@@ -58,6 +58,8 @@ def _live(log: Path, words: tuple[object, ...], fate: Any) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # if they are ignored here
+        signal.signal(number, signal.SIG_DFL)
     sys.argv = ["training.py"]
     session.write_plots = lambda *_: []  # they take longer than the run
     if fate:
