@@ -9,7 +9,9 @@ from utils.startup import run_script
 
 import argparse
 import hashlib
+import math
 import sys
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -20,8 +22,9 @@ from torch import Tensor
 from data.datasets import Loaders, given_labels, load_images, make_loaders
 from data.label_sets import LABEL_SETS
 from data.loader import Batch, Loader
-from data.splits import check_limit, choose_positions
+from data.splits import check_last_batch, check_limit, choose_positions
 from models.epoch_statistics import EpochStatistics, EpochStats
+from models.learning_rate import LearningRate
 from models.losses import baseline_loss, pair_loss
 from models.noise_split import (
     EpochRecord,
@@ -44,12 +47,19 @@ from utils.run_folder.folder import RunFolder, describe
 from utils.run_folder.predictions import PredictionsWriter
 from utils.run_folder.session import Session, Truth
 from utils.seeding import be_deterministic, seed_everything
+from utils.sweep.run_time import RunTime
 
+WHITENED = 5000  # training images by which the compact network's first convolution is set
 NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is a fallback
 
 
 def train_epoch(
-    step: TrainingStep, batches: Iterable[Batch], alpha: Tensor, statistics: EpochStatistics
+    step: TrainingStep,
+    batches: Iterable[Batch],
+    alpha: Tensor,
+    statistics: EpochStatistics,
+    rate: LearningRate,
+    epoch: int,
 ) -> EpochStats:
     """One pass over the batches; `alpha` [N]: weight of the student's prediction in each target.
 
@@ -58,6 +68,7 @@ def train_epoch(
     """
     step.pair.train()
     for images, labels, index in batches:
+        rate.set(epoch + statistics.share_done())
         statistics.add(step(images, labels, alpha[index]), index)
     step.check_weights()
     return statistics.stats()
@@ -101,10 +112,11 @@ def train(
     labels = loaders.train.labels  # [N], given
     alpha = torch.zeros(len(labels), device=labels.device)  # [N]: one-hot targets
     alphas = (args.alpha1, args.alpha2, args.alpha3, args.alpha4)
-    schedule = torch.optim.lr_scheduler.StepLR(step.optimizer, args.lr_step, args.lr_gamma)
+    decay = {"lr_step": args.lr_step, "lr_gamma": args.lr_gamma}
+    rate = LearningRate(step.optimizer, args.lr_schedule, args.n_epoch, **decay)
     statistics = EpochStatistics(len(labels), len(loaders.train), labels.device)
     monitor = TippingPointMonitor()
-    state = {"networks": pair, "optimizer": step.optimizer, "schedule": schedule}
+    state = {"networks": pair, "optimizer": step.optimizer, "rate": rate}
     run.resume(statistics=statistics, monitor=monitor, alpha=alpha, **state, **resumable)
 
     def due(epoch: int, every: int) -> bool:
@@ -113,22 +125,23 @@ def train(
     for epoch in run.epochs(args.n_epoch):
         # Passes over the images: a signal may stop the run before any batch.
         naive = blind and monitor.searching
-        stats = train_epoch(step, run.batches(loaders.train), alpha, statistics)
+        loaders.train.augmented = args.augmentation == "always" or not monitor.searching
+        stats = train_epoch(step, run.batches(loaders.train), alpha, statistics, rate, epoch)
         scores = score_images(pair, loaders.scored) if naive else None
         val = predict(pair, loaders.val) if due(epoch, args.noisy_val_freq) else None
         test = predict(pair, loaders.test) if due(epoch, args.clean_test_freq) else None
         # Conclusions: no batch is read below, so that an epoch counts whole or not at all.
-        run.log_epoch(stats, val, test, naive=naive, lr=schedule.get_last_lr()[0])
+        run.log_epoch(stats, val, test, naive=naive, lr=rate.at(epoch))
         tipped = scores and monitor.update(stats.confidence, stats.agreement, scores)
         if tipped:  # the confidence peaked two epochs ago: the robust phase begins
             say(f"tipping point: epoch {tipped.epoch}; the robust phase begins")
             alpha.copy_(student_weights(tipped.train_agreement, alphas))
+            rate.tipping_point_found(epoch + 1)
             run.record["tipping_point"] = tipped.epoch
             run.record |= write_split(tipped, False, writer)
             run.draw(PLOTS)
         if run.is_best():
             save_networks(pair, run.folder, epoch, best=True)
-        schedule.step()
 
     if not blind:
         scores = score_images(pair, loaders.scored)
@@ -147,28 +160,32 @@ def train(
 
 def estimate(args: argparse.Namespace, step: TrainingStep, loaders: Loaders) -> dict[str, Any]:
     """Time a few steps and print what the whole run would take; returns the measurements."""
-    device = loaders.train.device
-    seconds = time_steps(step, loaders, args.measure_steps)
-    one, look, memory = *seconds.values(), peak_memory_gib(device)
-    training = args.n_epoch * len(loaders.train) * one
-    evaluation = look * (
-        args.n_epoch // args.noisy_val_freq * len(loaders.val.labels)
-        + args.n_epoch // args.clean_test_freq * len(loaders.test.labels)
-    )
-    scoring = look * len(loaders.scored.labels)
+    start, began, steps = time.process_time(), time.perf_counter(), len(loaders.train)
+    one, look = time_steps(step, loaders, args.measure_steps).values()
+    warm_up = time.perf_counter() - began - min(args.measure_steps, steps) * one
+    evaluated = math.ceil(args.n_epoch / args.noisy_val_freq) * len(loaders.val.labels)
+    evaluated += math.ceil(args.n_epoch / args.clean_test_freq) * len(loaders.test.labels)
+    epoch = steps * one + evaluated / args.n_epoch * look
+    scoring = len(loaders.scored.labels) * look
+    run = RunTime(start, warm_up, epoch, scoring)
+    device, memory = loaders.train.device, peak_memory_gib(loaders.train.device)
+    words = run.words(args.method, args.n_epoch)
     say(f"{one:.3f} s a step of {args.batch_size} images on {device}, peak memory {memory:.2f} GiB")
-    say(
-        f"one run of {args.n_epoch} epochs of {len(loaders.train)} steps would take about "
-        f"{(training + evaluation) / 3600:.2f} hours, and {scoring:.0f} s more for each epoch up "
-        "to two after the tipping point"
-    )
+    say(f"one run of {args.n_epoch} epochs of {steps} steps would take {words}")
+    say(run.line())  # last: the sweep reads it
     return {"step_seconds": one, "scoring_seconds": scoring, "peak_memory_gib": memory}
 
 
-def make_step(args: argparse.Namespace, num_classes: int, machine: Machine) -> TrainingStep:
-    """New networks with their optimiser and loss, ready to train."""
+def make_step(
+    args: argparse.Namespace, num_classes: int, loaders: Loaders, machine: Machine
+) -> TrainingStep:
+    """New networks with their optimiser and loss, ready to train on the loaders' images."""
     build = build_pair if args.method == "bkd" else build_baseline
-    pair = build(num_classes, args.width, digits=args.dataset == "digits")
+    pair = build(num_classes, args.width, net=args.net, digits=args.dataset == "digits")
+    if args.net == "compact":
+        first = loaders.train.first(WHITENED)
+        for network in pair.trained_networks().values():
+            network.whiten(first)
     pair.prepare(machine.device, bf16=machine.precision == "bf16", plain=machine.plain)
     optimizer = torch.optim.SGD(
         pair.parameters(),
@@ -177,24 +194,14 @@ def make_step(args: argparse.Namespace, num_classes: int, machine: Machine) -> T
         weight_decay=args.weight_decay,
         fused=None if machine.plain else True,
     )
-    departures = {
-        "masked_mean": args.masked_mean,
-        "detach_student_target": args.detach_student_target,
-    }
-    loss = partial(pair_loss, **departures) if args.method == "bkd" else baseline_loss
+    departures = {"label_smoothing": args.label_smoothing}
+    if args.method == "bkd":
+        departures |= {
+            "masked_mean": args.masked_mean,
+            "detach_student_target": args.detach_student_target,
+        }
+    loss = partial(pair_loss if args.method == "bkd" else baseline_loss, **departures)
     return TrainingStep(pair, optimizer, loss, args.batch_size, compiled=machine.compiled)
-
-
-def check_sizes(args: argparse.Namespace, labels: Tensor, class_names: list[str]) -> None:
-    """Raises ValueError, naming the option, where the given labels [N] cannot be trained on."""
-    if args.limit_train:
-        check_limit(args.limit_train, labels, args.batch_size, class_names)
-    if args.dataset == "digits" and 1 in (args.batch_size, len(labels) % args.batch_size):
-        raise ValueError(
-            f"--batch_size {args.batch_size}: gives a batch of one of the {len(labels)} training "
-            "images, too few for batch norm on 8x8 images; choose another, or another "
-            "--limit_train"
-        )
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -203,7 +210,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     machine = pick_machine(args.device, args.precision, args.compile)
     if args.deterministic:
         be_deterministic()
-    defaults = training_parser(LABEL_SETS).defaults_of(args.dataset)
+    defaults = training_parser(LABEL_SETS).defaults_of(args.dataset, args.net, args.method)
     description = describe(args, defaults, machine)
     may_be_finished = not (args.measure_steps or args.restart or args.noise_path)
     if may_be_finished and (record := run.finished(description)):  # before anything is read
@@ -216,18 +223,21 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         args.dataset, args.noise_type, clean_labels, args.data_dir, args.noise_path, args.seed
     )
     positions = choose_positions(len(labels), args.val_ratio, args.seed, args.limit_train)
-    check_sizes(args, labels[positions.train], images.class_names)
+    if args.limit_train:
+        check_limit(args.limit_train, labels[positions.train], args.batch_size, images.class_names)
+    if args.dataset == "digits":
+        check_last_batch(len(positions.train), args.batch_size)
     loaders = make_loaders(
         images,
         labels,
         positions,
         args.batch_size,
         generator,
-        augment_scored=args.method == "bkd",
+        augment_scored=args.method == "bkd" and args.augmentation == "always",
         memory_format=machine.memory_format,
         before_batch=run.interruption.check,
     )
-    step = make_step(args, len(images.class_names), machine)
+    step = make_step(args, len(images.class_names), loaders, machine)
     if args.measure_steps:
         return estimate(args, step, loaders)
 
@@ -248,17 +258,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         images.train.images.numpy(),
     )
     description["labels_sha256"] = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
+    resumable = {"machine": machine, "truth": truth, "generator": generator}
     with run:
         return run.finished(description) or train(
-            args,
-            run,
-            step,
-            loaders,
-            writer,
-            description=description,
-            machine=machine,
-            truth=truth,
-            generator=generator,
+            args, run, step, loaders, writer, description=description, **resumable
         )
 
 

@@ -92,6 +92,7 @@ class Loader:
         self.std = torch.tensor(std, device=self.device)
         self.batch_size, self.generator = batch_size, generator
         self.augment, self.shuffle, self.memory_format = augment, shuffle, memory_format
+        self.augmented = True  # False: the next pass gives the images unchanged
         self.before_batch = before_batch
 
     def __len__(self) -> int:
@@ -124,9 +125,15 @@ class Loader:
             images = normalise(images, self.mean, self.std, self.memory_format)
             yield images, self.labels[index], index
 
+    def first(self, count: int) -> Tensor:
+        """The first images in data order, as they are evaluated: [count or all, C, H, W]."""
+        index = torch.arange(min(count, len(self.labels)), device=self.table.pixels.device)
+        images = self.table.images(index).to(self.device).permute(0, 3, 1, 2)
+        return normalise(images, self.mean, self.std)
+
     def _window(self, count: int) -> Window | None:
         """The augmentation of the next `count` images; None: unchanged."""
-        if self.augment is None:
+        if self.augment is None or not self.augmented:
             return None
         return self.augment(
             whole(count, self.table.height, self.table.width, self.device), self.generator

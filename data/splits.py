@@ -62,3 +62,15 @@ def check_limit(limit: int, labels: Tensor, batch_size: int, class_names: Sequen
             f"--limit_train {limit}: none of these images is labelled {missing!r}; choose a larger "
             "--limit_train or another --seed"
         )
+
+
+def check_last_batch(images: int, batch_size: int) -> None:
+    """Raises ValueError where a batch of `images` small images is one alone.
+
+    Batch norm cannot be trained on one image of 8x8, of which the last stage leaves one pixel.
+    """
+    if 1 in (batch_size, images % batch_size):
+        raise ValueError(
+            f"--batch_size {batch_size}: gives a batch of one of the {images} training images, too "
+            "few for batch norm on 8x8 images; choose another, or another --limit_train"
+        )

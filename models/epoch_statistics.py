@@ -45,6 +45,10 @@ class EpochStatistics:
         if not self.sums.is_cuda:
             self.check()
 
+    def share_done(self) -> float:
+        """Share of the epoch's steps that are done."""
+        return self.steps / len(self.losses)
+
     def check(self) -> None:
         """Raises FloatingPointError naming the first step whose loss is not finite."""
         losses = self.losses[: self.steps]

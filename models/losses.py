@@ -62,17 +62,19 @@ def pair_loss(
     *,
     masked_mean: bool = False,
     detach_student_target: bool = False,
+    label_smoothing: float = 0.0,
 ) -> PairLoss:
     """Teacher's cross-entropy with the robust targets, plus the compensation loss.
 
     `alpha` [B] as in `robust_targets`. The gradient flows through the target into the student as
-    well, as in the authors' program, unless `detach_student_target`.
+    well, as in the authors' program, unless `detach_student_target`. `label_smoothing`: share of
+    each target that is spread over all classes.
     """
     student_probs = F.softmax(student_logits, 1)  # [B, C]
     if detach_student_target:
         student_probs = student_probs.detach()
     targets = robust_targets(labels, student_probs, alpha)  # [B, C]
-    naive = F.cross_entropy(teacher_logits, targets)
+    naive = F.cross_entropy(teacher_logits, targets, label_smoothing=label_smoothing)
     compensation = compensation_loss(
         teacher_logits, student_logits, labels, masked_mean=masked_mean
     )
@@ -80,8 +82,13 @@ def pair_loss(
 
 
 def baseline_loss(
-    teacher_logits: Tensor, student_logits: Tensor, labels: Tensor, alpha: Tensor
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    labels: Tensor,
+    alpha: Tensor,
+    *,
+    label_smoothing: float = 0.0,
 ) -> PairLoss:
     """Plain cross-entropy of one network with the given labels; arguments as for `pair_loss`."""
-    naive = F.cross_entropy(teacher_logits, labels)
+    naive = F.cross_entropy(teacher_logits, labels, label_smoothing=label_smoothing)
     return PairLoss(naive, naive, naive.new_zeros(()))

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from models.compact_net import CompactNet
 from models.concurrent_networks import concurrently, in_turn
 from models.losses import agreement
-from models.preact_resnet import PreActResNet, PreResNet18
+from models.preact_resnet import PreActResNet
 
 
 class UniformStudent(nn.Module):
@@ -73,25 +74,37 @@ class TeacherStudent(nn.Module):
         return {name: net for name, net in self.named_children() if net.state_dict()}
 
 
-def build_pair(num_classes: int, width: int = 64, *, digits: bool = False) -> TeacherStudent:
+def build_pair(
+    num_classes: int, width: int = 64, *, net: str = "preact18", digits: bool = False
+) -> TeacherStudent:
     """A new pair; the teacher's random weights are drawn first, then the student's."""
     return TeacherStudent(
-        build_network(num_classes, width, digits=digits),
-        build_network(num_classes, width, digits=digits),
+        build_network(num_classes, width, net=net, digits=digits),
+        build_network(num_classes, width, net=net, digits=digits),
     )
 
 
-def build_baseline(num_classes: int, width: int = 64, *, digits: bool = False) -> TeacherStudent:
+def build_baseline(
+    num_classes: int, width: int = 64, *, net: str = "preact18", digits: bool = False
+) -> TeacherStudent:
     """One such network alone; its agreement with a uniform student is its own softmax."""
-    network = build_network(num_classes, width, digits=digits)
+    network = build_network(num_classes, width, net=net, digits=digits)
     return TeacherStudent(network, UniformStudent(num_classes))
 
 
-def build_network(num_classes: int, width: int = 64, *, digits: bool = False) -> PreActResNet:
-    """The paper's network, or for the 8x8 grey digits one with a single block a stage."""
-    if digits:
-        return PreActResNet(num_classes, width, blocks=1, in_channels=1)
-    return PreResNet18(num_classes, width)
+def build_network(
+    num_classes: int, width: int = 64, *, net: str = "preact18", digits: bool = False
+) -> PreActResNet | CompactNet:
+    """The paper's network or the compact one, for the 8x8 grey digits with fewer blocks.
+
+    Raises ValueError for another `net`.
+    """
+    in_channels = 1 if digits else 3
+    if net == "compact":
+        return CompactNet(num_classes, width, blocks=2 if digits else 3, in_channels=in_channels)
+    if net != "preact18":
+        raise ValueError(f"net {net!r}: choose 'preact18' or 'compact'")
+    return PreActResNet(num_classes, width, blocks=1 if digits else 2, in_channels=in_channels)
 
 
 @torch.no_grad()

@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
+from models.compact_net import CompactNet
 from models.preact_resnet import PreActResNet
 from models.teacher_student import TeacherStudent, UniformStudent
 from utils.files import read_tensors, write_tensors
 from utils.run_folder.folder import RunFolder
 
+Network = PreActResNet | CompactNet
 PARALLEL = "module."  # before each key of a network saved by torch.nn.DataParallel
 
 
@@ -41,7 +43,7 @@ def load_pair(
     `alone`: the baseline's single network. Otherwise as `load_network`.
     """
 
-    def load(name: str) -> tuple[PreActResNet, Any]:
+    def load(name: str) -> tuple[Network, Any]:
         path = folder.network(name, best=best)
         return load_network(path, num_classes, in_channels, width=width, missing_hint=missing_hint)
 
@@ -59,7 +61,7 @@ def load_network(
     *,
     width: int | None = None,
     missing_hint: str = "train it first",
-) -> tuple[PreActResNet, Any]:
+) -> tuple[Network, Any]:
     """A saved network for such images, and the epoch it is from; of any width where None.
 
     Raises FileNotFoundError, with `missing_hint`, or ValueError, both naming the file.
@@ -72,7 +74,7 @@ def load_network(
         network = network_from_state(checkpoint["state_dict"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    found = network.conv1.in_channels, network.linear.out_features, network.conv1.out_channels
+    found = sizes(network)
     needed = in_channels, num_classes, width or found[2]
     for what, there, here in zip(("channels", "classes", "--width"), found, needed, strict=True):
         if there != here:
@@ -80,24 +82,45 @@ def load_network(
     return network, checkpoint.get("epoch")
 
 
-def network_from_state(state: Mapping[str, Tensor]) -> PreActResNet:
-    """The network with this state dict; its sizes are those of the tensors.
+def sizes(network: Network) -> tuple[int, int, int]:
+    """Channels of its images, classes, width."""
+    if isinstance(network, CompactNet):
+        first, last = network.whitening, network.head
+        return first.in_channels, last.out_features, network.blocks[0].conv1.out_channels
+    return network.conv1.in_channels, network.linear.out_features, network.conv1.out_channels
+
+
+def network_from_state(state: Mapping[str, Tensor]) -> Network:
+    """The network with this state dict; which one and its sizes follow from the tensors.
 
     Keys may begin with "module.", as torch.nn.DataParallel writes them. Raises ValueError when it
     is the state of something else.
     """
+    name = "PreActResNet"
     try:
         if all(key.startswith(PARALLEL) for key in state):
             state = {key.removeprefix(PARALLEL): value for key, value in state.items()}
-        width, in_channels = state["conv1.weight"].shape[:2]
-        num_classes = len(state["linear.weight"])
-        blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
-        network = PreActResNet(num_classes, width, blocks, in_channels)
+        if "whitening.weight" in state:
+            name, network = "CompactNet", _compact(state)
+        else:
+            network = _preact(state)
         network.load_state_dict(state)
         broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
         if broken:
             raise ValueError(f"{broken[0]} has numbers that are not finite")
     except (KeyError, RuntimeError, AttributeError, IndexError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"not the weights of a PreActResNet ({reason})") from error
+        raise ValueError(f"not the weights of a {name} ({reason})") from error
     return network
+
+
+def _preact(state: Mapping[str, Tensor]) -> PreActResNet:
+    width, in_channels = state["conv1.weight"].shape[:2]
+    blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
+    return PreActResNet(len(state["linear.weight"]), width, blocks, in_channels)
+
+
+def _compact(state: Mapping[str, Tensor]) -> CompactNet:
+    width, in_channels = len(state["blocks.0.conv1.weight"]), state["whitening.weight"].shape[1]
+    blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    return CompactNet(len(state["head.weight"]), width, blocks, in_channels)

@@ -91,6 +91,9 @@ def test_loader_augments_before_it_normalises():
     augmented = apply(augment_cifar100(unchanged(images), seeded(0)), images)
     assert torch.equal(result, normalise(augmented, loader.mean, loader.std))
     assert result.is_contiguous()
+    loader.augmented = False
+    (result, _, _) = next(iter(loader))
+    assert torch.equal(result, normalise(images, loader.mean, loader.std))
 
 
 @devices

@@ -20,6 +20,7 @@ from tests import oracle
 SHAPES = [(1, 2), (1, 10), (3, 2), (4, 5), (7, 10)]
 shapes = pytest.mark.parametrize("shape", SHAPES)
 masked_means = pytest.mark.parametrize("masked_mean", [False, True])
+smoothings = pytest.mark.parametrize("share", [0.1, 0.9])
 
 
 class Draw(NamedTuple):
@@ -161,21 +162,65 @@ def test_pair_loss(shape: tuple[int, int], masked_mean: bool, alpha: float | Non
     assert [part.item() for part in result] == pytest.approx(list(expected), rel=1e-10)
 
 
+@shapes
+@smoothings
+def test_smoothed_targets(shape: tuple[int, int], share: float):
+    batch = draw(shape, seed=3)
+    result = pair_loss(*batch, label_smoothing=share)
+    expected = oracle.pair_loss(*batch.lists(), label_smoothing=share)
+    assert [part.item() for part in result] == pytest.approx(list(expected), rel=1e-10)
+    alone = baseline_loss(*batch, label_smoothing=share)
+    targets = oracle.smoothed(F.one_hot(batch.labels, shape[1]).tolist(), share)
+    expected = oracle.cross_entropy(batch.teacher.tolist(), targets)
+    assert alone.total.item() == alone.naive.item() == pytest.approx(expected, rel=1e-10)
+    assert alone.compensation == 0
+
+
+def test_without_smoothing_the_losses_are_the_papers_bit_for_bit():
+    batch = draw((50, 10), seed=5)
+    labels, alpha, results = batch.labels, batch.alpha.float(), []
+
+    def new_logits() -> list[Tensor]:
+        return [each.float().requires_grad_() for each in (batch.teacher, batch.student)]
+
+    for smoothing in ({}, {"label_smoothing": 0.0}, {"label_smoothing": 1e-3}):
+        inputs = new_logits()
+        loss = pair_loss(*inputs, labels, alpha, **smoothing)
+        alone = baseline_loss(*inputs, labels, alpha, **smoothing).total
+        slopes = torch.autograd.grad(loss.total + alone, inputs)
+        results.append((*loss, alone, *slopes))
+    inputs = new_logits()
+    naive = F.cross_entropy(inputs[0], robust_targets(labels, inputs[1].softmax(1), alpha))
+    compensation = compensation_loss(*inputs, labels)
+    alone = F.cross_entropy(inputs[0], labels)
+    slopes = torch.autograd.grad(naive + compensation + alone, inputs)
+    papers = (naive + compensation, naive, compensation, alone, *slopes)
+    for result in results[:2]:
+        assert all(torch.equal(one, other) for one, other in zip(result, papers, strict=True))
+    same = [torch.equal(one, other) for one, other in zip(results[2], papers, strict=True)]
+    assert same == [False, False, True, False, False, False]  # compensation alone stays
+
+
 @pytest.mark.parametrize("shape", [(1, 2), (4, 5)])
 @masked_means
 @pytest.mark.parametrize("detached", [False, True])
-def test_pair_loss_gradients(shape: tuple[int, int], masked_mean: bool, detached: bool):
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_pair_loss_gradients(
+    shape: tuple[int, int], masked_mean: bool, detached: bool, share: float
+):
     """Attached, the student also learns through the target; detached, the target is held fixed."""
     batch = draw(shape, seed=4)
     inputs = batch.teacher.requires_grad_(), batch.student.requires_grad_()
-    loss = pair_loss(*batch, masked_mean=masked_mean, detach_student_target=detached)
+    loss = pair_loss(
+        *batch, masked_mean=masked_mean, detach_student_target=detached, label_smoothing=share
+    )
     by_teacher, by_student = torch.autograd.grad(loss.total, inputs)
 
     teacher, student, labels, alpha = batch.lists()
 
     def total(t: oracle.Matrix, s: oracle.Matrix) -> float:
         fixed = student if detached else None
-        return oracle.pair_loss(t, s, labels, alpha, masked_mean, fixed).total
+        return oracle.pair_loss(t, s, labels, alpha, masked_mean, fixed, share).total
 
     expected = matrix(oracle.gradient(lambda t: total(t, student), teacher))
     assert_close(by_teacher, expected, rtol=1e-6, atol=1e-7)

@@ -3,6 +3,7 @@
 from utils.startup import run_script
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,11 @@ AUTHORS_DEFAULTS = {
     "data_dir": Path("~/data").expanduser(),
     "results_dir": Path("results"),
     "device": "auto",
+    "net": "preact18",
     "width": 64,
+    "augmentation": "always",
+    "lr_schedule": "step",
+    "label_smoothing": 0.0,
     "limit_train": None,
     "method": "bkd",
     "detach_student_target": False,
@@ -122,6 +127,11 @@ def test_the_digits_have_each_label_set_that_is_offered():
         "--compile maybe",
         "--noise_type symmetric",
         "--method dividemix",
+        "--net wideresnet",
+        "--lr_schedule cosine",
+        "--augmentation never",
+        "--label_smoothing 1",
+        "--label_smoothing -0.1",
         "--dataset cifar100 --noise_type worst",
         "--dataset cifar10 --noise_type noisy100",
         "--dataset digits --noise_type rand2",
@@ -178,9 +188,8 @@ def help_of(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture) -> s
 def test_help_explains_every_option(parser, capsys: pytest.CaptureFixture):
     explained = help_of(parser, capsys).split("show this help message")[1]
     for action in parser._actions[1:]:
-        own = " ".join(
-            explained.split(f"  {action.option_strings[-1]}", 1)[1].split("  --")[0].split()
-        )
+        _, own = re.split(rf"  {action.option_strings[-1]}(?=\s)", explained, maxsplit=1)
+        own = " ".join(own.split("  --")[0].split())
         assert action.help and action.help.split()[0] in own
         takes_a_value = action.nargs != 0
         has_default = action.default is not None or action.dest == "noise_type"

@@ -70,7 +70,7 @@ def option_rows() -> dict[str, str]:
 
 def test_the_option_table_is_that_of_the_training_script():
     parser: OneLineParser = PARSERS["blind_knowledge_dist_training.py"]
-    defaults = parser.defaults_of("cifar10")
+    defaults = parser.defaults_of("cifar10", "preact18", "bkd")
     rows = option_rows()
     assert set(rows) | {"--debug"} == {f"--{name}" for name in defaults}
     for option, shown in rows.items():

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
-from data.datasets import load_images, make_loaders
+from data.datasets import Loaders, load_images, make_loaders
 from data.images import ImageSet
 from data.loader import Loader
 from data.splits import choose_positions
 from models import noise_split
 from models.epoch_statistics import EpochStatistics, EpochStats
+from models.learning_rate import LearningRate
 from models.losses import agreement, pair_loss
 from models.noise_split import otsu, student_weights, tipping_point, trust_groups
 from models.teacher_student import TeacherStudent, build_pair
@@ -49,11 +50,16 @@ def step_of(pair: TeacherStudent, lr: float = 0.1) -> TrainingStep:
     return TrainingStep(pair, optimizer, pair_loss, batch_size=8)
 
 
+def train_first_epoch(step: TrainingStep, loader: Loader, alpha: Tensor) -> EpochStats:
+    rate = LearningRate(step.optimizer, "step", 1)
+    return training.train_epoch(step, loader, alpha, statistics_of(loader), rate, epoch=0)
+
+
 @pytest.mark.parametrize("alpha_value", [0.0, 0.4])
 def test_two_steps_are_sgd_by_hand(alpha_value: float):
     loader, pair, twin = small_loader(16, 8), small_pair(), small_pair()
     alpha = torch.full((16,), alpha_value)
-    training.train_epoch(step_of(pair), loader, alpha, statistics_of(loader))
+    train_first_epoch(step_of(pair), loader, alpha)
 
     velocity = {name: torch.zeros_like(w) for name, w in twin.named_parameters()}
     for step, (images, labels, index) in enumerate(loader):
@@ -75,9 +81,7 @@ def test_two_steps_are_sgd_by_hand(alpha_value: float):
 def test_an_epoch_reports_what_the_training_passes_saw():
     loader, pair, twin = small_loader(20, 8, shuffle=True), small_pair(), small_pair()
     state = loader.generator.get_state()
-    stats = training.train_epoch(
-        step_of(pair, lr=0.0), loader, torch.zeros(20), statistics_of(loader)
-    )
+    stats = train_first_epoch(step_of(pair, lr=0.0), loader, torch.zeros(20))
     loader.generator.set_state(state)
     losses, confidences, at_label = [], [], torch.zeros(20)
     for images, labels, index in loader:  # train mode, so a batch is normalised by itself
@@ -175,9 +179,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     alphas_used, trained, scored = [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
 
-    def spy_train(step, batches, alpha: Tensor, statistics: EpochStatistics) -> training.EpochStats:
+    def spy_train(step, batches, alpha: Tensor, *arguments: object) -> EpochStats:
         alphas_used.append(alpha.clone())
-        trained.append(train_epoch(step, batches, alpha, statistics))
+        trained.append(train_epoch(step, batches, alpha, *arguments))
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:
@@ -209,6 +213,40 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
         flagged = archive["index"][groups_of(scored[3].agreement).numpy() == 4]
     detection = np.load(RunFolder.of(args).path / "detection.npy", allow_pickle=False)
     assert np.array_equal(np.flatnonzero(detection), flagged)
+
+
+@pytest.mark.parametrize("method", ["bkd", "ce"])
+def test_images_and_rate_stay_until_the_tipping_point_is_found(
+    method: str, made_up_cifar: MadeUpCifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the defaults of bkd and the compact network; ce has no tipping point to wait for."""
+    loaders, augmented, rates = [], [], []
+    make_loaders, train_epoch = training.make_loaders, training.train_epoch
+
+    def spy_make(*arguments: object, **options: object) -> Loaders:
+        loaders.append(make_loaders(*arguments, **options))
+        return loaders[-1]
+
+    def spy_train(step: TrainingStep, *arguments: object) -> EpochStats:
+        augmented.append(loaders[-1].train.augmented)
+        stats = train_epoch(step, *arguments)
+        rates.append(step.optimizer.param_groups[0]["lr"])  # of the last of two steps
+        return stats
+
+    monkeypatch.setattr(training, "make_loaders", spy_make)
+    monkeypatch.setattr(training, "train_epoch", spy_train)
+    tips_at(monkeypatch, 3)
+    folders = ("--data_dir", made_up_cifar.folder, "--results_dir", tmp_path)
+    folders += ("--noise_path", made_up_cifar.label_file)
+    words = ("--method", method, "--n_epoch", 8, "--lr", 0.1, "--limit_train", 256)
+    training.main(training_options("--net", "compact", "--width", 2, *words, *folders))
+    if method == "ce":
+        assert augmented == [True] * 8
+        assert rates == pytest.approx([0.1 * (7.5 - epoch) / 8 for epoch in range(8)])
+    else:
+        assert augmented == [False] * 6 + [True] * 2
+        assert rates == pytest.approx([0.1] * 6 + [0.1 * 1.5 / 2, 0.1 * 0.5 / 2])
+        assert loaders[-1].scored.augment is None
 
 
 def test_without_a_tipping_point_the_result_is_a_fallback(tmp_path: Path, capsys):

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 USAGE = "%(prog)s [options]"  # argparse would name them all
+NETS = ("preact18", "compact")
 LARGEST = 2**31 - 1  # of a count: more than any data set, and what torch takes
 
 
@@ -59,33 +59,45 @@ class OneLineParser(argparse.ArgumentParser):
         return options
 
 
+class OwnDefaults(NamedTuple):
+    """Defaults that hold for some runs alone."""
+
+    runs: Mapping[str, str]  # option -> the value that these runs have
+    defaults: Mapping[str, Any]
+
+
 class RunParser(OneLineParser):
-    """The parser of a script that names a run: options have defaults by data set."""
+    """The parser of a script that names a run: some defaults depend on which run it is."""
 
     def __init__(
         self,
         label_sets: Mapping[str, LabelSets],
-        dataset_defaults: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        own_defaults: Sequence[OwnDefaults] = (),
         **settings: Any,
     ):
-        """`label_sets`, `dataset_defaults`: by data set; an option given wins over both."""
+        """`label_sets`: by data set. Of several `own_defaults` of a run the later ones win."""
         super().__init__(usage=USAGE, **settings)
-        self.label_sets, self.dataset_defaults = label_sets, dataset_defaults
+        self.label_sets, self.own_defaults = label_sets, own_defaults
         add_run_options(self, label_sets)
 
-    def defaults_of(self, dataset: str) -> dict[str, Any]:
-        """The value of each option that is not given, for that data set."""
+    def defaults_of(self, dataset: str, net: str, method: str) -> dict[str, Any]:
+        """The value of each option that is not given, for such runs."""
+        run = {"dataset": dataset, "net": net, "method": method}
         defaults = {action.dest: action.default for action in self._actions}
         del defaults["help"]
-        own = {"noise_type": self.label_sets[dataset].default}
-        return defaults | own | dict(self.dataset_defaults.get(dataset, {}))
+        defaults["noise_type"] = self.label_sets[dataset].default
+        for own in self.own_defaults:
+            if own.runs.items() <= run.items():
+                defaults |= own.defaults
+        return defaults
 
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
-        """Options with the data set's defaults; one line and exit status 2 if they are wrong."""
-        dataset = self.parse_known_args(args)[0].dataset
-        defaults = argparse.Namespace(**self.defaults_of(dataset))
+        """Options with the run's defaults; one line and exit status 2 if they are wrong."""
+        run = self.parse_known_args(args)[0]
+        dataset = run.dataset
+        defaults = argparse.Namespace(**self.defaults_of(dataset, run.net, run.method))
         options = super().parse_args(args, namespace or defaults)
         names, aliases = self.label_sets[dataset].keys, self.label_sets[dataset].aliases
         options.noise_type = aliases.get(options.noise_type, options.noise_type)
@@ -158,6 +170,7 @@ def add_run_options(parser: argparse.ArgumentParser, label_sets: Mapping[str, La
         help="bkd: Blind Knowledge Distillation; ce: the baseline, one network trained with plain "
         "cross-entropy on the given labels",
     )
+    add_net(run)
     folders = parser.add_argument_group("folders and files")
     for name, default, words in (
         ("data_dir", path("~/data"), "folder of data sets and label files"),
@@ -171,6 +184,17 @@ def add_run_options(parser: argparse.ArgumentParser, label_sets: Mapping[str, La
         help="own label file in the format of CIFAR-N's, in place of the published one",
     )
     add_debug(parser)
+
+
+def add_net(parser: argparse._ActionsContainer) -> None:
+    """--net"""
+    parser.add_argument(
+        "--net",
+        choices=NETS,
+        default=NETS[0],
+        help="network; preact18: the paper's PreActResNet-18; compact: a small, quick one for "
+        "training without a GPU",
+    )
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:

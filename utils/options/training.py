@@ -5,6 +5,7 @@ from typing import Any
 
 from utils.options.parser import (
     LabelSets,
+    OwnDefaults,
     RunParser,
     add_batch_size,
     add_device_options,
@@ -16,22 +17,39 @@ from utils.options.parser import (
     ratio,
 )
 
-DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
-}
+OWN_DEFAULTS = (
+    OwnDefaults(
+        {"net": "compact"},
+        {
+            "width": 32,
+            "n_epoch": 20,
+            "lr": 0.05,
+            "lr_schedule": "after_tipping",
+            "augmentation": "after_tipping",
+            "checkpoint_freq": 1,
+            "clean_test_freq": 2,
+            "noisy_val_freq": 2,
+        },
+    ),
+    OwnDefaults(
+        {"net": "compact", "method": "ce"},
+        {"n_epoch": 12, "lr_schedule": "linear", "augmentation": "always"},
+    ),
+    OwnDefaults(
+        {"dataset": "digits"},
+        {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
+    ),
+)
 
 
 def training_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
     """The parser; `label_sets`: those of each data set."""
     parser = RunParser(
         label_sets,
-        DATASET_DEFAULTS,
+        OWN_DEFAULTS,
         description="Train teacher and student on noisy labels and write a run folder.",
-        epilog="Data sets with defaults of their own: "
-        + "; ".join(
-            f"{dataset}: " + " ".join(f"--{name} {value}" for name, value in defaults.items())
-            for dataset, defaults in DATASET_DEFAULTS.items()
-        ),
+        epilog="Own defaults: "
+        + "; ".join(f"{_words(own.runs)}: {_words(own.defaults)}" for own in OWN_DEFAULTS),
     )
     add_device_options(parser)
     _add_data_and_length(parser)
@@ -40,6 +58,10 @@ def training_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
     _add_resuming(parser)
     _add_reporting(parser)
     return parser
+
+
+def _words(options: Mapping[str, Any]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in options.items())
 
 
 def _add_data_and_length(parser: RunParser) -> None:
@@ -56,6 +78,13 @@ def _add_data_and_length(parser: RunParser) -> None:
     )
     add_batch_size(group)
     group.add_argument(
+        "--augmentation",
+        choices=("always", "after_tipping"),
+        default="always",
+        help="flips and crops of the training images; always, or after_tipping: not before the "
+        "tipping point is found, so that memorising begins earlier",
+    )
+    group.add_argument(
         "--limit_train",
         type=count,
         metavar="IMAGES",
@@ -70,7 +99,15 @@ def _add_network_and_optimiser(parser: RunParser) -> None:
         type=count,
         default=64,
         metavar="CHANNELS",
-        help="channels of the first stage; the others have 2, 4 and 8 times as many",
+        help="channels of the first stage; preact18's others have 2, 4 and 8 times as many, "
+        "compact's 4 times",
+    )
+    group.add_argument(
+        "--lr_schedule",
+        choices=("step", "linear", "after_tipping"),
+        default="step",
+        help="learning-rate schedule; step: decays by --lr_gamma every --lr_step epochs; linear: "
+        "falls to 0 from the first step on; after_tipping: falls to 0 from the tipping point on",
     )
     for name, kind, default, unit, words in (
         ("lr", positive, 0.02, "RATE", "initial learning rate"),
@@ -102,6 +139,14 @@ def _add_method(parser: RunParser) -> None:
         "--masked_mean",
         action="store_true",
         help="compensation loss divided by B*(C-1) instead of B*C-1 (departure from the paper)",
+    )
+    method.add_argument(
+        "--label_smoothing",
+        type=ratio,
+        default=0.0,
+        metavar="SHARE",
+        help="share of each target that is spread over all classes, 0 to below 1 (departure from "
+        "the paper)",
     )
 
 

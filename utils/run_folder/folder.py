@@ -53,11 +53,15 @@ class RunFolder:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "RunFolder":
-        """`--run_dir` where given, else {dataset}_{noise_type}_seed_{seed}, `_ce` for ce."""
+        """`--run_dir` where given, else {dataset}_{noise_type}_seed_{seed}.
+
+        Followed by `_{net}` and `_{method}` where they are not preact18 and bkd.
+        """
         if getattr(args, "run_dir", None):
             return cls(args.run_dir)
-        suffix = "" if args.method == "bkd" else f"_{args.method}"
-        name = f"{args.dataset}_{args.noise_type}_seed_{args.seed}{suffix}"
+        net = "" if args.net == "preact18" else f"_{args.net}"
+        method = "" if args.method == "bkd" else f"_{args.method}"
+        name = f"{args.dataset}_{args.noise_type}_seed_{args.seed}{net}{method}"
         return cls(args.results_dir / name)
 
     def __str__(self) -> str:

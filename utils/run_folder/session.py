@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from utils.console import ProgressBars, logged_to, say
-from utils.devices import Machine
+from utils.devices import Machine, peak_memory_gib
 from utils.files import remove_partial_files, write_json
 from utils.lock import locked
 from utils.metrics import accuracy
@@ -101,6 +101,7 @@ class Session:
         `description`: see `utils.run_folder.folder.describe`. `statistics` of the epoch under way,
         `generator` of batches and augmentation, and `parts`: all that training changes.
         """
+        self.device = machine.device
         self.truth, self.statistics, self.randomness = truth, statistics, Randomness(generator)
         self.log = EpochLog(self.folder.metrics)
         self.tensorboard = TensorBoard(self.folder.tensorboard, self.args.tensorboard)
@@ -221,7 +222,9 @@ class Session:
         record = self.record | {"epochs": self.args.n_epoch, **accuracies}
         if self.args.keep_checkpoint:
             self.checkpoint.save()
-        write_json(self.folder.timing, {"wall_seconds": self.seconds()})
+        memory = peak_memory_gib(self.device)
+        timing = {"wall_seconds": self.seconds(), "peak_memory_gib": memory}
+        write_json(self.folder.timing, timing)
         self.draw(outdated(self.folder.path))
         write_json(self.folder.training, record)
         if not self.args.keep_checkpoint:

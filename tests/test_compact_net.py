@@ -1,0 +1,260 @@
+"""The compact network: whitening, beginning, arithmetic, names and sizes; in a pair and a step."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from models.compact_net import LOGIT_SCALE, WHITENING_FLOOR, CompactNet, whitening_filters
+from models.losses import baseline_loss, pair_loss
+from models.teacher_student import TeacherStudent, build_baseline, build_network, build_pair
+from models.training_step import TrainingStep
+from tests.test_networks import batch_norm_shapes, randomise, relu_norm, shapes_of
+from tests.test_training_step import TOLERANCES, distance
+
+compact_pair = partial(build_pair, net="compact")
+BASELINE_AND_PAIR = pytest.mark.parametrize(
+    ("build", "loss"), [(build_pair, pair_loss), (build_baseline, baseline_loss)]
+)
+
+
+def new_images(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
+    """Random ones [count, channels, size, size], neighbouring pixels and the channels alike."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, channels, size, size, generator=generator, dtype=torch.float64)
+    smooth = F.avg_pool2d(noise, 3, stride=1, padding=1)
+    return 3 + smooth + 0.3 * noise + smooth.mean(1, keepdim=True)
+
+
+def patches_by_hand(images: Tensor) -> list[Tensor]:
+    """Each 2x2 patch of each image, [channels, 2, 2]."""
+    count, _, height, width = images.shape
+    return [
+        images[n, :, y : y + 2, x : x + 2]
+        for n in range(count)
+        for y in range(height - 1)
+        for x in range(width - 1)
+    ]
+
+
+def outputs_by_hand(images: Tensor, filters: Tensor) -> Tensor:
+    """What each filter makes of each patch: [patches, filters]."""
+    rows = [[(patch * each).sum() for each in filters] for patch in patches_by_hand(images)]
+    return torch.tensor(rows, dtype=images.dtype)
+
+
+def covariance_by_hand(rows: Tensor) -> Tensor:
+    """Of the columns of [patches, K], over all patches: [K, K]."""
+    centred = rows - rows.mean(0)
+    return sum(torch.outer(row, row) for row in centred) / len(rows)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whitened_patches_are_uncorrelated(channels: int):
+    images = new_images(4, channels, 6)
+    filters = whitening_filters(images)
+    kept = 4 * channels
+    assert filters.shape == (2 * kept, channels, 2, 2)
+    assert torch.equal(filters[kept:], -filters[:kept])
+    before = covariance_by_hand(torch.stack([each.flatten() for each in patches_by_hand(images)]))
+    assert (before - before.diag().diag()).abs().max() > 0.1  # else there is nothing to do
+    after = covariance_by_hand(outputs_by_hand(images, filters[:kept]))
+    variances = torch.linalg.eigvalsh(before)
+    assert_close(after, (variances / (variances + WHITENING_FLOOR)).diag(), rtol=0, atol=1e-9)
+    assert_close(after, torch.eye(kept, dtype=images.dtype), rtol=0, atol=0.1)
+
+
+def test_whitening_where_channels_are_equal():
+    """Grey images as colour ones: what never varies stays at nothing, and no number is lost."""
+    images = new_images(4, 1, 6).expand(-1, 3, -1, -1)
+    filters = whitening_filters(images)[:12]
+    assert filters.isfinite().all()
+    after = covariance_by_hand(outputs_by_hand(images, filters))
+    assert_close(after[:8], torch.zeros(8, 12, dtype=images.dtype), rtol=0, atol=1e-9)
+    assert_close(after[8:, 8:], torch.eye(4, dtype=images.dtype), rtol=0, atol=0.1)
+
+
+def test_the_network_whitens():
+    network = CompactNet(10, 4, blocks=2, in_channels=3)
+    images = new_images(8, 3, 9).float()
+    network.whiten(images)
+    assert_close(network.whitening.weight, whitening_filters(images))
+    made = network.whitening(images).transpose(0, 1).flatten(1)  # [filters, patches]
+    assert_close(made[:12].cov(correction=0), torch.eye(12), rtol=0, atol=0.1)
+    assert_close(made[12:], -made[:12])
+
+
+@pytest.mark.parametrize(("in_channels", "channels"), [(3, 8), (8, 8), (8, 3)])
+def test_convolutions_begin_as_the_identity(in_channels: int, channels: int):
+    torch.manual_seed(0)
+    network = CompactNet(10, channels, blocks=1, in_channels=1)
+    block = type(network.blocks[0])(in_channels, channels)
+    images = torch.randn(2, in_channels, 5, 5)
+    same = min(in_channels, channels)
+    assert_close(block.conv1(images)[:, :same], images[:, :same])
+    assert (block.conv1(images)[:, same:] != 0).all()  # the others are random
+    images = torch.randn(2, channels, 5, 5)
+    assert_close(block.conv2(images), images)
+
+
+def expected_shapes(classes: int, width: int, blocks: int, channels: int) -> dict:
+    """Keys and shapes of a saved network's state dict."""
+    before, after = 8 * channels, width
+    shapes = {"whitening.weight": (before, channels, 2, 2)}
+    for block in range(blocks):
+        name = f"blocks.{block}"
+        shapes |= {f"{name}.conv1.weight": (after, before, 3, 3)}
+        shapes |= batch_norm_shapes(f"{name}.bn1", after)
+        shapes |= {f"{name}.conv2.weight": (after, after, 3, 3)}
+        shapes |= batch_norm_shapes(f"{name}.bn2", after)
+        before = after
+        after = 4 * width
+    return shapes | {"head.weight": (classes, before)}
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("classes", [10, 100])
+def test_names_and_size(width: int, classes: int):
+    network = build_network(classes, width, net="compact")
+    assert shapes_of(network) == expected_shapes(classes, width, blocks=3, channels=3)
+    whitening, wide = 24 * 12, 4 * width
+    convolutions = 9 * (24 * width + width * width + width * wide + 3 * wide * wide)
+    batch_norms, head = 2 * (2 * width + 4 * wide), classes * wide
+    size = sum(values.numel() for values in network.parameters())
+    assert size == whitening + convolutions + batch_norms + head
+    frozen = [name for name, values in network.named_parameters() if not values.requires_grad]
+    assert frozen == ["whitening.weight"]
+
+
+def test_digits_network():
+    pair = compact_pair(10, 16, digits=True)
+    for network in (pair.teacher, pair.student, build_network(10, 16, net="compact", digits=True)):
+        assert shapes_of(network) == expected_shapes(10, 16, blocks=2, channels=1)
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match="net 'wide': choose 'preact18' or 'compact'"):
+        build_network(10, 16, net="wide")
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks", "channels", "end"),
+    [(32, 3, 3, 3), (8, 2, 1, 1), (64, 3, 3, 7), (9, 3, 1, 1), (33, 2, 3, 8), ((32, 20), 3, 3, 3)],
+)
+def test_image_sizes(size: int | tuple[int, int], blocks: int, channels: int, end: int):
+    network = CompactNet(7, 4, blocks, channels)
+    height, width = (size, size) if isinstance(size, int) else size
+    images = torch.randn(2, channels, height, width)
+    assert network.blocks(network.whitening(images)).shape[1:3] == (16, end)
+    assert network(images).shape == (2, 7)
+
+
+def network_by_hand(images: Tensor, state: dict[str, Tensor], blocks: int) -> Tensor:
+    out = F.conv2d(images, state["whitening.weight"]).clamp(min=0)
+    for block in range(blocks):
+        name = f"blocks.{block}"
+        out = F.conv2d(out, state[f"{name}.conv1.weight"], padding=1)
+        rows, columns = (length // 2 for length in out.shape[2:])
+        out = out[:, :, : 2 * rows, : 2 * columns].unflatten(2, (rows, 2)).unflatten(4, (-1, 2))
+        out = relu_norm(out.amax((3, 5)), state, f"{name}.bn1")
+        out = F.conv2d(out, state[f"{name}.conv2.weight"], padding=1)
+        out = relu_norm(out, state, f"{name}.bn2")
+    return out.flatten(2).max(2).values @ state["head.weight"].T / 9
+
+
+@pytest.mark.parametrize("digits", [False, True], ids=["cifar", "digits"])
+def test_network(digits: bool):
+    torch.manual_seed(0)
+    network = build_network(10, 8, net="compact", digits=digits).double().eval()
+    randomise(network)
+    images = new_images(3, 1 if digits else 3, 8 if digits else 32)
+    before = images.clone()
+    expected = network_by_hand(images, network.state_dict(), 2 if digits else 3)
+    assert_close(network(images), expected)
+    assert expected.std() > 0.01 and LOGIT_SCALE == 1 / 9
+    assert torch.equal(images, before)  # nothing is done in place to them
+
+
+def whitened(images: Tensor, seed: int = 3, **options: object) -> TeacherStudent:
+    torch.manual_seed(seed)
+    pair = compact_pair(10, 8, **options)
+    for network in pair.trained_networks().values():
+        network.whiten(images)
+    return pair
+
+
+def test_a_pair_shares_the_whitening_and_nothing_else():
+    images = new_images(16, 3, 32).float()
+    pair, again, other = whitened(images), whitened(images), whitened(images, seed=4)
+    teacher, student = pair.teacher.state_dict(), pair.student.state_dict()
+    assert torch.equal(teacher["whitening.weight"], student["whitening.weight"])
+    drawn = {"blocks.1.conv1.weight", "head.weight"}  # others begin as ones, zeros, the identity
+    differing = {key for key, values in teacher.items() if not torch.equal(values, student[key])}
+    assert differing == drawn
+    wide = compact_pair(10, 32)
+    assert not torch.equal(wide.teacher.blocks[0].conv1.weight, wide.student.blocks[0].conv1.weight)
+    storages = [{values.data_ptr() for values in each.values()} for each in (teacher, student)]
+    assert not storages[0] & storages[1]
+    for key, values in again.state_dict().items():
+        assert torch.equal(values, pair.state_dict()[key]), key
+    assert not torch.equal(other.teacher.head.weight, pair.teacher.head.weight)
+
+
+@pytest.mark.parametrize("digits", [False, True], ids=["cifar", "digits"])
+def test_fast_formats_give_nearly_the_same_logits(digits: bool):
+    images = new_images(16, 1 if digits else 3, 8 if digits else 32).float()
+    cpu, logits = torch.device("cpu"), []
+    for options in (
+        {"bf16": False, "plain": True},
+        {"bf16": False, "plain": False},
+        {"bf16": True, "plain": False},
+    ):
+        pair = whitened(images, digits=digits).prepare(cpu, **options).train()
+        memory_format = torch.contiguous_format if options["plain"] else torch.channels_last
+        result = pair(images.contiguous(memory_format=memory_format))
+        assert all(each.dtype == torch.float32 for each in result)
+        logits.append(torch.cat([each.detach().flatten() for each in result]))
+    plain, channels_last, bf16 = logits
+    assert distance(channels_last, plain) < 1e-5
+    assert 0 < distance(bf16, plain) < TOLERANCES[True]
+
+
+@BASELINE_AND_PAIR
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
+def test_the_whitening_is_never_trained(build, loss, plain: bool):
+    torch.manual_seed(0)
+    images = new_images(16, 1, 8).float()
+    pair = build(10, 8, net="compact", digits=True)
+    for network in pair.trained_networks().values():
+        network.whiten(images)
+    pair.prepare(torch.device("cpu"), bf16=False, plain=plain)
+    before = {name: values.clone() for name, values in pair.named_parameters()}
+    fused = None if plain else True
+    optimizer = torch.optim.SGD(pair.parameters(), 0.1, 0.9, weight_decay=0.5, fused=fused)
+    step = TrainingStep(pair.train(), optimizer, loss, 16)
+    for _ in range(3):
+        step(images, torch.arange(16) % 10, torch.zeros(16))
+    step.check_weights()
+    for name, values in pair.named_parameters():
+        frozen = name.endswith("whitening.weight")
+        assert torch.equal(values, before[name]) == frozen, name
+        assert (values.grad is None) == frozen, name
+
+
+def test_it_learns():
+    """As many steps as an epoch has, on images whose classes differ in one channel's mean."""
+    torch.manual_seed(0)
+    labels = torch.arange(40) % 2
+    images = new_images(40, 3, 32).float()
+    images[:, 0] += 0.5 * labels[:, None, None]
+    network: nn.Module = CompactNet(2, 4, blocks=3, in_channels=3)
+    network.whiten(images)
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    assert (network(images).argmax(1) == labels).float().mean() > 0.9

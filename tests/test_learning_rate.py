@@ -1,0 +1,157 @@
+"""The learning rate's schedules, and that each step of training has the rate of its progress."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+import blind_knowledge_dist_training as training
+from models.learning_rate import LearningRate
+from models.losses import pair_loss
+from models.training_step import StepResult, TrainingStep
+from tests.test_training import small_loader, small_pair, statistics_of
+
+EPOCHS, STEPS, INITIAL = 12, 5, 0.3
+
+
+def new_optimizer(lr: float = INITIAL) -> torch.optim.SGD:
+    """With two groups of weights."""
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    return torch.optim.SGD([{"params": [each]} for each in weights], lr)
+
+
+def rate_of(schedule: str, **decay: float) -> LearningRate:
+    return LearningRate(new_optimizer(), schedule, EPOCHS, **decay)
+
+
+def all_steps(epochs: int = EPOCHS) -> list[float]:
+    """The progress before each step."""
+    return [epoch + step / STEPS for epoch in range(epochs) for step in range(STEPS)]
+
+
+@pytest.mark.parametrize("lr", [0.02, 0.1, 1 / 3])
+@pytest.mark.parametrize(("every", "gamma"), [(1, 0.1), (3, 0.1), (3, 0.7), (150, 0.1), (2, 1.5)])
+def test_step_is_torchs_bit_for_bit(lr: float, every: int, gamma: float):
+    optimizer = new_optimizer(lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, every, gamma)
+    rate = LearningRate(new_optimizer(lr), "step", 40, lr_step=every, lr_gamma=gamma)
+    for epoch in range(40):
+        expected = schedule.get_last_lr()
+        for step in range(STEPS):
+            rate.set(epoch + step / STEPS)
+            assert [group["lr"] for group in rate.optimizer.param_groups] == expected, epoch
+        assert rate.at(epoch) == expected[0]
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_papers_schedule():
+    rate = LearningRate(new_optimizer(0.02), "step", 300, lr_step=150, lr_gamma=0.1)
+    assert {rate.at(epoch) for epoch in range(150)} == {0.02}
+    assert {rate.at(epoch) for epoch in range(150, 300)} == {0.02 * 0.1}
+
+
+def test_linear_falls_from_the_first_step_to_nothing():
+    rate = rate_of("linear")
+    rates = [rate.at(progress) for progress in all_steps()]
+    assert rates[0] == INITIAL and rate.at(EPOCHS) == 0
+    assert rates[-1] == pytest.approx(INITIAL / (EPOCHS * STEPS)) and rates[-1] > 0
+    falls = [before - after for before, after in pairwise([*rates, 0.0])]
+    assert falls == pytest.approx([INITIAL / (EPOCHS * STEPS)] * len(rates))
+    assert rate.at(EPOCHS / 2) == pytest.approx(INITIAL / 2)
+
+
+def test_after_tipping_stays_without_a_tipping_point():
+    rate = rate_of("after_tipping")
+    assert {rate.at(progress) for progress in all_steps()} == {INITIAL}
+
+
+@pytest.mark.parametrize("found", [1, 7, EPOCHS - 1])
+def test_after_tipping_falls_to_nothing_from_where_it_was_found(found: int):
+    rate, rates = rate_of("after_tipping"), []
+    for progress in all_steps():
+        if progress == found:
+            rate.tipping_point_found(found)
+        rates.append(rate.at(progress))
+    before, after = rates[: found * STEPS], rates[found * STEPS :]
+    assert set(before) == {INITIAL} and after[0] == INITIAL
+    fall = INITIAL / len(after)
+    expected = [INITIAL - number * fall for number in range(len(after))]
+    assert after == pytest.approx(expected) and rate.at(EPOCHS) == 0
+
+
+@pytest.mark.parametrize("schedule", ["step", "linear"])
+def test_the_other_schedules_do_not_heed_the_tipping_point(schedule: str):
+    rate, untold = (rate_of(schedule, lr_step=4, lr_gamma=0.5) for _ in range(2))
+    rate.tipping_point_found(5)
+    assert [rate.at(each) for each in all_steps()] == [untold.at(each) for each in all_steps()]
+    assert rate.state_dict() == untold.state_dict()
+
+
+@pytest.mark.parametrize("schedule", ["step", "linear", "after_tipping"])
+@pytest.mark.parametrize("found", [None, 5])
+def test_the_state_is_all_that_the_progress_does_not_say(schedule: str, found: int | None):
+    rate, resumed = (rate_of(schedule, lr_step=4, lr_gamma=0.5) for _ in range(2))
+    if found:
+        rate.tipping_point_found(found)
+    rate.set(7.5)
+    state = rate.state_dict()
+    assert all(each is None or isinstance(each, int | float) for each in state.values())
+    resumed.optimizer.load_state_dict(rate.optimizer.state_dict())  # a rate that has fallen
+    resumed.load_state_dict(state)
+    assert [resumed.at(each) for each in all_steps()] == [rate.at(each) for each in all_steps()]
+    assert resumed.state_dict() == state
+
+
+class Spy(TrainingStep):
+    """A training step that notes the optimiser's rate and a weight's update."""
+
+    def __init__(self):
+        pair = small_pair()
+        super().__init__(pair, torch.optim.SGD(pair.parameters(), INITIAL), pair_loss, batch_size=8)
+        self.rates: list[float] = []
+        self.factors: list[float] = []
+
+    def __call__(self, images: Tensor, labels: Tensor, alpha: Tensor) -> StepResult:
+        weight = self.pair.teacher.linear.bias
+        before = weight.detach().clone()
+        result = super().__call__(images, labels, alpha)
+        self.rates.append(self.optimizer.param_groups[0]["lr"])
+        update = before - weight.detach()
+        self.factors.append((update.norm() / weight.grad.norm()).item())
+        return result
+
+
+@pytest.mark.parametrize("schedule", ["step", "linear", "after_tipping"])
+def test_each_step_has_its_rate_also_in_an_epoch_that_is_resumed(schedule: str):
+    loader, alpha = small_loader(37, 8), torch.zeros(37)
+    assert len(loader) == STEPS  # the last one short
+    for break_at in (0, 1, 3, STEPS):
+        step = Spy()
+        decay = {"lr_step": 2, "lr_gamma": 0.5}
+        rate = LearningRate(step.optimizer, schedule, 4, **decay)
+        for epoch in range(4):
+            statistics = statistics_of(loader)
+            if epoch == 2:
+                rate.tipping_point_found(2)
+                for images, labels, index in [*loader][:break_at]:
+                    rate.set(epoch + statistics.share_done())
+                    statistics.add(step(images, labels, alpha[index]), index)
+                left = loader.after(statistics.steps)
+            else:
+                left = loader
+            training.train_epoch(step, left, alpha, statistics, rate, epoch)
+            assert statistics.share_done() == 1
+        assert step.rates == [rate_at(schedule, progress) for progress in all_steps(4)]
+        assert step.factors == pytest.approx(step.rates, rel=1e-3)
+
+
+def rate_at(schedule: str, progress: float) -> float:
+    """By hand: 4 epochs, halved every other one, or the tipping point found after two."""
+    if schedule == "step":
+        return INITIAL * 0.5 ** math.floor(progress / 2)
+    if schedule == "linear":
+        return INITIAL * ((4 - progress) / 4)
+    return INITIAL * ((4 - progress) / 2 if progress >= 2 else 1)

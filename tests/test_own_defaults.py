@@ -1,0 +1,142 @@
+"""The defaults that some data sets, networks and methods have for themselves, and run folders."""
+
+import argparse
+import itertools
+from pathlib import Path
+
+import pytest
+
+from data.label_sets import LABEL_SETS
+from tests.conftest import training_options
+from tests.test_options import help_of
+from utils.options.evaluation import detection_parser, learning_parser
+from utils.options.parser import NETS, OwnDefaults, RunParser
+from utils.options.training import OWN_DEFAULTS, training_parser
+from utils.run_folder.folder import RunFolder
+
+METHODS = ("bkd", "ce")
+NAMES = ("dataset", "net", "method")
+RUNS = [*itertools.product(LABEL_SETS, NETS, METHODS)]
+SCRIPTS_PARSERS = (training_parser, learning_parser, detection_parser)
+runs = pytest.mark.parametrize("run", RUNS, ids=" ".join)
+
+
+def choices_of(name: str) -> list[str]:
+    (choices,) = (
+        action.choices for action in training_parser(LABEL_SETS)._actions if action.dest == name
+    )
+    return choices
+
+
+def words_of(run: tuple[str, ...]) -> list[str]:
+    return [word for name, value in zip(NAMES, run, strict=True) for word in (f"--{name}", value)]
+
+
+def own_defaults_of(run: tuple[str, ...]) -> dict[str, object]:
+    """By hand: those of the network, then of network and method, then of the data set."""
+    named, found = dict(zip(NAMES, run, strict=True)), {}
+    for own in OWN_DEFAULTS:
+        if all(named[name] == value for name, value in own.runs.items()):
+            found.update(own.defaults)
+    return found
+
+
+@runs
+def test_options_that_are_not_given_are_the_runs_defaults(run: tuple[str, ...]):
+    defaults = training_parser(LABEL_SETS).defaults_of(*run)
+    assert vars(training_options(*words_of(run))) == defaults | dict(zip(NAMES, run, strict=True))
+    papers = training_parser(LABEL_SETS).defaults_of("cifar10", "preact18", "bkd")
+    differing = {name for name, value in defaults.items() if papers[name] != value}
+    own = own_defaults_of(run)
+    assert {name: defaults[name] for name in own} == own
+    assert differing <= {*own, "noise_type"}
+
+
+def test_defaults_suit_the_network_and_the_method():
+    for dataset, net, method in RUNS:
+        defaults = training_parser(LABEL_SETS).defaults_of(dataset, net, method)
+        if method == "ce":  # which has no tipping point: the rate would never fall
+            late = {defaults["lr_schedule"], defaults["augmentation"]}
+            assert "after_tipping" not in late, (dataset, net)
+    for dataset, method in itertools.product(("cifar10", "cifar100"), METHODS):
+        preact, compact = (
+            training_parser(LABEL_SETS).defaults_of(dataset, net, method) for net in NETS
+        )
+        assert compact["n_epoch"] < preact["n_epoch"]
+
+
+@runs
+def test_an_option_that_is_given_wins(run: tuple[str, ...]):
+    for name, value in own_defaults_of(run).items():
+        if isinstance(value, float):
+            given: object = value / 2 or 0.25
+        elif isinstance(value, int):
+            given = value + 1
+        else:  # one of several words
+            given = next(word for word in choices_of(name) if word != value)
+        for words in ([*words_of(run), f"--{name}", given], [f"--{name}", given, *words_of(run)]):
+            assert getattr(training_options(*words), name) == given
+
+
+def test_own_defaults_are_values_that_may_be_given():
+    for own in OWN_DEFAULTS:
+        words = [word for name, value in own.runs.items() for word in (f"--{name}", value)]
+        for name, value in own.defaults.items():
+            given = getattr(training_options(*words, f"--{name}", value), name)
+            assert given == value and type(given) is type(value), name
+
+
+def test_of_several_own_defaults_the_later_ones_win():
+    own_defaults = (
+        OwnDefaults({"net": "compact"}, {"seed": 1, "results_dir": Path("compact")}),
+        OwnDefaults({"net": "compact", "method": "ce"}, {"seed": 2}),
+        OwnDefaults({"dataset": "digits"}, {"seed": 3}),
+    )
+    parser = RunParser(LABEL_SETS, own_defaults)
+
+    def found(*words: str) -> tuple[int, str]:
+        options = parser.parse_args(words)
+        return options.seed, str(options.results_dir)
+
+    assert found() == (0, "results")
+    assert found("--method", "ce") == (0, "results")
+    assert found("--net", "compact") == (1, "compact")
+    assert found("--net", "compact", "--method", "ce") == (2, "compact")
+    assert found("--method", "ce", "--net", "compact", "--dataset", "digits") == (3, "compact")
+    assert found("--dataset", "digits") == (3, "results")
+    assert found("--net", "compact", "--seed", "0", "--dataset", "digits") == (0, "compact")
+
+
+def test_help_ends_with_them(capsys: pytest.CaptureFixture):
+    last = " ".join(help_of(training_parser(LABEL_SETS), capsys).split("Own defaults: ")[1].split())
+    for own, shown in zip(OWN_DEFAULTS, last.split("; "), strict=True):
+        of, _, defaults = shown.partition(": ")
+        assert of == " ".join(f"--{name} {value}" for name, value in own.runs.items())
+        assert defaults == " ".join(f"--{name} {value}" for name, value in own.defaults.items())
+
+
+@pytest.mark.parametrize("make", SCRIPTS_PARSERS)
+def test_an_unknown_network_is_refused_in_one_line(make, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_:
+        make(LABEL_SETS).parse_args(["--net", "compakt"])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.count("\n") == 1
+    assert "--net" in error and "'compakt'" in error
+    assert all(net in error for net in NETS)
+
+
+def test_each_run_has_a_folder_of_its_own_which_all_scripts_find():
+    folders = {}
+    for run in RUNS:
+        words = [*words_of(run), "--seed", "7", "--results_dir", "there"]
+        made = {str(folder_of(make(LABEL_SETS).parse_args(words))) for make in SCRIPTS_PARSERS}
+        (folders[run],) = made
+    assert len(set(folders.values())) == len(RUNS)
+    assert folders["cifar10", "preact18", "bkd"] == "there/cifar10_worst_seed_7"
+    assert folders["cifar10", "preact18", "ce"] == "there/cifar10_worst_seed_7_ce"
+    assert folders["digits", "compact", "bkd"] == "there/digits_worst_seed_7_compact"
+    assert folders["cifar100", "compact", "ce"] == "there/cifar100_noisy100_seed_7_compact_ce"
+
+
+def folder_of(args: argparse.Namespace) -> Path:
+    return RunFolder.of(args).path
