@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # bash run.sh          the challenge: cifar10 aggre, worst, rand1: training, learning, detection
+# bash run.sh laptop   real CIFAR-10N without a GPU: compact networks, method and baseline, whole
+#                      label sets; says first how long it takes here, about an hour on two cores
 # bash run.sh demo     the same on the embedded digits, method and baseline, 3 seeds: CPU, minutes
 # bash run.sh test     the test suite
 # bash run.sh measure  what is worth knowing of a new GPU, in the order that matters (see
@@ -8,9 +10,9 @@
 # bash run.sh setup    only finds or makes a Python that has what is needed, and prints its path
 #
 # Further words are options of the training script (of pytest for test). Variables: SEEDS="0 1 2",
-# LABEL_SETS="worst", METHODS="bkd ce", RESULTS_DIR=results, DATA_DIR=~/data, JOBS=4 (runs at a
-# time, spread over the GPUs; the demo: as many as there are cores, 8 at most), ALLOW_CPU=1 (the
-# challenge without a GPU), PYTHON=python3.12. More: python -m utils.sweep --help
+# LABEL_SETS="worst", METHODS="bkd ce", NET=compact, RESULTS_DIR=results, DATA_DIR=~/data, JOBS=4
+# (runs at a time, spread over the GPUs; laptop and demo: as many as there are cores, 8 at most),
+# ALLOW_CPU=1 (the challenge without a GPU), PYTHON=python3.12. More: python -m utils.sweep --help
 # Exit status: 0; 1: no GPU for the challenge; 2: wrong input, or a run failed; 128 + signal.
 [ -n "${BASH_VERSION:-}" ] || { echo "run.sh: error: needs bash; say: bash run.sh" >&2; exit 2; }
 set -ufo pipefail # f: no file names for the * in SEEDS="*"
@@ -60,17 +62,21 @@ folders=(--data_dir "$(absolute "${DATA_DIR:-$HOME/data}")")
 [[ -z ${RESULTS_DIR:-} ]] || folders+=(--results_dir "$(absolute "$RESULTS_DIR")")
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 case $command in
-  challenge | demo | setup) ;;
+  challenge | laptop | demo | setup) ;;
   measure) [[ " ${STAGES:-tests} " != *" tests "* ]] || files+=(tests/requirements.txt) ;;
   test) files+=(tests/requirements.txt) ;;
-  *) fail "unknown command '$command'; choose challenge, demo, measure, test or setup" ;;
+  *) fail "unknown command '$command'; choose challenge, laptop, demo, measure, test or setup" ;;
 esac
 find_python "${files[@]}"
 
 # The variables hold words: they are split, and `set -f` keeps their * as it is.
 case $command in
   challenge) set -- --noise_types ${LABEL_SETS:-aggre worst rand1} --seeds ${SEEDS:-0} \
-    --methods ${METHODS:-bkd} --jobs "${JOBS:-1}" $needs_gpu "${folders[@]}" -- "$@" ;;
+    --methods ${METHODS:-bkd} ${NET:+--net $NET} --jobs "${JOBS:-1}" $needs_gpu \
+    "${folders[@]}" -- "$@" ;;
+  laptop) set -- --noise_types ${LABEL_SETS:-aggre rand1 worst} --seeds ${SEEDS:-0} \
+    --methods ${METHODS:-ce bkd} --net ${NET:-compact} --jobs "${JOBS:-auto}" --estimate_first \
+    --page "${folders[@]}" -- "$@" ;;
   demo) set -- --dataset digits --noise_types ${LABEL_SETS:-aggre rand1 worst} \
     --seeds ${SEEDS:-0 1 2} --methods ${METHODS:-bkd ce} --jobs "${JOBS:-auto}" \
     "${folders[@]}" -- "$@" ;;

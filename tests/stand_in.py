@@ -35,7 +35,13 @@ def train(args: Namespace) -> None:
     from utils.lock import locked
     from utils.run_folder.folder import RunFolder
     from utils.run_folder.interruption import Interrupted, Interruption
+    from utils.sweep.run_time import RunTime
 
+    if args.measure_steps:
+        if args.lr == FAILING_LR:
+            raise ValueError("the loss is not finite; try a smaller --lr")
+        print(RunTime(start=1, warm_up=2, epoch=30, scoring=5).line())
+        return
     folder = RunFolder.of(args)
     options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
     description = {"options": options, "non_default_options": {}, "precision": "fp32"}

@@ -82,7 +82,7 @@ def test_run_sh_stops_without_cuda_and_says_how_long_it_would_take(tmp_path: Pat
     variables = {"ALLOW_CPU": "", "SEEDS": "0 1", "RESULTS_DIR": str(tmp_path / "results")}
     done = run_sh("challenge", "--width", "2", **variables)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"300 epochs of 352 steps would take about \d+\.\d\d hours", done.stdout)
+    assert re.search(r"300 epochs of 352 steps would take about \d+ h \d\d min", done.stdout)
     assert "6 such runs" in done.stdout and not (tmp_path / "results").exists()
 
 
@@ -117,6 +117,24 @@ def test_run_sh_measures_stops_where_something_looks_wrong_and_packs(tmp_path: P
         assert options["detach_student_target"] == run.startswith("detached_target")
         assert options["masked_mean"] == run.startswith("masked_mean")
     assert {path.parent for path in results.glob("*/*/args.json")} == {results / r for r in runs}
+
+
+def test_run_sh_laptop_takes_the_compact_networks_and_whole_label_sets(
+    tmp_path: Path, stand_in: str
+):
+    variables = {"PYTHON": stand_in, "RESULTS_DIR": str(tmp_path / "results"), "JOBS": "2"}
+    done = run_sh("laptop", "--no_plots", CUDA_VISIBLE_DEVICES="", **variables)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^this will take at most .*, 2 runs at a time;", done.stdout, re.MULTILINE)
+    runs = sorted(path.parent for path in (tmp_path / "results").glob("*/args.json"))
+    names = {f"cifar10_{labels}_seed_0_compact" for labels in ("aggre", "rand1", "worst")}
+    assert {run.name for run in runs} == names | {f"{name}_ce" for name in names}
+    for run in runs:
+        options = json.loads((run / "args.json").read_text())["options"]
+        assert options["net"] == "compact" and options["limit_train"] is None
+        assert (run / "learning.json").exists() and (run / "detection.json").exists()
+    assert re.search(r"^cifar10 +worst +default +bkd ", done.stdout, re.MULTILINE)
+    assert (tmp_path / "results" / "index.html").exists()
 
 
 def test_run_sh_leaves_no_training_behind_and_resumes_it(tmp_path: Path):

@@ -15,11 +15,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.label_sets import LABEL_SETS
+from tests.stand_in import FAILING_LR, KILLED_LR
 from utils.options import sweep as options
 from utils.sweep import local
 from utils.sweep.__main__ import main
+from utils.sweep.estimate import wall_seconds
+from utils.sweep.run_time import RunTime
 
 TOP = Path(__file__).parents[1]
 SLOW = "0.1"  # seconds an epoch
@@ -186,6 +191,77 @@ def test_other_options_fail_without_a_training(sweep: Callable):
     assert sweep(*words, "--", "--n_epoch", "1")[0] == 0
     status, _, error = sweep(*words, "--", "--n_epoch", "1", "--lr", "0.5")
     assert status == 2 and "--lr 0.02 there, 0.5 here" in error
+
+
+MEASURED = RunTime(start=1, warm_up=2, epoch=30, scoring=5)  # what the stand-in says
+
+
+def test_how_long_it_takes_is_said_before_it_starts(sweep: Callable, tmp_path: Path):
+    words = ("--noise_types", "worst", "rand1", "--methods", "ce", "bkd", "--jobs", "2")
+    words += ("--estimate_first", "--page")
+    status, said, error = sweep(*words, "--", "--n_epoch", "6")
+    assert status == 0, error
+    lines = said.splitlines()
+    # Each run has three scripts. ce: 3 + 6 * 30 + 5 + 2, bkd: 3 + 6 * (30 + 5) + 2 seconds; each
+    # job has a run of both.
+    assert lines[:4] == [
+        "measuring 20 steps each of ce and bkd, 2 runs at a time, to tell how long this will take; "
+        "data that is missing is downloaded first",
+        "ce: 2 runs with 12 epochs left, about 30.0 s an epoch",
+        "bkd: 2 runs with 12 epochs left, at most 35.0 s an epoch",
+        "this will take at most 7 min 10 s, 2 runs at a time; Ctrl-C stops it, and the same "
+        "command resumes",
+    ]
+    assert sum("finished, test" in line for line in lines) == 4
+    page = tmp_path / "r" / "index.html"
+    assert str(page) in said and "digits_worst_seed_0_ce" in page.read_text()
+
+    status, said, _ = sweep(*words, "--", "--n_epoch", "6")
+    assert status == 0 and "will take" not in said and said.count("finished before") == 4
+
+
+def test_only_epochs_that_are_left_count(sweep: Callable, tmp_path: Path):
+    words = ("--noise_types", "worst", "--methods", "ce", "--estimate_first")
+    training = ("--", "--n_epoch", "10", "--lr", str(KILLED_LR))  # in its first epoch
+    status, said, _ = sweep(*words, *training)
+    assert status == 2 and "ce: 1 run with 10 epochs left" in said
+    assert "this will take about 5 min 10 s, 1 run at a time" in said
+    (tmp_path / "r" / "digits_worst_seed_0_ce" / "checkpoint.pt").write_text("1")
+    status, said, _ = sweep(*words, *training)
+    assert status == 2 and "ce: 1 run with 9 epochs left" in said
+    status, said, _ = sweep(*words, *training, "--restart")
+    assert status == 2 and "ce: 1 run with 10 epochs left" in said
+
+
+def test_a_measurement_that_fails_starts_nothing(sweep: Callable, tmp_path: Path):
+    words = ("--noise_types", "worst", "--methods", "ce", "--estimate_first")
+    status, said, error = sweep(*words, "--", "--lr", str(FAILING_LR))
+    assert status == 2 and error.count("\n") == 1 and said.count("\n") == 1
+    assert "measurement 0 of ce failed" in error and "try a smaller --lr" in error
+    assert not (tmp_path / "r" / "digits_worst_seed_0_ce").exists()
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(min_value=1, max_value=4))
+def test_runs_start_in_their_order(each: list[int], jobs: int):
+    """Second by second: a job that is free takes the next run."""
+    waiting, running, seconds = [*each], [], 0
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            running.append(waiting.pop(0))
+        running = [left - 1 for left in running if left > 1]
+        seconds += 1
+    assert wall_seconds(each, jobs) == seconds
+
+
+def test_what_was_measured_is_read_back():
+    assert (
+        RunTime.read(f"epoch\n{MEASURED._replace(epoch=1).line()}\n{MEASURED.line()}\n") == MEASURED
+    )
+    assert RunTime.read("measured: nothing") is None
+    assert MEASURED.words("ce", 10) == "about 5 min 08 s"
+    assert MEASURED.words("bkd", 10).startswith(
+        "about 5 min 03 s, and at most 50 s more: 5.0 s in each"
+    )
 
 
 def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Path):

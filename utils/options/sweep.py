@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.options.parser import OneLineParser, count, count_or_none, path, positive, seed
+from utils.options.parser import (
+    OneLineParser,
+    add_net,
+    count,
+    count_or_none,
+    path,
+    positive,
+    seed,
+)
 
 
 class LabelSets(NamedTuple):
@@ -32,6 +40,7 @@ LABEL_SETS = {
 }
 CHALLENGE = ("aggre", "worst", "rand1")  # its label sets of CIFAR-10; those of the digits too
 MOST_AUTOMATIC_JOBS = 8
+PAGE = "index.html"
 STAGES = (  # of `measure`, in the order that matters; see utils/sweep/measure.py
     "tests",
     "benchmark",
@@ -71,6 +80,7 @@ def sweep_parser() -> OneLineParser:
         default=["bkd"],
         help="bkd: Blind Knowledge Distillation; ce: plain cross-entropy",
     )
+    add_net(runs)
     _add_folders(runs, "results")
     runs.add_argument("--dry_run", action="store_true", help="only print the commands")
     runs.add_argument(
@@ -78,7 +88,17 @@ def sweep_parser() -> OneLineParser:
         action="store_true",
         help="only tell which runs are finished, running, failed or pending, by their run folders",
     )
-    _add_machine(parser)
+    here = _add_machine(parser)
+    here.add_argument(
+        "--estimate_first",
+        action="store_true",
+        help="measure some steps of each method and say how long all will take, then start",
+    )
+    here.add_argument(
+        "--page",
+        action="store_true",
+        help=f"behind the table also write one page of all runs, {PAGE} in the results folder",
+    )
     _add_slurm(parser)
     return parser
 
@@ -140,7 +160,7 @@ def _add_folders(group: argparse._ActionsContainer, results: str) -> None:
         group.add_argument(f"--{name}", type=path, default=default, metavar="FOLDER", help=words)
 
 
-def _add_machine(parser: argparse.ArgumentParser) -> None:
+def _add_machine(parser: argparse.ArgumentParser) -> argparse._ActionsContainer:
     here = parser.add_argument_group("on this machine")
     here.add_argument(
         "--jobs",
@@ -155,6 +175,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="without a GPU start no run, but estimate how long one would take",
     )
+    return here
 
 
 def _add_slurm(parser: argparse.ArgumentParser) -> None:

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from utils.console import discard
-from utils.options.sweep import split_words, sweep_parser
-from utils.sweep import local, slurm
+from utils.options.sweep import PAGE, split_words, sweep_parser
+from utils.sweep import estimate, local, slurm
 from utils.sweep.runs import Outcome, SweepRun, Task, counted, make_runs
 
 STEPS_TO_MEASURE = 3
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return submit(args, runs)
         gpus = local.gpus() if args.needs_gpu or args.jobs > 1 else []
         if args.needs_gpu and not gpus:
-            return estimate(runs)
+            return tell_one(runs)
         return run_here(args, runs, gpus)
     except BrokenPipeError:
         discard(sys.stdout)
@@ -65,6 +65,9 @@ def tell_commands(runs: Sequence[SweepRun]) -> int:
 
 def submit(args: argparse.Namespace, runs: Sequence[SweepRun]) -> int:
     """Submit what is neither finished nor running; exit status 2 where a run cannot be."""
+    for name in ("estimate_first", "page"):
+        if getattr(args, name):
+            raise ValueError(f"--{name} with --slurm: it is for runs on this machine; leave it out")
     if runs[0].args.restart:
         raise ValueError("--restart with --slurm: a job that is queued again would restart again")
     outcomes = [run.status() for run in runs]
@@ -87,7 +90,7 @@ def submit(args: argparse.Namespace, runs: Sequence[SweepRun]) -> int:
     return tell_failures(refused)
 
 
-def estimate(runs: Sequence[SweepRun]) -> int:
+def tell_one(runs: Sequence[SweepRun]) -> int:
     """There is no GPU: measure a few steps, say how long it would take; the exit status."""
     print("No CUDA device here. Measuring a few steps of a full run on the CPU:", flush=True)
     training = runs[0].stages()[0].command
@@ -96,7 +99,8 @@ def estimate(runs: Sequence[SweepRun]) -> int:
         return done.returncode if done.returncode > 0 else 128 - done.returncode
     print(
         f"This would be {len(runs)} such runs. To start them all the same: ALLOW_CPU=1 bash "
-        "run.sh (the sweep: without --needs_gpu); for a try of minutes: bash run.sh demo"
+        "run.sh (the sweep: without --needs_gpu); CIFAR-10N without a GPU: bash run.sh laptop; a "
+        "try of minutes: bash run.sh demo"
     )
     return NO_GPU
 
@@ -104,6 +108,11 @@ def estimate(runs: Sequence[SweepRun]) -> int:
 def run_here(args: argparse.Namespace, runs: Sequence[SweepRun], gpus: Sequence[str]) -> int:
     """Run all on this machine and print the table; the exit status."""
     with local.Machine(args.jobs, gpus) as machine:
+        if args.estimate_first:
+            estimate.tell(machine, runs)
+            if machine.exit_status:
+                print("stopped while measuring; no run was started", file=sys.stderr)
+                return machine.exit_status
         outcomes = machine.run(runs)
     if machine.exit_status:
         again = "the same command" + " without --restart" * runs[0].args.restart
@@ -111,13 +120,23 @@ def run_here(args: argparse.Namespace, runs: Sequence[SweepRun], gpus: Sequence[
         return machine.exit_status
     tabled = 0
     if any(outcome.word == "finished" for outcome in outcomes):
-        from utils.summary.__main__ import main as print_table
-
-        try:
-            tabled = print_table([str(args.results_dir)])
-        except SystemExit as error:  # no run could be read: it has said so
-            tabled = int(error.code or 0)
+        tabled = tell_results(args)
     return tell_failures(failures(runs, outcomes)) or tabled
+
+
+def tell_results(args: argparse.Namespace) -> int:
+    """The table, and where wanted the page; the exit status."""
+    from utils.summary.__main__ import main as summary
+
+    results = args.results_dir.resolve()
+    try:
+        status = summary([str(args.results_dir)])
+        if args.page:
+            print("\npage of all runs, for a browser:", flush=True)
+            status = summary([str(args.results_dir), "--html", str(results / PAGE)]) or status
+    except SystemExit as error:  # no run could be read: it has said so
+        status = int(error.code or 0)
+    return status
 
 
 def failures(tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> list[str]:

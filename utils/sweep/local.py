@@ -49,7 +49,7 @@ class Machine:
         self.children: set[subprocess.Popen] = set()
         self.signals: list[int] = []  # as they came
         self.first_signal = 0.0  # when it came
-        self.stopped = False
+        self.stopped = self.silent = False
 
     def __enter__(self) -> "Machine":
         # One that is ignored, as SIGHUP under nohup, stays ignored.
@@ -73,8 +73,12 @@ class Machine:
         """That of a process that a signal has ended; None where there was no signal."""
         return 128 + self.signals[0] if self.signals else None
 
-    def run(self, tasks: Sequence[Task]) -> list[Outcome]:
-        """Run all tasks, say a line for each, and return what became of them, in their order."""
+    def run(self, tasks: Sequence[Task], *, silent: bool = False) -> list[Outcome]:
+        """Run all tasks, say a line for each, and return what became of them, in their order.
+
+        `silent`: say nothing of them; they have no checkpoint either.
+        """
+        self.silent = silent
         outcomes = {task.name: Outcome("finished", task.result()) for task in tasks}
         due = [task for task in tasks if is_due(task)]
         for task in tasks:
@@ -84,7 +88,7 @@ class Machine:
         self.slots: queue.Queue[dict[str, str]] = queue.Queue()
         for slot in range(jobs):
             self.slots.put(self._share(slot, jobs))
-        progress = Progress(due, follow=jobs == 1)
+        progress = Progress(due, follow=jobs == 1 and not silent)
         with ThreadPoolExecutor(jobs) as pool:
             futures: dict[Future[Outcome], Task] = {pool.submit(self._run, t): t for t in due}
             try:
@@ -152,7 +156,8 @@ class Machine:
         if not self.stopped:
             self._stop()
             name = signal.Signals(self.signals[0]).name
-            words = f"{name}: waiting for {len(self.children)} to write a checkpoint and end"
+            what = "end" if self.silent else "write a checkpoint and end"
+            words = f"{name}: waiting for {len(self.children)} to {what}"
             with contextlib.suppress(OSError):  # a terminal that has been closed
                 tqdm.write(f"{words}; the same signal again kills", file=sys.stderr)
         elif len(self.signals) > 1:
@@ -170,6 +175,8 @@ class Machine:
 
     def _say(self, line: str) -> None:
         """Say a line; where nobody reads any more (`| head`), all runs are asked to stop."""
+        if self.silent:
+            return
         try:
             say(line)
         except BrokenPipeError:

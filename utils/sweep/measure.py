@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.files import read_json
+from utils.options.parser import NETS
 from utils.options.sweep import CHALLENGE, measure_parser, split_words
 from utils.summary.__main__ import main as summary
 from utils.sweep import local
@@ -118,7 +119,7 @@ def runs_of(
     options = {"dataset": line.dataset, "noise_types": line.noise_types, "methods": line.methods}
     folders = {"results_dir": args.base / line.folder, "data_dir": args.data_dir}
     seeds = args.seeds if line.seeds is None else line.seeds
-    sweep = argparse.Namespace(**options, **folders, seeds=seeds)
+    sweep = argparse.Namespace(**options, **folders, seeds=seeds, net=NETS[0])
     return make_runs(sweep, [*line.options, *words], error)
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from utils.files import read_json
 from utils.lock import HOLDER, LOCK
+from utils.options.parser import NETS
 from utils.options.sweep import CHALLENGE, LABEL_SETS
 from utils.options.training import training_parser
 from utils.run_folder.epoch_log import duration
@@ -25,6 +26,7 @@ SET_BY_THE_SWEEP = {
     "--noise_type": "--noise_types before -- (run.sh: LABEL_SETS=… in front of bash)",
     "--seed": "--seeds before -- (run.sh: SEEDS=… in front of bash)",
     "--method": "--methods before -- (run.sh: METHODS=… in front of bash)",
+    "--net": "--net before -- (run.sh: NET=… in front of bash)",
     "--results_dir": "--results_dir before -- (run.sh: RESULTS_DIR=… in front of bash)",
     "--data_dir": "--data_dir before -- (run.sh: DATA_DIR=… in front of bash)",
     "--measure_steps": "it to the training script alone",
@@ -67,13 +69,14 @@ class SweepRun:
         """`args`: the training script's options, `words`: those given beside the run's own."""
         self.args, self.words = args, list(words)
         self.folder = RunFolder.of(args)
-        self.name = f"{args.noise_type}/{args.method}/seed {args.seed}"
+        net = [] if args.net == NETS[0] else [args.net]
+        self.name = "/".join([args.noise_type, *net, args.method, f"seed {args.seed}"])
         self.log = args.results_dir / LOGS / f"{self.folder.path.name}.log"
         self.epochs: int = args.n_epoch
 
     def stages(self) -> list[Stage]:
         """All three."""
-        names = ("dataset", "noise_type", "seed", "method", "results_dir", "data_dir")
+        names = ("dataset", "noise_type", "seed", "method", "net", "results_dir", "data_dir")
         run = [word for name in names for word in (f"--{name}", str(getattr(self.args, name)))]
 
         def command(script: str) -> list[str]:
@@ -120,6 +123,21 @@ class SweepRun:
                 return max(0, sum(1 for _ in file) - 1)
         except OSError:
             return 0
+
+    def epochs_left(self) -> int:
+        """Those that the training has still to do; raises as `stages_left` does."""
+        if self.stages_left()[:1] != self.stages()[:1]:
+            return 0
+        if self.args.restart:
+            return self.epochs
+        if self.folder.training.exists():  # it will say that it is finished
+            return 0
+        with contextlib.suppress(OSError):
+            done, saved = self.epochs_done(), self.folder.checkpoint.stat().st_mtime_ns
+            if saved < self.folder.metrics.stat().st_mtime_ns:  # it was killed since
+                done -= done % self.args.checkpoint_freq
+            return max(0, self.epochs - done)
+        return self.epochs
 
     def result(self) -> str:
         """The evaluation of a finished run in a few words; "" where it cannot be read."""
@@ -184,7 +202,8 @@ def make_runs(
     runs = {}
     for seed, noise_type, method in itertools.product(args.seeds, chosen, args.methods):
         run = ("--dataset", args.dataset, "--noise_type", noise_type, "--seed", str(seed))
-        options = parser.parse_args([*run, "--method", method, *folders, *words])
+        run += ("--method", method, "--net", args.net)
+        options = parser.parse_args([*run, *folders, *words])
         one = SweepRun(options, words)
         runs.setdefault(one.folder.path, one)
     return list(runs.values())
