@@ -1,7 +1,8 @@
 """How fast this machine trains, against a straightforward version and against what it could do.
 
-    python benchmark.py            minutes; full-size networks
-    python benchmark.py --quick    under a minute on two CPU cores; narrow networks
+    python benchmark.py                  minutes; full-size networks
+    python benchmark.py --net compact    the same for the compact ones
+    python benchmark.py --quick          under a minute on two CPU cores; narrow networks
 
 All that is compared takes turns within one run, on made-up images of CIFAR-10's size: what they
 show does not matter to the time. Prints medians and spreads over the rounds, and writes them as
@@ -36,13 +37,15 @@ from data.datasets import Loaders, make_loaders
 from data.images import ImageSet, Split
 from data.splits import choose_positions
 from models.losses import agreement, pair_loss
-from models.teacher_student import build_pair, infer_logits
+from models.teacher_student import TeacherStudent, build_pair, infer_logits
 from models.training_step import WARM_UP, TrainingStep
 from utils.devices import Machine, has_bf16, peak_memory_gib, pick_machine
 from utils.files import write_json
 from utils.options.evaluation import benchmark_parser
 
-EPOCHS, SCORED_EPOCHS, EVALUATIONS = 300, 25, 30  # of the paper's run; of a late tipping point
+WIDTHS = {"preact18": (64, 16), "compact": (32, 8)}  # full, quick
+# Epochs of a run of bkd whose tipping point comes late, those with a scoring pass, evaluations
+RUNS = {"preact18": (300, 25, 30), "compact": (18, 10, 9)}
 TRAIN, TEST, VAL = 50_000, 10_000, 5_000  # images
 OPTIMIZER = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
 
@@ -62,13 +65,15 @@ def made_up_images() -> ImageSet:
 class Straightforward:
     """The plain loop: PIL images, two float32 networks in turn, `.item()` in each step."""
 
-    def __init__(self, images: ImageSet, width: int, batch_size: int, device: torch.device):
+    def __init__(
+        self, images: ImageSet, pair: TeacherStudent, batch_size: int, device: torch.device
+    ):
         self.device, self.workers = device, os.cpu_count() or 1
         of_workers = {"num_workers": self.workers, "pin_memory": device.type == "cuda"}
         collate = partial(pil_batch, images)
         loader = DataLoader(range(TRAIN), batch_size, True, collate_fn=collate, **of_workers)
         self.batches = endless(loader)
-        self.pair = build_pair(10, width).to(device)
+        self.pair = pair.to(device)
         self.optimizer = torch.optim.SGD(self.pair.parameters(), **OPTIMIZER)
         self.agreements = np.zeros(TRAIN)
 
@@ -114,14 +119,14 @@ def pil_batch(images: ImageSet, index: list[int]) -> tuple[Tensor, Tensor, list[
 class Fast:
     """This project's loaders, step and scoring, put together as the training script does."""
 
-    def __init__(self, images: ImageSet, width: int, batch_size: int, machine: Machine):
+    def __init__(self, images: ImageSet, pair: TeacherStudent, batch_size: int, machine: Machine):
         device, plain = machine.device, machine.plain
         labels, positions = images.train.clean_labels, choose_positions(TRAIN, VAL / TRAIN, 0, None)
         generator = torch.Generator(device).manual_seed(0)
         self.loaders = make_loaders(
             images, labels, positions, batch_size, generator, True, machine.memory_format
         )
-        pair = build_pair(10, width).prepare(device, bf16=machine.precision == "bf16", plain=plain)
+        pair.prepare(device, bf16=machine.precision == "bf16", plain=plain)
         fused = None if plain else True
         optimizer = torch.optim.SGD(pair.parameters(), **OPTIMIZER, fused=fused)
         self.training_step = TrainingStep(
@@ -165,12 +170,11 @@ def large_copy(device: torch.device) -> tuple[Callable[[], Any], float]:
     return lambda: target.copy_(source), 2 * source.nbytes
 
 
-def step_operations(width: int, batch_size: int) -> float:
-    """Floating-point operations of one step: two networks, forward and twice that backward."""
-    pair = build_pair(10, width).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        pair(torch.zeros(1, 3, 32, 32))
-    return 3 * batch_size * counter.get_total_flops()
+def step_operations(pair: TeacherStudent, batch_size: int) -> float:
+    """Floating-point operations of one step: two networks, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        sum(pair(torch.zeros(1, 3, 32, 32))).sum().backward()
+    return batch_size * counter.get_total_flops()
 
 
 def take_turns(
@@ -200,16 +204,16 @@ def spread(values: NDArray[np.float64]) -> dict[str, float]:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """The whole record: what was timed, on which machine, and what follows for a run."""
     machine = pick_machine(args.device, args.precision, args.compile)
-    width, least = (16, 0.5) if args.quick else (64, 3.0)
-    images = made_up_images()
-    fast = Fast(images, width, args.batch_size, machine)
+    width, least = WIDTHS[args.net][args.quick], 0.5 if args.quick else 3.0
+    images, new_pair = made_up_images(), partial(build_pair, 10, width, net=args.net)
+    fast = Fast(images, new_pair(), args.batch_size, machine)
     start = clock()
     for _ in range(WARM_UP + 2 if machine.compiled else 1):
         fast.step()
     first_steps = clock() - start
     fast.score()
     memory = peak_memory_gib(machine.device)  # before the straightforward version takes some
-    plain = Straightforward(images, width, args.batch_size, machine.device)
+    plain = Straightforward(images, new_pair(), args.batch_size, machine.device)
     plain.step()  # warms up
     product, operations = matrix_product(machine)
     copy, copied = large_copy(machine.device)
@@ -223,20 +227,21 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "copy": (copy, nullcontext),
     }
     seconds = take_turns(contenders, args.rounds, least)
-    work = step_operations(width, args.batch_size)
+    work = step_operations(new_pair(), args.batch_size)
     rate = operations / np.median(seconds["matrix product"])
     return {
         "machine": describe(machine.device),
         "precision": machine.precision,
         "compiled": fast.training_step.compiled,
         "graphs": fast.training_step.graphed,
+        "net": args.net,
         "width": width,
         "batch_size": args.batch_size,
         "rounds": args.rounds,
         "quick": args.quick,
         "first_steps_seconds": first_steps,
         "peak_memory_gib": memory,
-        **rates(seconds, fast.loaders, args.batch_size),
+        **rates(seconds, fast.loaders, args.batch_size, args.net),
         "step_operations": work,
         "operations_per_second": rate,
         "copied_bytes_per_second": copied / np.median(seconds["copy"]),
@@ -246,12 +251,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def rates(
-    seconds: dict[str, NDArray[np.float64]], loaders: Loaders, batch_size: int
+    seconds: dict[str, NDArray[np.float64]], loaders: Loaders, batch_size: int, net: str
 ) -> dict[str, Any]:
     """What the seconds of each contender [rounds] say of loaders, step, epoch and run."""
     scored = loaders.scored.batch_size
     epoch = len(loaders.train) * np.median(seconds["step"])
-    evaluated = SCORED_EPOCHS * TRAIN + EVALUATIONS * (VAL + TEST)
+    epochs, scored_epochs, evaluations = RUNS[net]
+    evaluated = scored_epochs * TRAIN + evaluations * (VAL + TEST)
     return {
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "loader_images_per_second": spread(batch_size / seconds["loader"]),
@@ -260,7 +266,7 @@ def rates(
         "step_speedup": spread(seconds["straightforward step"] / seconds["step"]),
         "scored_images_per_second": spread(scored / seconds["scoring batch"]),
         "epoch_seconds": epoch,
-        "run_seconds": EPOCHS * epoch + evaluated * np.median(seconds["scoring batch"]) / scored,
+        "run_seconds": epochs * epoch + evaluated * np.median(seconds["scoring batch"]) / scored,
     }
 
 
@@ -281,13 +287,14 @@ def report(record: dict[str, Any]) -> None:
     """Print the table."""
     print("  ".join(f"{key} {value}" for key, value in record["machine"].items()))
     print(
-        f"{record['precision']}, width {record['width']}, batches of {record['batch_size']}, "
-        f"{'compiled' if record['compiled'] else 'not compiled'}, "
+        f"{record['net']} of width {record['width']}, batches of {record['batch_size']}, "
+        f"{record['precision']}, {'compiled' if record['compiled'] else 'not compiled'}, "
         f"{'replayed as CUDA graphs' if record['graphs'] else 'no CUDA graphs'}"
     )
     print(f"{'':44} {'median':>11} {'':9} {'spread over the rounds':>11}")
     flops = f"{record['step_operations'] / 1e9:.1f} GFLOP"
-    run = f"{EPOCHS} epochs, {SCORED_EPOCHS} scored, {EVALUATIONS} evaluations"
+    epochs, scored, evaluations = RUNS[record["net"]]
+    run = f"{epochs} epochs, {scored} scored, {evaluations} evaluations"
     for what, value, unit, scale in (
         ("(a) loader", record["loader_images_per_second"], "images/s", 1),
         ("    PIL images in a DataLoader", record["pil_images_per_second"], "images/s", 1),

@@ -15,7 +15,7 @@ MAY_IMPORT = {"data": {"data", "utils"}, "models": {"models", "utils"}, "utils":
 GROUND = ("files", "console", "devices", "seeding", "metrics")  # utils/, import none of its rooms
 TO_BE_LIFTED_OUT = ("losses", "noise_split", "preact_resnet")  # models/, import but each other
 LONGEST_FILE, LONGEST_FUNCTION = 280, 65  # lines
-LONGER = {"benchmark.py": 330}  # whole, so that it can be read and run by itself
+LONGER = {"benchmark.py": 340}  # whole, so that it can be read and run by itself
 
 
 def imported(path: Path) -> set[str]:

@@ -12,6 +12,7 @@ from utils.options.parser import (
     add_batch_size,
     add_debug,
     add_device_options,
+    add_net,
     count,
     path,
 )
@@ -48,6 +49,7 @@ def benchmark_parser() -> OneLineParser:
     )
     add_device_options(parser)
     group = parser.add_argument_group("benchmark")
+    add_net(group)
     group.add_argument(
         "--quick", action="store_true", help="narrow networks, short timings: under a minute"
     )
