@@ -72,7 +72,7 @@ def made_up_run(
     training["tipping_point"] = 5 if method else None
     _write_json(folder.args, args)
     _write_json(folder.training, training | ({"fallback": False} if method else {}))
-    _write_json(folder.timing, {"wall_seconds": 83.2})
+    _write_json(folder.timing, {"wall_seconds": 83.2, "peak_memory_gib": 1.25})
     _write_json(folder.learning, {"last": {"accuracy": 91.25}, "best_val": {"accuracy": 90.5}})
     _write_json(folder.detection_metrics, {"precision": 0.75, "recall": 0.5, "f1": 0.6})
     _write_metrics(folder.metrics, epochs, method, extra or {})

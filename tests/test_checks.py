@@ -48,6 +48,7 @@ def test_what_became_of_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFix
         "last clean test %": "71.00",
         "vanished classes": "none",
         "wall time": "1 min 23 s",
+        "peak memory": "1.2 GiB",
     }
     assert (status, err) == (0, "")
 

@@ -78,6 +78,7 @@ def test_the_page_has_all_there_is(tmp_path: Path, capsys: pytest.CaptureFixture
         "cifar10_aggre_seed_0 accuracy 91.25 %, F1 0.600 looks wrong",
         "digits_rand1_seed_0 accuracy 91.25 %, F1 0.600 data set",
         "wall time 1 min 23 s",
+        "peak memory 1.2 GiB",
         "versions python 3.11, torch 2.11",
         "device cpu",
         "compute precision fp32",
@@ -169,7 +170,7 @@ def test_what_comes_from_files_is_text_and_no_more(tmp_path: Path):
     page = Elements(write_page(tmp_path))
     assert not page.all("script") and len(page.all("img")) == 2
     assert page.text.count(HOSTILE) >= 8
-    assert "wall time -" in page.text
+    assert "wall time -" in page.text and "peak memory -" in page.text
 
 
 def test_each_plot_has_a_caption():

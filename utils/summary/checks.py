@@ -16,6 +16,7 @@ HEADING = (
     "last clean test %",
     "vanished classes",
     "wall time",
+    "peak memory",
 )
 
 
@@ -60,6 +61,7 @@ def _cells(run: Run) -> list[str]:
         f"{tests[-1][1]:.2f}" if tests else "-",
         vanished or "none",
         duration(run.value("timing", "wall_seconds")),
+        memory(run.value("timing", "peak_memory_gib")),
     ]
 
 
@@ -93,6 +95,11 @@ def warnings_of(runs: Sequence[Run]) -> list[RunWarning]:
 def last_accuracy(run: Run) -> float | None:
     """Clean test accuracy after the last epoch, in percent."""
     return run.value("training", "clean_test_accuracy")
+
+
+def memory(gib: float | None) -> str:
+    """GiB in words, "-" for none."""
+    return "-" if gib is None else f"{gib:.1f} GiB"
 
 
 def duration(seconds: float | None) -> str:

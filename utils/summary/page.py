@@ -11,7 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.plots.style import DOTS_PER_INCH, as_png
-from utils.summary.checks import duration, warnings_of
+from utils.summary.checks import duration, memory, warnings_of
 from utils.summary.overview import TITLES, draw_overview
 from utils.summary.published import ACCURACY_STATISTIC, F1_STATISTIC, RERUNS, published_rows
 from utils.summary.runs import Run
@@ -161,6 +161,7 @@ def _facts(run: Run) -> dict[str, str]:
         facts["noise rate"] = _noise_rate(training)
     return facts | {
         "wall time": duration(run.value("timing", "wall_seconds")),
+        "peak memory": memory(run.value("timing", "peak_memory_gib")),
         "device": args.get("device") or "-",
         "compute precision": key.precision,
         "compiled": {True: "yes", False: "no"}.get(args.get("compiled"), "-"),

@@ -43,6 +43,7 @@ def _one_of(*names: str) -> Rule:
 PERCENT = _number(0, 100, "a number from 0 to 100")
 SHARE = _number(0, 1, "a number from 0 to 1")
 SECONDS = _number(0, LARGEST, "a number of seconds")
+MEMORY = _number(0, LARGEST, "a number of GiB")
 WHOLE = _number(0, LARGEST, "a whole number from 0", int)
 TEXT = Rule("text", lambda value: isinstance(value, str))
 WORD = Rule("a word", lambda value: isinstance(value, str) and bool(re.fullmatch(r"\w+", value)))
@@ -83,7 +84,7 @@ EXPECTED: dict[str, dict[str, Rule]] = {  # by attribute of RunFolder, then by k
         "true_noise_rate": SHARE,
         "clean_test_accuracy": PERCENT,
     },
-    "timing": {"wall_seconds": SECONDS},
+    "timing": {"wall_seconds": SECONDS, "peak_memory_gib": MEMORY},
     "learning": {
         "last": OBJECT,
         "last.accuracy": PERCENT,
