@@ -112,8 +112,8 @@ def train(
     labels = loaders.train.labels  # [N], given
     alpha = torch.zeros(len(labels), device=labels.device)  # [N]: one-hot targets
     alphas = (args.alpha1, args.alpha2, args.alpha3, args.alpha4)
-    decay = {"lr_step": args.lr_step, "lr_gamma": args.lr_gamma}
-    rate = LearningRate(step.optimizer, args.lr_schedule, args.n_epoch, **decay)
+    shape = {"lr_step": args.lr_step, "lr_gamma": args.lr_gamma, "warm_up": args.warm_up}
+    rate = LearningRate(step.optimizer, args.lr_schedule, args.n_epoch, **shape)
     statistics = EpochStatistics(len(labels), len(loaders.train), labels.device)
     monitor = TippingPointMonitor()
     state = {"networks": pair, "optimizer": step.optimizer, "rate": rate}

@@ -10,7 +10,8 @@ class LearningRate:
 
     step: multiplied by a factor every so many epochs, as the paper does; linear: falls from the
     first step on, to 0 at the end; after_tipping: stays until the tipping point is found, and falls
-    from there likewise.
+    from there likewise. Each may begin with a warm-up, in which the rate rises from 0; a linear
+    fall begins behind it.
     """
 
     def __init__(
@@ -21,16 +22,22 @@ class LearningRate:
         *,
         lr_step: int = 1,
         lr_gamma: float = 1.0,
+        warm_up: float = 0.0,
     ):
-        """`lr_step`, `lr_gamma`: epochs between decays, and their factor, of the schedule step."""
+        """`warm_up`: its epochs.
+
+        `lr_step`, `lr_gamma`: epochs between decays, and their factor, of the schedule step.
+        """
         self.optimizer, self.schedule, self.epochs = optimizer, schedule, epochs
         self.initial: float = optimizer.param_groups[0]["lr"]
-        self.lr_step, self.lr_gamma = lr_step, lr_gamma
-        self.falls_from = 0 if schedule == "linear" else None  # epoch; None: not yet
+        self.lr_step, self.lr_gamma, self.warm_up = lr_step, lr_gamma, warm_up
+        self.falls_from = warm_up if schedule == "linear" else None  # epoch; None: not yet
 
     def at(self, progress: float) -> float:
         """The rate of the step before which `progress` epochs are done."""
         rate = self.initial
+        if progress < self.warm_up:
+            return rate * progress / self.warm_up
         if self.schedule == "step":
             for _ in range(int(progress) // self.lr_step):  # one by one: rounded as by StepLR
                 rate *= self.lr_gamma

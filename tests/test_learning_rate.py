@@ -63,6 +63,21 @@ def test_linear_falls_from_the_first_step_to_nothing():
     assert rate.at(EPOCHS / 2) == pytest.approx(INITIAL / 2)
 
 
+@pytest.mark.parametrize("warm_up", [0.4, 2, 3.7])
+def test_a_warm_up_rises_from_nothing(warm_up: float):
+    for schedule in ("step", "linear", "after_tipping"):
+        decay = {"lr_step": 4, "lr_gamma": 0.5}
+        rate, without = rate_of(schedule, warm_up=warm_up, **decay), rate_of(schedule, **decay)
+        assert rate.at(0) == 0 and rate.at(warm_up) == pytest.approx(INITIAL)
+        assert rate.at(warm_up / 3) == pytest.approx(INITIAL / 3)
+        if schedule == "linear":
+            assert rate.at(EPOCHS) == 0
+            assert rate.at((warm_up + EPOCHS) / 2) == pytest.approx(INITIAL / 2)
+        else:
+            after = [each for each in all_steps() if each >= warm_up]
+            assert [rate.at(each) for each in after] == [without.at(each) for each in after]
+
+
 def test_after_tipping_stays_without_a_tipping_point():
     rate = rate_of("after_tipping")
     assert {rate.at(progress) for progress in all_steps()} == {INITIAL}

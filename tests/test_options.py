@@ -42,6 +42,7 @@ AUTHORS_DEFAULTS = {
     "width": 64,
     "augmentation": "always",
     "lr_schedule": "step",
+    "warm_up": 0.0,
     "label_smoothing": 0.0,
     "limit_train": None,
     "method": "bkd",

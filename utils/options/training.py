@@ -113,6 +113,7 @@ def _add_network_and_optimiser(parser: RunParser) -> None:
         ("lr", positive, 0.02, "RATE", "initial learning rate"),
         ("lr_step", count, 150, "EPOCHS", "epochs between learning-rate decays"),
         ("lr_gamma", positive, 0.1, "FACTOR", "learning-rate decay factor (StepLR gamma)"),
+        ("warm_up", not_negative, 0.0, "EPOCHS", "epochs in which the rate rises from 0"),
         ("momentum", ratio, 0.9, "FACTOR", "momentum, 0 to below 1"),
         ("weight_decay", not_negative, 0.0005, "FACTOR", "weight decay (L2 penalty)"),
     ):
