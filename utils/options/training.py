@@ -22,7 +22,7 @@ OWN_DEFAULTS = (
         {"net": "compact"},
         {
             "width": 32,
-            "n_epoch": 20,
+            "n_epoch": 18,
             "lr": 0.05,
             "lr_schedule": "after_tipping",
             "augmentation": "after_tipping",
@@ -33,12 +33,20 @@ OWN_DEFAULTS = (
     ),
     OwnDefaults(
         {"net": "compact", "method": "ce"},
-        {"n_epoch": 12, "lr_schedule": "linear", "augmentation": "always"},
+        {
+            "n_epoch": 12,
+            "lr": 0.2,
+            "lr_schedule": "linear",
+            "warm_up": 2.0,
+            "augmentation": "always",
+            "label_smoothing": 0.1,
+        },
     ),
     OwnDefaults(
         {"dataset": "digits"},
         {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
     ),
+    OwnDefaults({"dataset": "digits", "net": "compact"}, {"lr": 0.2}),
 )
 
 
