@@ -23,8 +23,9 @@ OWN_DEFAULTS = (
         {
             "width": 32,
             "n_epoch": 18,
-            "lr": 0.05,
+            "lr": 0.1,
             "lr_schedule": "after_tipping",
+            "warm_up": 1.0,
             "augmentation": "after_tipping",
             "checkpoint_freq": 1,
             "clean_test_freq": 2,
