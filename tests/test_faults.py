@@ -14,6 +14,7 @@ import blind_knowledge_dist_training as training
 from tests import lives
 from tests.conftest import devices, training_options
 from tests.lives import Life, live, only_run, sums
+from tests.test_training import tips_at
 from utils.files import PARTIAL
 from utils.run_folder.checkpoint import Checkpoint
 from utils.run_folder.folder import RunFolder
@@ -156,13 +157,13 @@ def test_the_baseline_resumes_too(tmp_path: Path):
     assert sums(only_run(tmp_path / "cut")) == sums(only_run(tmp_path / "whole"))
 
 
-def train_with_a_break(results: Path, *words: object) -> Path:
-    """In this process: stopped within an epoch, then resumed."""
+def train_with_a_break(results: Path, *words: object, batch: int = 4) -> Path:
+    """In this process: stopped before that batch, of whatever pass it is, then resumed."""
     args = training_options(*words, "--results_dir", results)
     check, calls = Interruption.check, iter(range(10**9))
 
     def stop_once(self: Interruption) -> None:
-        if next(calls) == 4:
+        if next(calls) == batch:
             self.number = signal.SIGTERM
         check(self)
 
@@ -183,6 +184,25 @@ def test_augmented_images_in_the_middle_of_an_epoch(device: str, tmp_path: Path,
     args = training_options(*words, "--results_dir", tmp_path / "whole")
     training.main(args)
     folder = train_with_a_break(tmp_path / "cut", *words)
+    assert sums(folder) == sums(RunFolder.of(args).path)
+    torch.use_deterministic_algorithms(False)
+
+
+@devices
+@pytest.mark.parametrize("method", ["bkd", "ce"])
+@pytest.mark.parametrize("batch", [4, 35, 71])
+def test_compact_networks_resume_in_each_phase(
+    device: str, method: str, batch: int, made_up_cifar, tmp_path: Path, monkeypatch
+):
+    """In the warm-up, before and after the tipping point, by which images and rate change."""
+    tips_at(monkeypatch, 3)  # found after 66 batches
+    words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
+    words += ["--net", "compact", "--width", 4, "--n_epoch", 8, "--batch_size", 50]
+    words += ["--method", method, "--device", device]
+    words += ["--deterministic"] if device == "cuda" else []
+    args = training_options(*words, "--results_dir", tmp_path / "whole")
+    training.main(args)
+    folder = train_with_a_break(tmp_path / "cut", *words, batch=batch)
     assert sums(folder) == sums(RunFolder.of(args).path)
     torch.use_deterministic_algorithms(False)
 
