@@ -40,7 +40,6 @@ OWN_DEFAULTS = (
             "lr_schedule": "linear",
             "warm_up": 2.0,
             "augmentation": "always",
-            "label_smoothing": 0.1,
         },
     ),
     OwnDefaults(
