@@ -2,7 +2,9 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from data.label_sets import LABEL_SETS
 from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
 from utils.options.parser import OneLineParser
 from utils.options.sweep import split_words, sweep_parser
-from utils.options.training import training_parser
+from utils.options.training import OWN_DEFAULTS, training_parser
 from utils.plots.__main__ import make_parser as plots_parser
 from utils.summary.__main__ import make_parser as summary_parser
 from utils.summary.markers import marked_texts
@@ -58,10 +60,20 @@ def test_commands_are_understood(script: str, words: list[str]):
     PARSERS["blind_knowledge_dist_training.py"].parse_args(training)
 
 
+def test_the_defaults_of_some_runs_are_all_there():
+    rows = dict(re.findall(r"^\| `(--[^`]*)` \| `(--[^`]*)` \|$", TEXT, re.MULTILINE))
+
+    def words(options: Mapping[str, Any]) -> str:
+        return " ".join(f"--{name} {value}" for name, value in options.items())
+
+    assert rows == {words(own.runs): words(own.defaults) for own in OWN_DEFAULTS}
+
+
 def option_rows() -> dict[str, str]:
     """The option table: each option's default as it stands there."""
     rows = {}
-    for names, defaults in re.findall(r"^\| (`--[^|]*) \| ([^|]*)\|", TEXT, re.MULTILINE):
+    cells = r"^\| (`--\w+`(?:, `--\w+`)*) \| ([^|]*)\|"
+    for names, defaults in re.findall(cells, TEXT, re.MULTILINE):
         options = re.findall(r"--\w+", names)
         values = [value.strip(" `") for value in defaults.split(",")]
         rows |= dict(zip(options, values, strict=True))
