@@ -238,7 +238,7 @@ def test_images_and_rate_stay_until_the_tipping_point_is_found(
     tips_at(monkeypatch, 3)
     folders = ("--data_dir", made_up_cifar.folder, "--results_dir", tmp_path)
     folders += ("--noise_path", made_up_cifar.label_file)
-    words = ("--method", method, "--n_epoch", 8, "--lr", 0.1, "--limit_train", 256)
+    words = ("--method", method, "--n_epoch", 8, "--lr", 0.1, "--warm_up", 0, "--limit_train", 256)
     training.main(training_options("--net", "compact", "--width", 2, *words, *folders))
     if method == "ce":
         assert augmented == [True] * 8
