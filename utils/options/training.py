@@ -115,7 +115,7 @@ def _add_network_and_optimiser(parser: RunParser) -> None:
         choices=("step", "linear", "after_tipping"),
         default="step",
         help="learning-rate schedule; step: decays by --lr_gamma every --lr_step epochs; linear: "
-        "falls to 0 from the end of the warm-up on; after_tipping: falls to 0 from the tipping point on",
+        "falls to 0 from the end of the warm-up on; after_tipping: from the tipping point on",
     )
     for name, kind, default, unit, words in (
         ("lr", positive, 0.02, "RATE", "initial learning rate"),
