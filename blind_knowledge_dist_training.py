@@ -13,19 +13,20 @@ import math
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from data.datasets import Loaders, given_labels, load_images, make_loaders
 from data.label_sets import LABEL_SETS
 from data.loader import Batch, Loader
 from data.splits import check_last_batch, check_limit, choose_positions
+from models.build import average_weights, make_step
 from models.epoch_statistics import EpochStatistics, EpochStats
+from models.guidance import Guidance
 from models.learning_rate import LearningRate
-from models.losses import baseline_loss, pair_loss
+from models.mixup import Mixup
 from models.noise_split import (
     EpochRecord,
     Scores,
@@ -36,11 +37,11 @@ from models.noise_split import (
     trust_groups,
 )
 from models.step_timing import time_steps
-from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer, infer_logits
+from models.teacher_student import TeacherStudent, infer, infer_logits
 from models.training_step import TrainingStep
 from models.weights import save_networks
 from utils.console import say
-from utils.devices import Machine, peak_memory_gib, pick_machine
+from utils.devices import peak_memory_gib, pick_machine
 from utils.options.training import training_parser
 from utils.plots.draw import PLOTS
 from utils.run_folder.folder import RunFolder, describe
@@ -49,19 +50,20 @@ from utils.run_folder.session import Session, Truth
 from utils.seeding import be_deterministic, seed_everything
 from utils.sweep.run_time import RunTime
 
-WHITENED = 5000  # training images by which the compact network's first convolution is set
 NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is a fallback
 
 
 def train_epoch(
     step: TrainingStep,
     batches: Iterable[Batch],
-    alpha: Tensor,
+    guidance: Guidance,
+    averaged: AveragedModel | None,
+    mixup: Mixup,
     statistics: EpochStatistics,
     rate: LearningRate,
     epoch: int,
 ) -> EpochStats:
-    """One pass over the batches; `alpha` [N]: weight of the student's prediction in each target.
+    """One pass over the batches; `averaged` takes in the weights of each step.
 
     `statistics`: of the batches before these, where the epoch was interrupted. Raises
     FloatingPointError where the loss or the weights are no longer finite.
@@ -69,7 +71,12 @@ def train_epoch(
     step.pair.train()
     for images, labels, index in batches:
         rate.set(epoch + statistics.share_done())
-        statistics.add(step(images, labels, alpha[index]), index)
+        mix = mixup.draw(index, epoch, statistics.steps)
+        result = step(mix.of(images), labels, *guidance.of(index, mix))
+        statistics.add(result, index)
+        guidance.add(result, index, mix)
+        if averaged:
+            averaged.update_parameters(step.pair)
     step.check_weights()
     return statistics.stats()
 
@@ -84,16 +91,20 @@ def score_images(pair: TeacherStudent, loader: Loader) -> Scores:
     return score(*infer_logits(pair, loader, len(loader.labels)), loader.labels)
 
 
-def write_split(record: EpochRecord, fallback: bool, writer: PredictionsWriter) -> dict[str, Any]:
-    """Split the images by their scores of that epoch, write the detection result, return metrics.
+def split_images(record: EpochRecord, fallback: bool) -> dict[str, Any]:
+    """The images' groups by their scores of that epoch, for predictions.npz.
 
     `fallback`: no tipping point came.
     """
     cuts = otsu(record.scores.agreement)
     groups = trust_groups(record.scores.agreement, cuts)  # [scored images]
-    arrays = {"group": groups, **record.scores._asdict()}
-    arrays = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
-    return writer.write_split(arrays, cuts._asdict() if cuts else {}, record.epoch, fallback)
+    split = {"split_epoch": record.epoch, "fallback": fallback, **(cuts._asdict() if cuts else {})}
+    return {"group": groups.cpu().numpy(), **as_arrays(record.scores), **split}
+
+
+def as_arrays(scores: Scores) -> dict[str, Any]:
+    """The scores by their names in predictions.npz."""
+    return {name: each.cpu().numpy() for name, each in scores._asdict().items()}
 
 
 def train(
@@ -101,6 +112,7 @@ def train(
     run: Session,
     step: TrainingStep,
     loaders: Loaders,
+    guidance: Guidance,
     writer: PredictionsWriter,
     **resumable: Any,
 ) -> dict[str, Any]:
@@ -108,16 +120,17 @@ def train(
 
     `resumable`: further arguments of `Session.resume`.
     """
-    pair, blind = step.pair, args.method == "bkd"
+    pair, blind = step.pair, args.method != "ce"
     labels = loaders.train.labels  # [N], given
-    alpha = torch.zeros(len(labels), device=labels.device)  # [N]: one-hot targets
     alphas = (args.alpha1, args.alpha2, args.alpha3, args.alpha4)
     shape = {"lr_step": args.lr_step, "lr_gamma": args.lr_gamma, "warm_up": args.warm_up}
     rate = LearningRate(step.optimizer, args.lr_schedule, args.n_epoch, **shape)
     statistics = EpochStatistics(len(labels), len(loaders.train), labels.device)
     monitor = TippingPointMonitor()
-    state = {"networks": pair, "optimizer": step.optimizer, "rate": rate}
-    run.resume(statistics=statistics, monitor=monitor, alpha=alpha, **state, **resumable)
+    averaged = average_weights(pair, args.ema_decay) if args.ema_decay else None
+    state = {"networks": pair, "averaged": averaged, "optimizer": step.optimizer, "rate": rate}
+    state |= {"statistics": statistics, "guidance": guidance, "monitor": monitor}
+    run.resume(**{name: part for name, part in state.items() if part}, **resumable)
 
     def due(epoch: int, every: int) -> bool:
         return (epoch + 1) % every == 0 or epoch + 1 == args.n_epoch
@@ -125,43 +138,56 @@ def train(
     for epoch in run.epochs(args.n_epoch):
         # Passes over the images: a signal may stop the run before any batch.
         naive = blind and monitor.searching
+        average = None if naive else averaged
+        evaluated = average.module if average else pair
         loaders.train.augmented = args.augmentation == "always" or not monitor.searching
-        stats = train_epoch(step, run.batches(loaders.train), alpha, statistics, rate, epoch)
+        batches = run.batches(loaders.train)
+        mixup = Mixup(0.0 if naive else args.mixup, args.seed)
+        stats = train_epoch(step, batches, guidance, average, mixup, statistics, rate, epoch)
         scores = score_images(pair, loaders.scored) if naive else None
-        val = predict(pair, loaders.val) if due(epoch, args.noisy_val_freq) else None
-        test = predict(pair, loaders.test) if due(epoch, args.clean_test_freq) else None
+        val = predict(evaluated, loaders.val) if due(epoch, args.noisy_val_freq) else None
+        test = predict(evaluated, loaders.test) if due(epoch, args.clean_test_freq) else None
         # Conclusions: no batch is read below, so that an epoch counts whole or not at all.
         run.log_epoch(stats, val, test, naive=naive, lr=rate.at(epoch))
         tipped = scores and monitor.update(stats.confidence, stats.agreement, scores)
         if tipped:  # the confidence peaked two epochs ago: the robust phase begins
             say(f"tipping point: epoch {tipped.epoch}; the robust phase begins")
-            alpha.copy_(student_weights(tipped.train_agreement, alphas))
+            guidance.begin_robust_phase(student_weights(tipped.train_agreement, alphas))
             rate.tipping_point_found(epoch + 1)
             run.record["tipping_point"] = tipped.epoch
-            run.record |= write_split(tipped, False, writer)
+            split = split_images(tipped, fallback=False)
+            run.record |= writer.tell_split(split)
+            writer.write(split)
             run.draw(PLOTS)
+        if blind and not monitor.searching:
+            guidance.estimate_transition(labels)
         if run.is_best():
-            save_networks(pair, run.folder, epoch, best=True)
+            save_networks(evaluated, run.folder, epoch, best=True)
 
+    loaders.scored.augmented = False
+    final = as_arrays(score_images(evaluated, loaders.scored))
     if not blind:
-        scores = score_images(pair, loaders.scored)
-        arrays = {name: tensor.cpu().numpy() for name, tensor in scores._asdict().items()}
-        writer.write(arrays["prediction"] != writer.labels, **arrays)
-    elif monitor.searching:
-        fallback = monitor.most_confident
-        say(
-            f"no tipping point in {args.n_epoch} epochs: the detection result is a fallback, the "
-            f"split at epoch {fallback.epoch}, where the student was most confident"
-        )
-        run.record |= write_split(fallback, True, writer)
-    save_networks(pair, run.folder, args.n_epoch - 1)
+        writer.write(final)
+    else:
+        split = split_images(monitor.record(), fallback=monitor.searching)
+        if monitor.searching:
+            say(
+                f"no tipping point in {args.n_epoch} epochs: the split is a fallback, that of "
+                f"epoch {split['split_epoch']}, where the student was most confident"
+            )
+            run.record |= writer.tell_split(split)
+        last = {f"final_{name}": final[name] for name in ("agreement", "prediction")}
+        writer.write({**split, **last, "detection": args.detection})
+    save_networks(evaluated, run.folder, args.n_epoch - 1)
     return run.finish()
 
 
-def estimate(args: argparse.Namespace, step: TrainingStep, loaders: Loaders) -> dict[str, Any]:
+def estimate(
+    args: argparse.Namespace, step: TrainingStep, guidance: Guidance, loaders: Loaders
+) -> dict[str, Any]:
     """Time a few steps and print what the whole run would take; returns the measurements."""
     start, began, steps = time.process_time(), time.perf_counter(), len(loaders.train)
-    one, look = time_steps(step, loaders, args.measure_steps).values()
+    one, look = time_steps(step, guidance, loaders, args.measure_steps).values()
     warm_up = time.perf_counter() - began - min(args.measure_steps, steps) * one
     evaluated = math.ceil(args.n_epoch / args.noisy_val_freq) * len(loaders.val.labels)
     evaluated += math.ceil(args.n_epoch / args.clean_test_freq) * len(loaders.test.labels)
@@ -174,34 +200,6 @@ def estimate(args: argparse.Namespace, step: TrainingStep, loaders: Loaders) -> 
     say(f"one run of {args.n_epoch} epochs of {steps} steps would take {words}")
     say(run.line())  # last: the sweep reads it
     return {"step_seconds": one, "scoring_seconds": scoring, "peak_memory_gib": memory}
-
-
-def make_step(
-    args: argparse.Namespace, num_classes: int, loaders: Loaders, machine: Machine
-) -> TrainingStep:
-    """New networks with their optimiser and loss, ready to train on the loaders' images."""
-    build = build_pair if args.method == "bkd" else build_baseline
-    pair = build(num_classes, args.width, net=args.net, digits=args.dataset == "digits")
-    if args.net == "compact":
-        first = loaders.train.first(WHITENED)
-        for network in pair.trained_networks().values():
-            network.whiten(first)
-    pair.prepare(machine.device, bf16=machine.precision == "bf16", plain=machine.plain)
-    optimizer = torch.optim.SGD(
-        pair.parameters(),
-        args.lr,
-        args.momentum,
-        weight_decay=args.weight_decay,
-        fused=None if machine.plain else True,
-    )
-    departures = {"label_smoothing": args.label_smoothing}
-    if args.method == "bkd":
-        departures |= {
-            "masked_mean": args.masked_mean,
-            "detach_student_target": args.detach_student_target,
-        }
-    loss = partial(pair_loss if args.method == "bkd" else baseline_loss, **departures)
-    return TrainingStep(pair, optimizer, loss, args.batch_size, compiled=machine.compiled)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -233,13 +231,16 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         positions,
         args.batch_size,
         generator,
-        augment_scored=args.method == "bkd" and args.augmentation == "always",
+        augment_scored=args.method != "ce" and args.augmentation == "always",
         memory_format=machine.memory_format,
         before_batch=run.interruption.check,
     )
-    step = make_step(args, len(images.class_names), loaders, machine)
+    classes = len(images.class_names)
+    step = make_step(args, classes, loaders.train, machine)
+    momenta = args.ensemble_momentum, args.marginal_momentum
+    guidance = Guidance(len(positions.train), classes, machine.device, *momenta)
     if args.measure_steps:
-        return estimate(args, step, loaders)
+        return estimate(args, step, guidance, loaders)
 
     scored, wrong = positions.scored, (labels != clean_labels)[positions.train]
     truth = Truth(
@@ -261,7 +262,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     resumable = {"machine": machine, "truth": truth, "generator": generator}
     with run:
         return run.finished(description) or train(
-            args, run, step, loaders, writer, description=description, **resumable
+            args, run, step, loaders, guidance, writer, description=description, **resumable
         )
 
 

@@ -27,7 +27,9 @@ from utils.metrics import (
     ranking_metrics,
 )
 from utils.options.evaluation import detection_parser
+from utils.options.parser import DETECTIONS
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import chosen, detection_name, detections
 
 
 def read_flags(path: Path, count: int, hint: str) -> np.ndarray:
@@ -46,8 +48,8 @@ def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
     scores = read_arrays(path)
     try:
         same_labels = np.array_equal(scores["label"], labels[scores["index"]])
-        names = ("agreement", "group") if "group" in scores else ("agreement",)
-        complete = all(scores[name].shape == scores["index"].shape for name in names)
+        arrays = [array for flags in detections(scores).values() for array in flags]
+        complete = all(array.shape == scores["index"].shape for array in arrays)
     except (KeyError, IndexError) as error:
         raise ValueError(f"{path}: not written by this training script; train again") from error
     if not same_labels or not complete:
@@ -69,7 +71,13 @@ def evaluate(
     scored = scores.get("index", np.arange(len(labels)))
     flagged, labels, wrong = flagged[scored], labels[scored], wrong[scored]
     record = detection_metrics(flagged, wrong)
-    record |= ranking_metrics(scores["agreement"], wrong) if scores else {}
+    if scores:
+        record |= ranking_metrics(chosen(scores).agreement, wrong)
+        record["detection"] = detection_name(scores)
+        record["detections"] = {
+            name: detection_metrics(flags.flagged, wrong) | ranking_metrics(flags.agreement, wrong)
+            for name, flags in detections(scores).items()
+        }
     record["per_class"] = detection_per_class(flagged, wrong, labels, class_names)
     if all(name in scores for name in ("group", *(cut.below for cut in GROUP_CUTS))):
         record["cuts"] = [
@@ -93,21 +101,31 @@ def report(record: dict[str, Any]) -> None:
         )
     if "cuts" in record:
         report_cuts(record["cuts"])
-    if record.get("roc_auc") is not None:
-        say(
-            f"agreement as a score: average precision {record['average_precision']:.4f}, "
-            f"ROC AUC {record['roc_auc']:.4f}"
-        )
+    if "detections" in record:
+        report_detections(record["detections"], record["detection"])
     say(f"precision is {record['precision']:.4f}")
     say(f"recall is {record['recall']:.4f}")
     say(f"The f-score is {record['f1']:.4f}")
+
+
+def report_detections(rows: dict[str, dict[str, Any]], own: str) -> None:
+    """Print each detection result, how well its score ranks the labels, and which is `own`."""
+    say(f"{'detection':>15}  flagged precision recall     F1  average precision  ROC AUC")
+    for name, row in rows.items():
+        start = f"{name:>15} {row['flagged']:8} {row['precision']:9.3f} {row['recall']:6.3f}"
+        ranks = [row["average_precision"], row["roc_auc"]]
+        cells = ["-" if rank is None else f"{rank:.4f}" for rank in ranks]
+        note = "  the run's result" * (name == own)
+        say(f"{start} {row['f1']:6.3f} {cells[0]:>18} {cells[1]:>8}{note}")
+    for name in rows:
+        say(f"{name}: {DETECTIONS[name]}")
 
 
 def report_cuts(rows: list[dict[str, Any]]) -> None:
     """Print what each cut of the split flags; one that flags the same as another, in words."""
     say(f"{'flag':>15}  agreement flagged precision recall     F1")
     before = None
-    for row, note in zip(rows, ("  the run's result", "  Otsu's threshold", ""), strict=True):
+    for row, note in zip(rows, ("  as in the paper", "  Otsu's threshold", ""), strict=True):
         start = f"{row['flag']:>15}    < {row['below']:.3f} {row['flagged']:7}"
         if before and before["flagged"] == row["flagged"]:
             say(f"{start} the same images as {before['flag']}")

@@ -5,8 +5,11 @@ B images, C classes; logits are [B, C], `labels` [B] are the given ones.
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+SMALLEST = 1e-12  # a smaller probability counts as this
 
 
 class PairLoss(NamedTuple):
@@ -15,6 +18,18 @@ class PairLoss(NamedTuple):
     total: Tensor
     naive: Tensor  # the teacher's cross-entropy
     compensation: Tensor
+
+
+class Guide(NamedTuple):
+    """What the loss is given of a batch beside its labels."""
+
+    alpha: Tensor  # [B], weight of the student's prediction in the target, see `robust_targets`
+    predicted: Tensor  # [B, C], probabilities by earlier passes, see `posterior_targets`
+    transition: Tensor  # [C, C], see `posterior_targets`
+    marginals: Tensor  # [2, C], teacher's and student's mean prediction, see `prior_penalty`
+    robust: Tensor  # [], 1 in the robust phase, else 0
+    partner: Tensor  # [B], positions in the batch, and the
+    weight: Tensor  # [] of an image itself where it is mixed with its partner
 
 
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -54,38 +69,103 @@ def robust_targets(labels: Tensor, student_probs: Tensor, alpha: Tensor) -> Tens
     return sharpened / sharpened.sum(1, keepdim=True)
 
 
+def prior_penalty(logits: Tensor, prior: Tensor, marginal: Tensor, momentum: float = 0.0) -> Tensor:
+    """KL(prior || m) in nats, a scalar that is large where a class is hardly predicted any more.
+
+    `prior` [C], sum 1: the share that each class should have. m = momentum * marginal +
+    (1 - momentum) * the batch's mean softmax; `marginal` [C]: that of the batches before. The
+    gradient is that of the batch's mean in the place of m, -prior / m / B for each softmax, so that
+    a momentum makes it steadier and not smaller. With momentum 0 the penalty of DivideMix
+    (Li et al. 2020).
+    """
+    batch_mean = F.softmax(logits, 1).mean(0)  # [C]
+    running = marginal.lerp(batch_mean.detach(), 1 - momentum)
+    running = running + (batch_mean - batch_mean.detach())
+    return (prior * (prior.log() - running.log())).sum()
+
+
+def posterior_targets(labels: Tensor, predicted: Tensor, transition: Tensor) -> Tensor:
+    """The true label's probabilities by Bayes' rule, given image and label: [B, C], sum 1.
+
+    `predicted` [B, C]: probability of each class by the image alone; `transition` [C, C]:
+    probability that an image of class (row) is given the label (column). The identity, where no
+    label is ever wrong, gives one-hot.
+    """
+    joint = predicted.clamp(min=SMALLEST) * transition[:, labels].T  # [B, C]
+    return joint / joint.sum(1, keepdim=True)
+
+
+def transition_matrix(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Row k: how the labels [N] of class k are distributed, by `predicted` [N, C]: [C, C].
+
+    One label is added to each cell, so that none is impossible (Laplace smoothing). With the
+    posterior as prediction this is the M step of Dawid and Skene (1979).
+    """
+    one_hot = F.one_hot(labels, predicted.shape[1]).to(predicted.dtype)  # [N, C]
+    counts = predicted.T @ one_hot + 1
+    return counts / counts.sum(1, keepdim=True)
+
+
 def pair_loss(
     teacher_logits: Tensor,
     student_logits: Tensor,
     labels: Tensor,
-    alpha: Tensor,
+    guide: Guide,
     *,
     masked_mean: bool = False,
     detach_student_target: bool = False,
     label_smoothing: float = 0.0,
+    posterior: bool = False,
+    both_learn: bool = False,
+    naive_compensation: bool = False,
+    class_balance: float = 0.0,
+    prior: Tensor | None = None,
+    marginal_momentum: float = 0.0,
+    mixup: bool = False,
 ) -> PairLoss:
     """Teacher's cross-entropy with the robust targets, plus the compensation loss.
 
-    `alpha` [B] as in `robust_targets`. The gradient flows through the target into the student as
-    well, as in the authors' program, unless `detach_student_target`. `label_smoothing`: share of
-    each target that is spread over all classes.
+    The gradient flows through the target into the student as well, as in the authors' program,
+    unless `detach_student_target`. `label_smoothing`: share of each target that is spread over all
+    classes. `posterior`: the targets are `posterior_targets` instead, without a gradient. `mixup`:
+    the images are mixed as the guide says; targets and compensation are those of both.
+
+    Departures in the robust phase: `both_learn` adds the student's cross-entropy with the same
+    targets, `naive_compensation` leaves the compensation loss out, and a `class_balance` above 0
+    adds that multiple of each network's `prior_penalty` for the `prior` [C].
     """
-    student_probs = F.softmax(student_logits, 1)  # [B, C]
-    if detach_student_target:
-        student_probs = student_probs.detach()
-    targets = robust_targets(labels, student_probs, alpha)  # [B, C]
+    if posterior:
+        targets = posterior_targets(labels, guide.predicted, guide.transition)  # [B, C]
+    else:
+        student_probs = F.softmax(student_logits, 1)  # [B, C]
+        if detach_student_target:
+            student_probs = student_probs.detach()
+        targets = robust_targets(labels, student_probs, guide.alpha)  # [B, C]
+    divisor = {"masked_mean": masked_mean}
+    compensation = compensation_loss(teacher_logits, student_logits, labels, **divisor)
+    if mixup:
+        partners = compensation_loss(
+            teacher_logits, student_logits, labels[guide.partner], **divisor
+        )
+        compensation = torch.lerp(partners, compensation, guide.weight)
+        targets = torch.lerp(targets[guide.partner], targets, guide.weight)
     naive = F.cross_entropy(teacher_logits, targets, label_smoothing=label_smoothing)
-    compensation = compensation_loss(
-        teacher_logits, student_logits, labels, masked_mean=masked_mean
-    )
-    return PairLoss(naive + compensation, naive, compensation)
+    total = naive + (compensation * (1 - guide.robust) if naive_compensation else compensation)
+    if both_learn:
+        learned = F.cross_entropy(student_logits, targets.detach(), label_smoothing=label_smoothing)
+        total = total + guide.robust * learned
+    if class_balance:
+        for logits, marginal in zip((teacher_logits, student_logits), guide.marginals, strict=True):
+            penalty = prior_penalty(logits, prior, marginal, marginal_momentum)
+            total = total + class_balance * guide.robust * penalty
+    return PairLoss(total, naive, compensation)
 
 
 def baseline_loss(
     teacher_logits: Tensor,
     student_logits: Tensor,
     labels: Tensor,
-    alpha: Tensor,
+    guide: Guide,
     *,
     label_smoothing: float = 0.0,
 ) -> PairLoss:

@@ -156,10 +156,15 @@ class TippingPointMonitor:
         self.recent.append(record)
         if self.most_confident is None or confidence > self.most_confident.confidence:
             self.most_confident = record
+        self.searching = tipping_point(self.curve) is None
+        return None if self.searching else self.record()
+
+    def record(self) -> EpochRecord:
+        """The tipping point's; while there is none, that of the most confident epoch."""
+        if self.searching:
+            return self.most_confident
         epoch = tipping_point(self.curve)
-        found = next((record for record in self.recent if record.epoch == epoch), None)
-        self.searching = found is None
-        return found
+        return next(record for record in self.recent if record.epoch == epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume, in plain containers and tensors."""

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from models.epoch_statistics import EpochStatistics
+from models.guidance import Guidance
+from models.mixup import Mixup
 from models.teacher_student import infer
 from models.training_step import WARM_UP, TrainingStep
 
@@ -31,7 +32,9 @@ class Loaders(Protocol):
     scored: Loader
 
 
-def time_steps(step: TrainingStep, loaders: Loaders, steps: int) -> dict[str, Any]:
+def time_steps(
+    step: TrainingStep, guidance: Guidance, loaders: Loaders, steps: int
+) -> dict[str, Any]:
     """Mean seconds of a training step, over at most one epoch, and of one image's evaluation.
 
     The weights change as in training. The first steps, in which networks are compiled and graphs
@@ -39,13 +42,15 @@ def time_steps(step: TrainingStep, loaders: Loaders, steps: int) -> dict[str, An
     """
     train = loaders.train
     device, images = train.labels.device, len(train.labels)
-    alpha = torch.zeros(images, device=device)
     step.pair.train()
     for count in (WARM_UP + 1 if step.graphed else 1, steps):  # first, warm up
         start = time.perf_counter()
         statistics = EpochStatistics(images, len(train), device)
         for batch, labels, index in islice(train, count):
-            statistics.add(step(batch, labels, alpha[index]), index)
+            mix = Mixup(0.0).draw(index, 0, 0)
+            result = step(batch, labels, *guidance.of(index, mix))
+            statistics.add(result, index)
+            guidance.add(result, index, mix)
         statistics.stats()  # waits for the device
     step_seconds = (time.perf_counter() - start) / min(steps, len(train))
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from models.cuda_graph import Replay, on_side_stream
-from models.losses import PairLoss, agreement
+from models.losses import Guide, PairLoss, agreement
 from models.teacher_student import TeacherStudent
 from utils.console import say
 
-LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], PairLoss]
+LossFunction = Callable[[Tensor, Tensor, Tensor, Guide], PairLoss]
 WARM_UP = 3  # steps of a batch size before its graph is captured; they train like any other
 
 
@@ -22,15 +22,17 @@ class StepResult(NamedTuple):
     means: Tensor  # [4], over the batch: the three losses, and the student's largest probability
     agreement: Tensor  # [B], at the label
     prediction: Tensor  # [B], the class with the largest agreement
+    agreements: Tensor  # [B, C], of all classes
+    marginals: Tensor  # [2, C], teacher's and student's softmax averaged over the batch
 
 
 class TrainingStep:
     """Forward passes, losses, backward passes and optimiser for one batch.
 
     With `compiled`, networks and losses are compiled for full batches, and on CUDA the step of
-    each batch size is replayed as one graph. Labels, alphas and the learning rate are inputs, so
-    that changing them compiles nothing again. Where compiling is impossible a line says so and the
-    training continues without.
+    each batch size is replayed as one graph. The loss's arguments and the learning rate are inputs,
+    so that changing them compiles nothing again. Where compiling is impossible a line says so and
+    the training continues without.
     """
 
     def __init__(
@@ -55,14 +57,13 @@ class TrainingStep:
             self.compiled_networks = [torch.compile(each, dynamic=False) for each in networks]
             self.compiled_loss = torch.compile(self.loss_and_statistics, dynamic=False)
 
-    def __call__(self, images: Tensor, labels: Tensor, alpha: Tensor) -> StepResult:
+    def __call__(self, images: Tensor, labels: Tensor, *given: Tensor) -> StepResult:
         """One update from images [B, channels, H, W] and their given labels [B].
 
-        `alpha` [B]: weight of the student's prediction in the target; 0 gives one-hot. The result
-        is valid until the next step.
+        `given`: the fields of the loss's `Guide`. The result is valid until the next step.
         """
         compute = self.replay if self.graphed else self.compute_gradients
-        result = compute(images, labels, alpha)
+        result = compute(images, labels, *given)
         self.optimizer.step()
         return result
 
@@ -71,49 +72,47 @@ class TrainingStep:
         if not torch.stack([weight.isfinite().all() for weight in self.weights]).all():
             raise FloatingPointError("after its last step: there are weights that are not finite")
 
-    def compute_gradients(self, images: Tensor, labels: Tensor, alpha: Tensor) -> StepResult:
+    def compute_gradients(self, *batch: Tensor) -> StepResult:
         """Leave the gradients of a batch at the weights, by the compiled functions if possible."""
-        batch = (images, labels, alpha)
-        if self.compiled and len(labels) == self.batch_size:
+        if self.compiled and len(batch[0]) == self.batch_size:
             try:
-                return self.gradients(*batch, self.compiled_networks, self.compiled_loss)
+                return self.gradients(*batch, networks=self.compiled_networks)
             except RuntimeError as error:
                 self.compiled = False
                 say_without("compiled networks", error)
-        return self.gradients(*batch, None, self.loss_and_statistics)
+        return self.gradients(*batch)
 
     def gradients(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        alpha: Tensor,
-        networks: Sequence[nn.Module] | None,
-        loss_and_statistics: Callable[..., tuple[Tensor, StepResult]],
+        self, images: Tensor, *given: Tensor, networks: Sequence[nn.Module] | None = None
     ) -> StepResult:
-        """The same, by these forms of the networks and of the method `loss_and_statistics`."""
+        """The same, by these `networks` in their compiled form and the loss in its."""
+        compute_loss = self.compiled_loss if networks else self.loss_and_statistics
         self.optimizer.zero_grad()
         logits = self.pair(images, networks)  # each [B, C]
         leaves = [each.detach().requires_grad_() for each in logits]
-        loss, result = loss_and_statistics(*leaves, labels, alpha)
+        loss, result = compute_loss(*leaves, *given)
         loss.backward()  # to the logits, and from there through each network by itself
         self.pair.backward(logits, [leaf.grad for leaf in leaves])
         return result
 
     def loss_and_statistics(
-        self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor, alpha: Tensor
+        self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor, *given: Tensor
     ) -> tuple[Tensor, StepResult]:
         """The loss to be minimised, and the statistics of the step; all in float32."""
-        loss = self.loss_function(teacher_logits, student_logits, labels, alpha)
+        loss = self.loss_function(teacher_logits, student_logits, labels, Guide(*given))
         with torch.no_grad():
-            confidence = student_logits.softmax(1).amax(1).mean()
+            teacher_probs, student_probs = teacher_logits.softmax(1), student_logits.softmax(1)
+            confidence = student_probs.amax(1).mean()
             agreements = agreement(teacher_logits, student_logits)  # [B, C]
             at_label = agreements.gather(1, labels[:, None]).squeeze(1)
             means = torch.stack([*loss, confidence])
-            return loss.total, StepResult(means, at_label, agreements.argmax(1))
+            marginals = torch.stack([teacher_probs.mean(0), student_probs.mean(0)])
+            prediction = agreements.argmax(1)
+            return loss.total, StepResult(means, at_label, prediction, agreements, marginals)
 
-    def replay(self, images: Tensor, labels: Tensor, alpha: Tensor) -> StepResult:
+    def replay(self, *batch: Tensor) -> StepResult:
         """`compute_gradients`, from a graph after a few steps of that batch size."""
-        batch, size = (images, labels, alpha), len(labels)
+        size = len(batch[0])
         if size not in self.graphs:
             if self.warmed_up[size] < WARM_UP:
                 self.warmed_up[size] += 1

@@ -102,8 +102,7 @@ def write_detection(
     index, label, true_label = (kept.pop(key) for key in ("index", "label", "true_label"))
     pixels = np.random.default_rng(1).integers(0, 256, (index.max() + 1, 3, 32, 32), np.uint8)
     writer = PredictionsWriter(RunFolder(folder), index, label, true_label, names, pixels)
-    flagged = kept["group"] == 4 if "group" in kept else kept["prediction"] != label
-    writer.write(flagged, **kept, **split)
+    writer.write({**kept, **split})
 
 
 def _scores(images: int, classes: int) -> dict[str, np.ndarray]:

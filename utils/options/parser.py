@@ -12,6 +12,15 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 USAGE = "%(prog)s [options]"  # argparse would name them all
 NETS = ("preact18", "compact")
+METHODS = {
+    "bkd": "Blind Knowledge Distillation, as published",
+    "bkd+": "the same with departures that pay, see README",
+    "ce": "the baseline, one network trained with plain cross-entropy on the given labels",
+}
+DETECTIONS = {
+    "split": "group 4 of the split at the tipping point, as in the paper",
+    "final": "labels other than what the last epoch's networks predict, without augmentation",
+}
 LARGEST = 2**31 - 1  # of a count: more than any data set, and what torch takes
 
 
@@ -165,10 +174,9 @@ def add_run_options(parser: argparse.ArgumentParser, label_sets: Mapping[str, La
     run.add_argument("--seed", type=seed, default=0, metavar="NUMBER", help="random seed")
     run.add_argument(
         "--method",
-        choices=("bkd", "ce"),
+        choices=list(METHODS),
         default="bkd",
-        help="bkd: Blind Knowledge Distillation; ce: the baseline, one network trained with plain "
-        "cross-entropy on the given labels",
+        help="; ".join(f"{name}: {words}" for name, words in METHODS.items()),
     )
     add_net(run)
     folders = parser.add_argument_group("folders and files")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.options.parser import (
+    METHODS,
     OneLineParser,
     add_net,
     count,
@@ -76,9 +77,9 @@ def sweep_parser() -> OneLineParser:
     runs.add_argument(
         "--methods",
         nargs="+",
-        choices=("bkd", "ce"),
+        choices=list(METHODS),
         default=["bkd"],
-        help="bkd: Blind Knowledge Distillation; ce: plain cross-entropy",
+        help="; ".join(f"{name}: {words}" for name, words in METHODS.items()),
     )
     add_net(runs)
     _add_folders(runs, "results")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.options.parser import (
+    DETECTIONS,
     LabelSets,
     OwnDefaults,
     RunParser,
@@ -18,6 +19,18 @@ from utils.options.parser import (
 )
 
 OWN_DEFAULTS = (
+    OwnDefaults(
+        {"method": "bkd+"},
+        {
+            "class_balance": 1.0,
+            "marginal_momentum": 0.9,
+            "target": "posterior",
+            "learners": "both",
+            "compensation": "naive",
+            "ema_decay": 0.99,
+            "detection": "final",
+        },
+    ),
     OwnDefaults(
         {"net": "compact"},
         {
@@ -42,6 +55,7 @@ OWN_DEFAULTS = (
             "augmentation": "always",
         },
     ),
+    OwnDefaults({"net": "compact", "method": "bkd+"}, {"n_epoch": 40}),
     OwnDefaults(
         {"dataset": "digits"},
         {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
@@ -140,22 +154,91 @@ def _add_method(parser: RunParser) -> None:
             + {1: " (label most likely right)", 4: " (label most likely wrong)"}.get(group, ""),
         )
     method.add_argument(
+        "--detection",
+        choices=list(DETECTIONS),
+        default="split",
+        help="which labels are flagged as wrong; "
+        + "; ".join(f"{name}: {words}" for name, words in DETECTIONS.items()),
+    )
+    _add_departures(parser)
+
+
+def _add_departures(parser: RunParser) -> None:
+    group = parser.add_argument_group(
+        "departures from the paper", "bkd has them off, bkd+ some of them on; see its own defaults"
+    )
+    group.add_argument(
+        "--class_balance",
+        type=not_negative,
+        default=0.0,
+        metavar="WEIGHT",
+        help="weight of the penalty on each network's mean prediction where it is far from the "
+        "class prior, in the robust phase: no class is lost",
+    )
+    group.add_argument(
+        "--class_prior",
+        choices=("uniform", "labels"),
+        default="uniform",
+        help="shares of the classes that the penalty asks for; labels: as among the given labels",
+    )
+    for name, default, words in (
+        ("marginal", 0.0, "of the mean prediction over batches; 0: each batch by itself"),
+        ("ensemble", 0.7, "of each image's mean prediction over epochs, see --target"),
+    ):
+        group.add_argument(
+            f"--{name}_momentum", type=ratio, default=default, metavar="FACTOR", help=words
+        )
+    group.add_argument(
+        "--target",
+        choices=("student", "posterior"),
+        default="student",
+        help="target of the robust phase; student: label and student's prediction, mixed by "
+        "groups; posterior: the true label's probabilities by Bayes' rule, from the label, the "
+        "pair's mean prediction over epochs, and the noise transition matrix of these two",
+    )
+    group.add_argument(
+        "--learners",
+        choices=("teacher", "both"),
+        default="teacher",
+        help="whose cross-entropy with the target is in the loss of the robust phase",
+    )
+    group.add_argument(
+        "--compensation",
+        choices=("always", "naive"),
+        default="always",
+        help="when the compensation loss is in the loss; naive: only before the tipping point",
+    )
+    group.add_argument(
+        "--mixup",
+        type=fraction,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the robust phase's batches whose images are mixed in pairs, 0 to 1",
+    )
+    group.add_argument(
+        "--ema_decay",
+        type=ratio,
+        default=0.0,
+        metavar="FACTOR",
+        help="decay of the weights' running mean over the steps of the robust phase, which is then "
+        "evaluated and saved; 0: none",
+    )
+    group.add_argument(
         "--detach_student_target",
         action="store_true",
-        help="no gradient through the robust target into the student (departure from the paper)",
+        help="no gradient through the robust target into the student",
     )
-    method.add_argument(
+    group.add_argument(
         "--masked_mean",
         action="store_true",
-        help="compensation loss divided by B*(C-1) instead of B*C-1 (departure from the paper)",
+        help="compensation loss divided by B*(C-1) instead of B*C-1",
     )
-    method.add_argument(
+    group.add_argument(
         "--label_smoothing",
         type=ratio,
         default=0.0,
         metavar="SHARE",
-        help="share of each target that is spread over all classes, 0 to below 1 (departure from "
-        "the paper)",
+        help="share of each target that is spread over all classes, 0 to below 1",
     )
 
 

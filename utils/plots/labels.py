@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from utils.plots.run_data import LeftOut, RunData
 from utils.plots.style import INK, MEDIUM, MIDDLE, RED, SMALL, Axes, Figure, new_figure, plain
+from utils.run_folder.predictions import chosen
 
 PER_ROW = 8  # images
 STEP = 1.12  # from one image to the next, in images
@@ -19,7 +20,8 @@ MISTAKES_LISTED = 12  # where the names do not fit
 def draw_suspects(run: RunData) -> Figure:
     """The most suspect images with their given, predicted and true labels; raises LeftOut."""
     images, places, names = run.need("suspect_images", "suspect_index", "class_names")
-    index, label, prediction = run.need("index", "label", "prediction")
+    index, label, _, _ = run.need("index", "label", "agreement", "prediction")
+    prediction = chosen(run.arrays).prediction
     true_label = run.arrays.get("true_label")
     if not len(images):
         raise LeftOut("no image was scored")
@@ -76,7 +78,8 @@ def draw_transitions(run: RunData) -> Figure:
     """Given against predicted, and where known against true labels; raises LeftOut."""
     from sklearn.metrics import confusion_matrix
 
-    label, prediction, names = run.need("label", "prediction", "class_names")
+    label, names, _, _ = run.need("label", "class_names", "agreement", "prediction")
+    prediction = chosen(run.arrays).prediction
     others = [("network's prediction" if run.baseline else "pair's prediction", prediction)]
     if "true_label" in run.arrays:
         others.append(("true label", run.arrays["true_label"]))

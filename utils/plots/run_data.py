@@ -10,9 +10,10 @@ from utils.files import read_arrays, read_columns
 from utils.run_folder.folder import RunFolder
 
 INTEGERS, FLOATS = "iu", "f"  # kinds of numpy's types
-LABELS = {"label": INTEGERS, "prediction": INTEGERS, "true_label": INTEGERS}
-PER_IMAGE = {"index": INTEGERS, "agreement": FLOATS, "group": INTEGERS, **LABELS}
-SINGLE = ("split_epoch", "fallback", "low_mean", "threshold", "high_mean")
+LABELS = dict.fromkeys(("label", "prediction", "true_label", "final_prediction"), INTEGERS)
+FLOATING = dict.fromkeys(("agreement", "final_agreement"), FLOATS)
+PER_IMAGE = {"index": INTEGERS, "group": INTEGERS, **FLOATING, **LABELS}
+SINGLE = ("detection", "split_epoch", "fallback", "low_mean", "threshold", "high_mean")
 
 
 class LeftOut(Exception):

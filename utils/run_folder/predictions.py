@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from utils.files import write_array, write_arrays, write_text
 from utils.run_folder.folder import RunFolder
 
 SUSPECTS_SHOWN = 64  # images that a run folder keeps for its plot
+CUTS = ("low_mean", "threshold", "high_mean")  # between groups 4, 3, 2 and 1
 COLUMNS = (
     "index",
     "given_label",
@@ -46,16 +47,17 @@ class PredictionsWriter:
         self.folder, self.scored, self.class_names = folder, scored, class_names
         self.labels, self.clean_labels, self.images = labels, clean_labels, images
 
-    def write(self, flagged: NDArray[np.bool_], **arrays: Any) -> None:
-        """`flagged` [S]: label most likely wrong; images that are not scored are not flagged.
+    def write(self, arrays: Mapping[str, Any]) -> None:
+        """Flag labels by the arrays, see `chosen`; images that are not scored are not flagged.
 
         `arrays`: at least agreement and prediction, each [S]. The most suspect images themselves
         go into predictions.npz too, so that the folder explains itself.
         """
+        own = {"index": self.scored, "label": self.labels, "true_label": self.clean_labels}
+        arrays = {**arrays, **own}
         detection = np.zeros(len(self.images), dtype=bool)
-        detection[self.scored] = flagged
-        arrays |= {"index": self.scored, "label": self.labels, "true_label": self.clean_labels}
-        suspects = self.scored[suspect_order(arrays["agreement"])[:SUSPECTS_SHOWN]]
+        detection[self.scored] = chosen(arrays).flagged
+        suspects = self.scored[suspect_order(chosen(arrays).agreement)[:SUSPECTS_SHOWN]]
         write_arrays(
             self.folder.predictions,
             class_names=np.array(self.class_names),
@@ -63,36 +65,33 @@ class PredictionsWriter:
             suspect_images=self.images[suspects].transpose(0, 2, 3, 1),
             **arrays,
         )
-        write_text(self.folder.suspects, suspects_csv(arrays, flagged, self.class_names))
+        write_text(self.folder.suspects, suspects_csv(arrays, self.class_names))
         write_array(self.folder.detection, detection)
 
-    def write_split(
-        self, arrays: dict[str, NDArray], cuts: dict[str, float], epoch: int, fallback: bool
-    ) -> dict[str, Any]:
-        """Flag group 4; print and return the metrics of the split, as training.json has them.
+    def tell_split(self, split: Mapping[str, Any]) -> dict[str, Any]:
+        """Print and return what training.json has of a split.
 
-        `arrays`: group, agreement and prediction, each [S], and whatever else is to be kept.
-        `cuts`: between the groups; none where all scores fall into one bin.
+        `split`: group [S], split_epoch, fallback, and unless all scores fall into one bin the cuts.
         """
-        group, wrong = arrays["group"], self.labels != self.clean_labels
+        group, wrong = split["group"], self.labels != self.clean_labels
         sizes, wrongs = (np.bincount(g, minlength=5)[1:] for g in (group, group[wrong]))
-        split = {"split_epoch": epoch, "fallback": fallback, **cuts}
         estimated, true = float(sizes[2:].sum() / sizes.sum()), float(wrong.mean())
+        cuts = {name: split[name] for name in CUTS if name in split}
         if cuts:
             say(
-                f"split at {cuts['low_mean']:.3f}, {cuts['threshold']:.3f}, "
-                f"{cuts['high_mean']:.3f}: groups 1 (label most likely right) to 4 (most likely "
-                f"wrong) have {sizes.tolist()} images"
+                f"split at {', '.join(f'{cut:.3f}' for cut in cuts.values())}: groups 1 (label "
+                f"most likely right) to 4 (most likely wrong) have {sizes.tolist()} images"
             )
         else:
             say("all scores fall into one bin: no split, no label is flagged")
         say(
-            f"{sizes[3]} labels are flagged as wrong, {wrongs[3]} of them correctly; noise rate "
+            f"{sizes[3]} labels are in group 4, {wrongs[3]} of them wrong; noise rate "
             f"{estimated:.1%} as the share below the threshold, {true:.1%} by the true labels"
         )
-        self.write(group == 4, **arrays, **split)
         return {
-            **split,
+            "split_epoch": split["split_epoch"],
+            "fallback": split["fallback"],
+            **cuts,
             "group_sizes": sizes.tolist(),
             "group_wrong": wrongs.tolist(),
             "estimated_noise_rate": estimated,
@@ -100,21 +99,57 @@ class PredictionsWriter:
         }
 
 
+class Flags(NamedTuple):
+    """A detection result and what it rests on, for S scored images."""
+
+    flagged: NDArray[np.bool_]  # label most likely wrong
+    agreement: NDArray[np.floating]  # at the label
+    prediction: NDArray[np.int64]
+
+
+def detections(arrays: Mapping[str, NDArray]) -> dict[str, Flags]:
+    """The detection results that arrays of predictions.npz hold, by their names.
+
+    split: group 4 at the tipping point, as in the paper; final: what the networks of the last epoch
+    predict as another class.
+    """
+    found = {}
+    if "group" in arrays:
+        split = arrays["group"] == 4, arrays["agreement"], arrays["prediction"]
+        found["split"] = Flags(*split)
+    final = "final_" if "final_prediction" in arrays else ""
+    if final or "group" not in arrays:  # the baseline has no other
+        prediction = arrays[f"{final}prediction"]
+        flagged = prediction != arrays["label"]
+        found["final"] = Flags(flagged, arrays[f"{final}agreement"], prediction)
+    return found
+
+
+def detection_name(arrays: Mapping[str, NDArray]) -> str:
+    """That of the detection result which `--detection` chose; the first while it is not there."""
+    found, name = detections(arrays), str(arrays.get("detection"))
+    return name if name in found else next(iter(found))
+
+
+def chosen(arrays: Mapping[str, NDArray]) -> Flags:
+    """The detection result of that name."""
+    return detections(arrays)[detection_name(arrays)]
+
+
 def suspect_order(agreement: NDArray[np.floating]) -> NDArray[np.int64]:
     """Rows [N] by rising agreement at the label [N]; ties keep data order."""
     return np.argsort(agreement, kind="stable")
 
 
-def suspects_csv(
-    arrays: Mapping[str, NDArray], flagged: NDArray[np.bool_], class_names: Sequence[str]
-) -> str:
+def suspects_csv(arrays: Mapping[str, NDArray], class_names: Sequence[str]) -> str:
     """suspects.csv, a row for each of N scored images.
 
     `arrays`: index, label, prediction and agreement, each [N], true_label where it is known, group
-    where there are groups (not for the baseline; its cells are blank). `flagged` [N] becomes 1 or
-    0. `index` is the position in the full training set.
+    where there are groups (not for the baseline; its cells are blank). The result that was chosen
+    gives order, suggestion, agreement and flag (1 or 0); `index` is the position in the full set.
     """
-    order = suspect_order(arrays["agreement"])
+    flagged, agreements, predictions = chosen(arrays)
+    order = suspect_order(agreements)
 
     def cells(name: str) -> list:
         return arrays[name][order].tolist() if name in arrays else [""] * len(order)
@@ -122,14 +157,14 @@ def suspects_csv(
     def names(labels: list) -> list[str]:
         return [class_names[label] if label != "" else "" for label in labels]
 
-    given, suggested, true = cells("label"), cells("prediction"), cells("true_label")
+    given, suggested, true = cells("label"), predictions[order].tolist(), cells("true_label")
     columns = (
         cells("index"),
         given,
         names(given),
         suggested,
         names(suggested),
-        [f"{agreement:.6g}" for agreement in cells("agreement")],
+        [f"{agreement:.6g}" for agreement in agreements[order].tolist()],
         cells("group"),
         flagged[order].astype(int).tolist(),
         true,

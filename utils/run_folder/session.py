@@ -168,7 +168,7 @@ class Session:
         `stats`: see models/epoch_statistics.py. `val`, `test`: predictions [N], where made.
         `naive`: before the tipping point.
         """
-        truth, blind = self.truth, self.args.method == "bkd"
+        truth, blind = self.truth, self.args.method != "ce"
         phase = ("naive" if naive else "robust") if blind else "ce"
         agreed = stats.prediction == truth.train_labels  # [N]
         agreed_wrong = (agreed & truth.train_wrong).sum().item() / max(agreed.sum().item(), 1)

@@ -76,7 +76,7 @@ def warnings_of(runs: Sequence[Run]) -> list[RunWarning]:
     baselines = {(run.key, run.seed): last_accuracy(run) for run in runs if run.key.method == "ce"}
     warnings = []
     for key, group in group_runs(runs).items():
-        for run in group if key.method == "bkd" else ():
+        for run in group if key.method != "ce" else ():
             tipping = run.value("training", "tipping_point")
             if key.dataset.startswith("cifar") and not EARLIEST <= (tipping or 0) <= LATEST:
                 came = "never came" if tipping is None else f"came in epoch {tipping}"

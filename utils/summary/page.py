@@ -155,7 +155,7 @@ def _facts(run: Run) -> dict[str, str]:
         "data set, labels": f"{key.dataset}, {key.labels}",
         "setting": key.setting or "default",
     }
-    if key.method == "bkd":
+    if key.method != "ce":
         none = "none; the split is a fallback" if training.get("fallback") else "none"
         facts["tipping point"] = none if tipping is None else f"epoch {tipping}"
         facts["noise rate"] = _noise_rate(training)

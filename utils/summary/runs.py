@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.files import read_columns, read_json
+from utils.options.parser import METHODS
 from utils.options.sweep import LABEL_SETS
 from utils.run_folder.folder import NOT_PART_OF_A_RUN, RunFolder
 
 DATASETS = tuple(LABEL_SETS)
-METHODS = ("bkd", "ce")
 PRECISIONS = ("fp32", "tf32", "bf16")
 IDENTITY = {"dataset", "noise_type", "method", "seed"}  # options that have columns of their own
 NOT_IN_SETTING = {*IDENTITY, *NOT_PART_OF_A_RUN, "precision", "clean_test_freq"}

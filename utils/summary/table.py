@@ -80,7 +80,7 @@ def cell(column: Column, runs: Sequence[Run], spread: str) -> str:
     if (width := half_width(values, spread)) is not None:
         parts.append(f"± {width:.{column.decimals}f}")
     missing = len(runs) - len(values)
-    if column.none_means and missing and runs[0].key.method == "bkd":
+    if column.none_means and missing and runs[0].key.method != "ce":
         parts.append(f"({missing} {column.none_means})" if values else column.none_means)
     return " ".join(parts) or "-"
 

@@ -119,4 +119,4 @@ def wall_seconds(each: Sequence[float], jobs: int) -> float:
 
 def bound(methods: Sequence[str]) -> str:
     """What a time of these is: nobody knows beforehand when the tipping point of bkd comes."""
-    return "at most" if "bkd" in methods else "about"
+    return "about" if set(methods) == {"ce"} else "at most"

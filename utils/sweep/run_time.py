@@ -29,16 +29,16 @@ class RunTime(NamedTuple):
 
     def longest_epoch(self, method: str) -> float:
         """Seconds; bkd scores its images in each epoch up to two after the tipping point."""
-        return self.epoch + self.scoring if method == "bkd" else self.epoch
+        return self.epoch + self.scoring if method != "ce" else self.epoch
 
     def training(self, method: str, epochs: int) -> float:
         """Seconds of so many epochs at most; ce scores its images behind the last one."""
-        once = 0.0 if method == "bkd" else self.scoring
+        once = 0.0 if method != "ce" else self.scoring
         return self.start + self.warm_up + epochs * self.longest_epoch(method) + once
 
     def words(self, method: str, epochs: int) -> str:
         """The same for people."""
-        if method != "bkd":
+        if method == "ce":
             return f"about {duration(self.training(method, epochs))}"
         least = self.start + self.warm_up + epochs * self.epoch
         return (
