@@ -22,11 +22,10 @@ from data.datasets import Loaders, given_labels, load_images, make_loaders
 from data.label_sets import LABEL_SETS
 from data.loader import Batch, Loader
 from data.splits import check_last_batch, check_limit, choose_positions
-from models.build import average_weights, make_step
+from models.build import average_weights, make_guidance, make_step
 from models.epoch_statistics import EpochStatistics, EpochStats
 from models.guidance import Guidance
 from models.learning_rate import LearningRate
-from models.mixup import Mixup
 from models.noise_split import (
     EpochRecord,
     Scores,
@@ -58,7 +57,6 @@ def train_epoch(
     batches: Iterable[Batch],
     guidance: Guidance,
     averaged: AveragedModel | None,
-    mixup: Mixup,
     statistics: EpochStatistics,
     rate: LearningRate,
     epoch: int,
@@ -71,7 +69,7 @@ def train_epoch(
     step.pair.train()
     for images, labels, index in batches:
         rate.set(epoch + statistics.share_done())
-        mix = mixup.draw(index, epoch, statistics.steps)
+        mix = guidance.mix(index, epoch, statistics.steps)
         result = step(mix.of(images), labels, *guidance.of(index, mix))
         statistics.add(result, index)
         guidance.add(result, index, mix)
@@ -107,6 +105,31 @@ def as_arrays(scores: Scores) -> dict[str, Any]:
     return {name: each.cpu().numpy() for name, each in scores._asdict().items()}
 
 
+def write_predictions(
+    args: argparse.Namespace,
+    monitor: TippingPointMonitor | None,
+    final: dict[str, Any],
+    writer: PredictionsWriter,
+) -> dict[str, Any]:
+    """Write what the run's split and its last epoch detect; returns what training.json lacks yet.
+
+    `monitor`: None for the baseline, which has no split.
+    """
+    if monitor is None:
+        writer.write(final)
+        return {}
+    split = split_images(monitor.record(), fallback=monitor.searching)
+    last = {f"final_{name}": final[name] for name in ("agreement", "prediction")}
+    writer.write({**split, **last, "detection": args.detection})
+    if not monitor.searching:
+        return {}
+    say(
+        f"no tipping point in {args.n_epoch} epochs: the detection result is a fallback, the split "
+        f"at epoch {split['split_epoch']}, where the student was most confident"
+    )
+    return writer.tell_split(split)
+
+
 def train(
     args: argparse.Namespace,
     run: Session,
@@ -130,7 +153,7 @@ def train(
     averaged = average_weights(pair, args.ema_decay) if args.ema_decay else None
     state = {"networks": pair, "averaged": averaged, "optimizer": step.optimizer, "rate": rate}
     state |= {"statistics": statistics, "guidance": guidance, "monitor": monitor}
-    run.resume(**{name: part for name, part in state.items() if part}, **resumable)
+    run.resume(**{name: part for name, part in state.items() if part is not None}, **resumable)
 
     def due(epoch: int, every: int) -> bool:
         return (epoch + 1) % every == 0 or epoch + 1 == args.n_epoch
@@ -142,8 +165,7 @@ def train(
         evaluated = average.module if average else pair
         loaders.train.augmented = args.augmentation == "always" or not monitor.searching
         batches = run.batches(loaders.train)
-        mixup = Mixup(0.0 if naive else args.mixup, args.seed)
-        stats = train_epoch(step, batches, guidance, average, mixup, statistics, rate, epoch)
+        stats = train_epoch(step, batches, guidance, average, statistics, rate, epoch)
         scores = score_images(pair, loaders.scored) if naive else None
         val = predict(evaluated, loaders.val) if due(epoch, args.noisy_val_freq) else None
         test = predict(evaluated, loaders.test) if due(epoch, args.clean_test_freq) else None
@@ -166,18 +188,7 @@ def train(
 
     loaders.scored.augmented = False
     final = as_arrays(score_images(evaluated, loaders.scored))
-    if not blind:
-        writer.write(final)
-    else:
-        split = split_images(monitor.record(), fallback=monitor.searching)
-        if monitor.searching:
-            say(
-                f"no tipping point in {args.n_epoch} epochs: the split is a fallback, that of "
-                f"epoch {split['split_epoch']}, where the student was most confident"
-            )
-            run.record |= writer.tell_split(split)
-        last = {f"final_{name}": final[name] for name in ("agreement", "prediction")}
-        writer.write({**split, **last, "detection": args.detection})
+    run.record |= write_predictions(args, monitor if blind else None, final, writer)
     save_networks(evaluated, run.folder, args.n_epoch - 1)
     return run.finish()
 
@@ -237,8 +248,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     )
     classes = len(images.class_names)
     step = make_step(args, classes, loaders.train, machine)
-    momenta = args.ensemble_momentum, args.marginal_momentum
-    guidance = Guidance(len(positions.train), classes, machine.device, *momenta)
+    guidance = make_guidance(args, classes, loaders.train.labels)
     if args.measure_steps:
         return estimate(args, step, guidance, loaders)
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.guidance import Guidance
 from models.losses import baseline_loss, pair_loss
+from models.mixup import Mixup
 from models.teacher_student import TeacherStudent, build_baseline, build_pair
 from models.training_step import LossFunction, TrainingStep
 from utils.devices import Machine
@@ -59,13 +61,20 @@ def make_loss(args: argparse.Namespace, prior: Tensor) -> LossFunction:
         detach_student_target=args.detach_student_target,
         label_smoothing=args.label_smoothing,
         posterior=args.target == "posterior",
-        both_learn=args.learners == "both",
+        both_learn=args.target_for == "both",
         naive_compensation=args.compensation == "naive",
         class_balance=args.class_balance,
         prior=prior,
         marginal_momentum=args.marginal_momentum,
         mixup=args.mixup > 0,
     )
+
+
+def make_guidance(args: argparse.Namespace, num_classes: int, labels: Tensor) -> Guidance:
+    """A new guidance for the training images with these given labels [N], on their device."""
+    momenta = args.ensemble_momentum, args.marginal_momentum
+    mixup = Mixup(args.mixup, args.seed)
+    return Guidance(len(labels), num_classes, labels.device, *momenta, mixup)
 
 
 def class_prior(kind: str, labels: Tensor, num_classes: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.losses import Guide, transition_matrix
-from models.mixup import Mix
+from models.mixup import NO_MIXUP, Mix, Mixup
 from models.training_step import StepResult
 
 
@@ -24,14 +24,20 @@ class Guidance:
         device: torch.device,
         ensemble_momentum: float = 0.0,
         marginal_momentum: float = 0.0,
+        mixup: Mixup = NO_MIXUP,
     ):
-        """Each momentum: weight of what was before, 0 to below 1."""
+        """Each momentum: weight of what was before, 0 to below 1. `mixup`: of the robust phase."""
         self.ensemble_momentum, self.marginal_momentum = ensemble_momentum, marginal_momentum
+        self.mixup, self.mixing = mixup, False
         self.alpha = torch.zeros(images, device=device)  # one-hot targets
         self.predicted = torch.full((images, classes), 1 / classes, device=device)
         self.transition = torch.eye(classes, device=device)  # all labels are right
         self.marginals = torch.full((2, classes), 1 / classes, device=device)
         self.robust = torch.zeros((), device=device)
+
+    def mix(self, index: Tensor, epoch: int, step: int) -> Mix:
+        """How the batch with the images at `index` [B] is mixed."""
+        return (self.mixup if self.mixing else NO_MIXUP).draw(index, epoch, step)
 
     def of(self, index: Tensor, mix: Mix) -> Guide:
         """The loss's guide for the images at `index` [B], mixed like that."""
@@ -49,6 +55,7 @@ class Guidance:
         """From the next step on, with these weights [N]."""
         self.alpha.copy_(alpha)
         self.robust.fill_(1)
+        self.mixing = True
 
     def estimate_transition(self, labels: Tensor) -> None:
         """Anew from the running mean predictions and the given labels [N]."""
@@ -65,3 +72,4 @@ class Guidance:
             if state[name].shape != own.shape:
                 raise ValueError(f"{name} has shape {tuple(state[name].shape)}")
             own.copy_(state[name])
+        self.mixing = bool(self.robust)

@@ -21,15 +21,21 @@ class PairLoss(NamedTuple):
 
 
 class Guide(NamedTuple):
-    """What the loss is given of a batch beside its labels."""
+    """What the loss is given of a batch beside its labels; it needs `alpha`, its options the rest.
 
-    alpha: Tensor  # [B], weight of the student's prediction in the target, see `robust_targets`
-    predicted: Tensor  # [B, C], probabilities by earlier passes, see `posterior_targets`
-    transition: Tensor  # [C, C], see `posterior_targets`
-    marginals: Tensor  # [2, C], teacher's and student's mean prediction, see `prior_penalty`
-    robust: Tensor  # [], 1 in the robust phase, else 0
-    partner: Tensor  # [B], positions in the batch, and the
-    weight: Tensor  # [] of an image itself where it is mixed with its partner
+    `alpha` [B]: weight of the student's prediction in the target, see `robust_targets`. `predicted`
+    [B, C] and `transition` [C, C]: see `posterior_targets`. `marginals` [2, C]: teacher's and
+    student's mean prediction, see `prior_penalty`. `robust` []: 1 in the robust phase, else 0.
+    `partner` [B], `weight` []: each image is mixed with that of the batch, and has that weight.
+    """
+
+    alpha: Tensor
+    predicted: Tensor | None = None
+    transition: Tensor | None = None
+    marginals: Tensor | None = None
+    robust: Tensor | None = None
+    partner: Tensor | None = None
+    weight: Tensor | None = None
 
 
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -141,22 +147,21 @@ def pair_loss(
         if detach_student_target:
             student_probs = student_probs.detach()
         targets = robust_targets(labels, student_probs, guide.alpha)  # [B, C]
-    divisor = {"masked_mean": masked_mean}
-    compensation = compensation_loss(teacher_logits, student_logits, labels, **divisor)
     if mixup:
-        partners = compensation_loss(
-            teacher_logits, student_logits, labels[guide.partner], **divisor
-        )
-        compensation = torch.lerp(partners, compensation, guide.weight)
         targets = torch.lerp(targets[guide.partner], targets, guide.weight)
     naive = F.cross_entropy(teacher_logits, targets, label_smoothing=label_smoothing)
+    logits, divisor = (teacher_logits, student_logits), {"masked_mean": masked_mean}
+    compensation = compensation_loss(*logits, labels, **divisor)
+    if mixup:
+        of_partners = compensation_loss(*logits, labels[guide.partner], **divisor)
+        compensation = torch.lerp(of_partners, compensation, guide.weight)
     total = naive + (compensation * (1 - guide.robust) if naive_compensation else compensation)
     if both_learn:
         learned = F.cross_entropy(student_logits, targets.detach(), label_smoothing=label_smoothing)
         total = total + guide.robust * learned
     if class_balance:
-        for logits, marginal in zip((teacher_logits, student_logits), guide.marginals, strict=True):
-            penalty = prior_penalty(logits, prior, marginal, marginal_momentum)
+        for each, marginal in zip(logits, guide.marginals, strict=True):
+            penalty = prior_penalty(each, prior, marginal, marginal_momentum)
             total = total + class_balance * guide.robust * penalty
     return PairLoss(total, naive, compensation)
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from models.epoch_statistics import EpochStatistics
 from models.guidance import Guidance
-from models.mixup import Mixup
 from models.teacher_student import infer
 from models.training_step import WARM_UP, TrainingStep
 
@@ -47,7 +46,7 @@ def time_steps(
         start = time.perf_counter()
         statistics = EpochStatistics(images, len(train), device)
         for batch, labels, index in islice(train, count):
-            mix = Mixup(0.0).draw(index, 0, 0)
+            mix = guidance.mix(index, 0, 0)
             result = step(batch, labels, *guidance.of(index, mix))
             statistics.add(result, index)
             guidance.add(result, index, mix)

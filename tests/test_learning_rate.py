@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
+from models.guidance import Guidance
 from models.learning_rate import LearningRate
 from models.losses import pair_loss
 from models.training_step import StepResult, TrainingStep
@@ -129,10 +130,10 @@ class Spy(TrainingStep):
         self.rates: list[float] = []
         self.factors: list[float] = []
 
-    def __call__(self, images: Tensor, labels: Tensor, alpha: Tensor) -> StepResult:
+    def __call__(self, images: Tensor, labels: Tensor, *given: Tensor) -> StepResult:
         weight = self.pair.teacher.linear.bias
         before = weight.detach().clone()
-        result = super().__call__(images, labels, alpha)
+        result = super().__call__(images, labels, *given)
         self.rates.append(self.optimizer.param_groups[0]["lr"])
         update = before - weight.detach()
         self.factors.append((update.norm() / weight.grad.norm()).item())
@@ -141,7 +142,7 @@ class Spy(TrainingStep):
 
 @pytest.mark.parametrize("schedule", ["step", "linear", "after_tipping"])
 def test_each_step_has_its_rate_also_in_an_epoch_that_is_resumed(schedule: str):
-    loader, alpha = small_loader(37, 8), torch.zeros(37)
+    loader, guidance = small_loader(37, 8), Guidance(37, 10, torch.device("cpu"))
     assert len(loader) == STEPS  # the last one short
     for break_at in (0, 1, 3, STEPS):
         step = Spy()
@@ -153,11 +154,12 @@ def test_each_step_has_its_rate_also_in_an_epoch_that_is_resumed(schedule: str):
                 rate.tipping_point_found(2)
                 for images, labels, index in [*loader][:break_at]:
                     rate.set(epoch + statistics.share_done())
-                    statistics.add(step(images, labels, alpha[index]), index)
+                    guide = guidance.of(index, guidance.mix(index, 0, 0))
+                    statistics.add(step(images, labels, *guide), index)
                 left = loader.after(statistics.steps)
             else:
                 left = loader
-            training.train_epoch(step, left, alpha, statistics, rate, epoch)
+            training.train_epoch(step, left, guidance, None, statistics, rate, epoch)
             assert statistics.share_done() == 1
         assert step.rates == [rate_at(schedule, progress) for progress in all_steps(4)]
         assert step.factors == pytest.approx(step.rates, rel=1e-3)

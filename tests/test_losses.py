@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from models.losses import (
+    Guide,
     agreement,
     baseline_loss,
     compensation_loss,
@@ -30,6 +31,10 @@ class Draw(NamedTuple):
     student: Tensor  # [B, C]
     labels: Tensor  # [B]
     alpha: Tensor  # [B]
+
+    def given(self) -> tuple[Tensor, Tensor, Tensor, Guide]:
+        """The arguments of a loss."""
+        return *self[:3], Guide(self.alpha)
 
     def lists(self) -> tuple[list, list, list, list]:
         """The same as plain numbers."""
@@ -146,7 +151,7 @@ def test_alpha_0_is_plain_cross_entropy(student: Tensor):
     teacher, alpha = teacher.float(), torch.zeros(50)
     targets = robust_targets(labels, student.softmax(1), alpha)
     assert torch.equal(targets, F.one_hot(labels, 10).float())
-    naive = pair_loss(teacher, student, labels, alpha).naive
+    naive = pair_loss(teacher, student, labels, Guide(alpha)).naive
     assert_close(naive, F.cross_entropy(teacher, labels))
 
 
@@ -157,7 +162,7 @@ def test_pair_loss(shape: tuple[int, int], masked_mean: bool, alpha: float | Non
     batch = draw(shape, seed=3)
     if alpha is not None:
         batch = batch._replace(alpha=torch.full_like(batch.alpha, alpha))
-    result = pair_loss(*batch, masked_mean=masked_mean)
+    result = pair_loss(*batch.given(), masked_mean=masked_mean)
     expected = oracle.pair_loss(*batch.lists(), masked_mean)
     assert [part.item() for part in result] == pytest.approx(list(expected), rel=1e-10)
 
@@ -166,10 +171,10 @@ def test_pair_loss(shape: tuple[int, int], masked_mean: bool, alpha: float | Non
 @smoothings
 def test_smoothed_targets(shape: tuple[int, int], share: float):
     batch = draw(shape, seed=3)
-    result = pair_loss(*batch, label_smoothing=share)
+    result = pair_loss(*batch.given(), label_smoothing=share)
     expected = oracle.pair_loss(*batch.lists(), label_smoothing=share)
     assert [part.item() for part in result] == pytest.approx(list(expected), rel=1e-10)
-    alone = baseline_loss(*batch, label_smoothing=share)
+    alone = baseline_loss(*batch.given(), label_smoothing=share)
     targets = oracle.smoothed(F.one_hot(batch.labels, shape[1]).tolist(), share)
     expected = oracle.cross_entropy(batch.teacher.tolist(), targets)
     assert alone.total.item() == alone.naive.item() == pytest.approx(expected, rel=1e-10)
@@ -185,8 +190,8 @@ def test_without_smoothing_the_losses_are_the_papers_bit_for_bit():
 
     for smoothing in ({}, {"label_smoothing": 0.0}, {"label_smoothing": 1e-3}):
         inputs = new_logits()
-        loss = pair_loss(*inputs, labels, alpha, **smoothing)
-        alone = baseline_loss(*inputs, labels, alpha, **smoothing).total
+        loss = pair_loss(*inputs, labels, Guide(alpha), **smoothing)
+        alone = baseline_loss(*inputs, labels, Guide(alpha), **smoothing).total
         slopes = torch.autograd.grad(loss.total + alone, inputs)
         results.append((*loss, alone, *slopes))
     inputs = new_logits()
@@ -212,7 +217,10 @@ def test_pair_loss_gradients(
     batch = draw(shape, seed=4)
     inputs = batch.teacher.requires_grad_(), batch.student.requires_grad_()
     loss = pair_loss(
-        *batch, masked_mean=masked_mean, detach_student_target=detached, label_smoothing=share
+        *batch.given(),
+        masked_mean=masked_mean,
+        detach_student_target=detached,
+        label_smoothing=share,
     )
     by_teacher, by_student = torch.autograd.grad(loss.total, inputs)
 
@@ -231,9 +239,9 @@ def test_pair_loss_gradients(
 def test_the_gradient_flows_through_the_target_into_the_student():
     batch = draw((4, 5))
     batch.student.requires_grad_()
-    (slope,) = torch.autograd.grad(pair_loss(*batch).naive, batch.student)
+    (slope,) = torch.autograd.grad(pair_loss(*batch.given()).naive, batch.student)
     assert (slope != 0).all()
-    assert not pair_loss(*batch, detach_student_target=True).naive.requires_grad
+    assert not pair_loss(*batch.given(), detach_student_target=True).naive.requires_grad
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.7, 1.0])
@@ -241,7 +249,7 @@ def test_finite_where_student_probabilities_underflow(alpha: float):
     inputs = [logits.requires_grad_() for logits in huge()]
     assert (inputs[1].softmax(1) == 0).any()
     labels = torch.arange(50) % 10
-    loss = pair_loss(*inputs, labels, torch.full((50,), alpha))
+    loss = pair_loss(*inputs, labels, Guide(torch.full((50,), alpha)))
     assert all(part.isfinite() for part in loss)
     for slope in torch.autograd.grad(loss.total, inputs):
         assert slope.isfinite().all()
@@ -250,7 +258,7 @@ def test_finite_where_student_probabilities_underflow(alpha: float):
 @shapes
 def test_baseline_loss(shape: tuple[int, int]):
     batch = draw(shape)
-    result = baseline_loss(*batch)
+    result = baseline_loss(*batch.given())
     one_hot = F.one_hot(batch.labels, shape[1]).tolist()
     assert result.naive.item() == pytest.approx(
         oracle.cross_entropy(batch.teacher.tolist(), one_hot)

@@ -59,6 +59,18 @@ AUTHORS_DEFAULTS = {
     "tensorboard": False,
 }
 
+DEPARTURES = {  # all off
+    "detection": "split",
+    "class_balance": 0.0,
+    "class_prior": "uniform",
+    "marginal_momentum": 0.0,
+    "ensemble_momentum": 0.7,
+    "target": "student",
+    "target_for": "teacher",
+    "compensation": "always",
+    "mixup": 0.0,
+    "ema_decay": 0.0,
+}
 AN_EXISTING_COMMAND = """
     --lr 0.05 --val_ratio 0 --noise_type rand1 --noise_path labels.pt --dataset cifar10 --n_epoch 3
     --seed 7 --print_freq 50 --num_workers 8 --batch_size 64 --momentum 0.8 --weight_decay 0.001
@@ -69,7 +81,8 @@ AN_EXISTING_COMMAND = """
 def test_defaults_are_the_authors():
     args = vars(training_options())
     assert {name: args[name] for name in AUTHORS_DEFAULTS} == AUTHORS_DEFAULTS
-    assert set(args) == {*AUTHORS_DEFAULTS, "measure_steps", "debug"}
+    assert set(args) == {*AUTHORS_DEFAULTS, *DEPARTURES, "measure_steps", "debug"}
+    assert {name: args[name] for name in DEPARTURES} == DEPARTURES
 
 
 def test_an_existing_command_runs_unchanged():

@@ -16,8 +16,9 @@ from data.loader import Loader
 from data.splits import choose_positions
 from models import noise_split
 from models.epoch_statistics import EpochStatistics, EpochStats
+from models.guidance import Guidance
 from models.learning_rate import LearningRate
-from models.losses import agreement, pair_loss
+from models.losses import Guide, agreement, pair_loss
 from models.noise_split import otsu, student_weights, tipping_point, trust_groups
 from models.teacher_student import TeacherStudent, build_pair
 from models.training_step import TrainingStep
@@ -52,7 +53,9 @@ def step_of(pair: TeacherStudent, lr: float = 0.1) -> TrainingStep:
 
 def train_first_epoch(step: TrainingStep, loader: Loader, alpha: Tensor) -> EpochStats:
     rate = LearningRate(step.optimizer, "step", 1)
-    return training.train_epoch(step, loader, alpha, statistics_of(loader), rate, epoch=0)
+    guidance = Guidance(len(alpha), 10, torch.device("cpu"))
+    guidance.alpha.copy_(alpha)
+    return training.train_epoch(step, loader, guidance, None, statistics_of(loader), rate, epoch=0)
 
 
 @pytest.mark.parametrize("alpha_value", [0.0, 0.4])
@@ -64,7 +67,9 @@ def test_two_steps_are_sgd_by_hand(alpha_value: float):
     velocity = {name: torch.zeros_like(w) for name, w in twin.named_parameters()}
     for step, (images, labels, index) in enumerate(loader):
         weights = dict(twin.named_parameters())
-        loss = pair_loss(twin.teacher(images), twin.student(images), labels, alpha[index]).total
+        loss = pair_loss(
+            twin.teacher(images), twin.student(images), labels, Guide(alpha[index])
+        ).total
         gradients = torch.autograd.grad(loss, list(weights.values()))
         with torch.no_grad():
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
@@ -87,7 +92,9 @@ def test_an_epoch_reports_what_the_training_passes_saw():
     for images, labels, index in loader:  # train mode, so a batch is normalised by itself
         with torch.no_grad():
             teacher, student = twin(images)
-        losses += [pair_loss(teacher, student, labels, torch.zeros(len(labels))).total] * len(index)
+        losses += [
+            pair_loss(teacher, student, labels, Guide(torch.zeros(len(labels)))).total
+        ] * len(index)
         confidences += student.softmax(1).amax(1).tolist()
         at_label[index] = agreement(teacher, student)[torch.arange(len(labels)), labels]
     assert stats.confidence == pytest.approx(np.mean(confidences), rel=1e-5)
@@ -179,9 +186,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     alphas_used, trained, scored = [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
 
-    def spy_train(step, batches, alpha: Tensor, *arguments: object) -> EpochStats:
-        alphas_used.append(alpha.clone())
-        trained.append(train_epoch(step, batches, alpha, *arguments))
+    def spy_train(step, batches, guidance: Guidance, *arguments: object) -> EpochStats:
+        alphas_used.append(guidance.alpha.clone())
+        trained.append(train_epoch(step, batches, guidance, *arguments))
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:
@@ -206,10 +213,12 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     expected = torch.tensor([0.1, 0.2, 0.6, 0.9])[groups_of(trained[3].agreement) - 1]
     assert all(torch.equal(alpha, torch.zeros(500)) for alpha in alphas_used[:6])
     assert torch.equal(alphas_used[6], expected)
-    assert len(scored) == 6  # once an epoch until the tipping point is found
+    assert len(scored) == 7  # once an epoch until the tipping point is found, and at the end
     with np.load(RunFolder.of(args).path / "predictions.npz", allow_pickle=False) as archive:
         assert np.array_equal(archive["agreement"], scored[3].agreement.numpy())
         assert archive["split_epoch"] == 3
+        assert np.array_equal(archive["final_agreement"], scored[6].agreement.numpy())
+        assert np.array_equal(archive["final_prediction"], scored[6].prediction.numpy())
         flagged = archive["index"][groups_of(scored[3].agreement).numpy() == 4]
     detection = np.load(RunFolder.of(args).path / "detection.npy", allow_pickle=False)
     assert np.array_equal(np.flatnonzero(detection), flagged)
@@ -330,7 +339,7 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
     words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
     record = training.main(training_options(*words))
     said = capsys.readouterr().out
-    assert "no split" in said and "0 labels are flagged as wrong, 0 of them correctly" in said
+    assert "no split" in said and "the split flags 0 labels as wrong, 0 of them correctly" in said
     assert record["group_sizes"] == [100, 0, 0, 0] and record["estimated_noise_rate"] == 0
     assert not np.load(RunFolder.of(training_options(*words)).path / "detection.npy").any()
 

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 from data.loader import Loader
 from models import cuda_graph, training_step
 from models.concurrent_networks import in_turn
-from models.losses import agreement, baseline_loss, pair_loss
+from models.guidance import Guidance
+from models.losses import Guide, agreement, baseline_loss, pair_loss
 from models.step_timing import time_steps
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
 from models.training_step import WARM_UP, StepResult, TrainingStep
@@ -106,7 +107,7 @@ def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Calla
     for images, labels, alpha in batches(device, 4):
         result = step(images, labels, alpha)
         teacher, student = twin.pair.teacher(images), twin.pair.student(images)
-        loss = twin.loss_function(teacher, student, labels, alpha)
+        loss = twin.loss_function(teacher, student, labels, Guide(alpha))
         twin.optimizer.zero_grad()
         loss.total.backward()
         twin.optimizer.step()
@@ -297,6 +298,7 @@ def test_step_timing(device: str):
         train = scored = loader
 
     for steps in (1, 5):  # an epoch has two
-        seconds = time_steps(step, Loaders, steps)
+        guidance = Guidance(len(labels), CLASSES, torch.device(device))
+        seconds = time_steps(step, guidance, Loaders, steps)
         assert seconds.keys() == {"step_seconds", "image_seconds"}
         assert all(0 < value < 60 for value in seconds.values())

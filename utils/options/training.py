@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from utils.options.departures import add_departures
 from utils.options.parser import (
     DETECTIONS,
     LabelSets,
@@ -25,7 +26,7 @@ OWN_DEFAULTS = (
             "class_balance": 1.0,
             "marginal_momentum": 0.9,
             "target": "posterior",
-            "learners": "both",
+            "target_for": "both",
             "compensation": "naive",
             "ema_decay": 0.99,
             "detection": "final",
@@ -77,6 +78,7 @@ def training_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
     _add_data_and_length(parser)
     _add_network_and_optimiser(parser)
     _add_method(parser)
+    add_departures(parser)
     _add_resuming(parser)
     _add_reporting(parser)
     return parser
@@ -159,86 +161,6 @@ def _add_method(parser: RunParser) -> None:
         default="split",
         help="which labels are flagged as wrong; "
         + "; ".join(f"{name}: {words}" for name, words in DETECTIONS.items()),
-    )
-    _add_departures(parser)
-
-
-def _add_departures(parser: RunParser) -> None:
-    group = parser.add_argument_group(
-        "departures from the paper", "bkd has them off, bkd+ some of them on; see its own defaults"
-    )
-    group.add_argument(
-        "--class_balance",
-        type=not_negative,
-        default=0.0,
-        metavar="WEIGHT",
-        help="weight of the penalty on each network's mean prediction where it is far from the "
-        "class prior, in the robust phase: no class is lost",
-    )
-    group.add_argument(
-        "--class_prior",
-        choices=("uniform", "labels"),
-        default="uniform",
-        help="shares of the classes that the penalty asks for; labels: as among the given labels",
-    )
-    for name, default, words in (
-        ("marginal", 0.0, "of the mean prediction over batches; 0: each batch by itself"),
-        ("ensemble", 0.7, "of each image's mean prediction over epochs, see --target"),
-    ):
-        group.add_argument(
-            f"--{name}_momentum", type=ratio, default=default, metavar="FACTOR", help=words
-        )
-    group.add_argument(
-        "--target",
-        choices=("student", "posterior"),
-        default="student",
-        help="target of the robust phase; student: label and student's prediction, mixed by "
-        "groups; posterior: the true label's probabilities by Bayes' rule, from the label, the "
-        "pair's mean prediction over epochs, and the noise transition matrix of these two",
-    )
-    group.add_argument(
-        "--learners",
-        choices=("teacher", "both"),
-        default="teacher",
-        help="whose cross-entropy with the target is in the loss of the robust phase",
-    )
-    group.add_argument(
-        "--compensation",
-        choices=("always", "naive"),
-        default="always",
-        help="when the compensation loss is in the loss; naive: only before the tipping point",
-    )
-    group.add_argument(
-        "--mixup",
-        type=fraction,
-        default=0.0,
-        metavar="SHARE",
-        help="share of the robust phase's batches whose images are mixed in pairs, 0 to 1",
-    )
-    group.add_argument(
-        "--ema_decay",
-        type=ratio,
-        default=0.0,
-        metavar="FACTOR",
-        help="decay of the weights' running mean over the steps of the robust phase, which is then "
-        "evaluated and saved; 0: none",
-    )
-    group.add_argument(
-        "--detach_student_target",
-        action="store_true",
-        help="no gradient through the robust target into the student",
-    )
-    group.add_argument(
-        "--masked_mean",
-        action="store_true",
-        help="compensation loss divided by B*(C-1) instead of B*C-1",
-    )
-    group.add_argument(
-        "--label_smoothing",
-        type=ratio,
-        default=0.0,
-        metavar="SHARE",
-        help="share of each target that is spread over all classes, 0 to below 1",
     )
 
 

@@ -85,8 +85,8 @@ class PredictionsWriter:
         else:
             say("all scores fall into one bin: no split, no label is flagged")
         say(
-            f"{sizes[3]} labels are in group 4, {wrongs[3]} of them wrong; noise rate "
-            f"{estimated:.1%} as the share below the threshold, {true:.1%} by the true labels"
+            f"the split flags {sizes[3]} labels as wrong, {wrongs[3]} of them correctly; noise "
+            f"rate {estimated:.1%} as the share below the threshold, {true:.1%} by the true labels"
         )
         return {
             "split_epoch": split["split_epoch"],
