@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # bash run.sh          the challenge: cifar10 aggre, worst, rand1: training, learning, detection
-# bash run.sh laptop   real CIFAR-10N without a GPU: compact networks, method and baseline, whole
-#                      label sets; says first how long it takes here, about an hour on two cores
-# bash run.sh demo     the same on the embedded digits, method and baseline, 3 seeds: CPU, minutes
+# bash run.sh laptop   real CIFAR-10N without a GPU: compact networks, baseline, bkd and bkd+, whole
+#                      label sets; says first how long it takes here, about two hours on two cores
+# bash run.sh demo     the same on the embedded digits, 3 seeds: CPU, minutes
 # bash run.sh test     the test suite
 # bash run.sh measure  what is worth knowing of a new GPU, in the order that matters (see
 #                      utils/sweep/measure.py). It stops where something looks wrong (GO_ON=1: warns
@@ -10,7 +10,7 @@
 # bash run.sh setup    only finds or makes a Python that has what is needed, and prints its path
 #
 # Further words are options of the training script (of pytest for test). Variables: SEEDS="0 1 2",
-# LABEL_SETS="worst", METHODS="bkd ce", NET=compact, RESULTS_DIR=results, DATA_DIR=~/data, JOBS=4
+# LABEL_SETS="worst", METHODS="bkd+ ce", NET=compact, RESULTS_DIR=results, DATA_DIR=~/data, JOBS=4
 # (runs at a time, spread over the GPUs; laptop and demo: as many as there are cores, 8 at most),
 # ALLOW_CPU=1 (the challenge without a GPU), PYTHON=python3.12. More: python -m utils.sweep --help
 # Exit status: 0; 1: no GPU for the challenge; 2: wrong input, or a run failed; 128 + signal.
@@ -75,10 +75,10 @@ case $command in
     --methods ${METHODS:-bkd} ${NET:+--net $NET} --jobs "${JOBS:-1}" $needs_gpu \
     "${folders[@]}" -- "$@" ;;
   laptop) set -- --noise_types ${LABEL_SETS:-aggre rand1 worst} --seeds ${SEEDS:-0} \
-    --methods ${METHODS:-ce bkd} --net ${NET:-compact} --jobs "${JOBS:-auto}" --estimate_first \
+    --methods ${METHODS:-ce bkd bkd+} --net ${NET:-compact} --jobs "${JOBS:-auto}" --estimate_first \
     --page "${folders[@]}" -- "$@" ;;
   demo) set -- --dataset digits --noise_types ${LABEL_SETS:-aggre rand1 worst} \
-    --seeds ${SEEDS:-0 1 2} --methods ${METHODS:-bkd ce} --jobs "${JOBS:-auto}" \
+    --seeds ${SEEDS:-0 1 2} --methods ${METHODS:-ce bkd bkd+} --jobs "${JOBS:-auto}" \
     "${folders[@]}" -- "$@" ;;
   measure) exec "$python" -m utils.sweep.measure ${STAGES:+--stages $STAGES} ${GO_ON:+--go_on} \
     --seeds ${SEEDS:-1 2} --jobs "${JOBS:-1}" $needs_gpu "${folders[@]}" -- "$@" ;;

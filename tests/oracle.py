@@ -99,6 +99,59 @@ def pair_loss(
     return Losses(naive + compensation, naive, compensation)
 
 
+def posterior_targets(labels: Sequence[int], probs: Matrix, transition: Matrix) -> Matrix:
+    """P(true class | image, label) = P(class | image) P(label | class) / P(label | image)."""
+    rows = []
+    for label, row in zip(labels, probs, strict=True):
+        joint = [p * transition[k][label] for k, p in enumerate(row)]
+        rows.append([p / sum(joint) for p in joint])
+    return rows
+
+
+def transition_matrix(probs: Matrix, labels: Sequence[int]) -> Matrix:
+    """Expected number of images of class k with label y, and one more; each row to sum 1."""
+    classes = range(len(probs[0]))
+    counts = [[1.0 for _ in classes] for _ in classes]
+    for row, label in zip(probs, labels, strict=True):
+        for k in classes:
+            counts[k][label] += row[k]
+    return [[count / sum(row) for count in row] for row in counts]
+
+
+def mean_softmax(logits: Matrix) -> list[float]:
+    """The softmax averaged over the rows."""
+    rows = [softmax(row) for row in logits]
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def prior_penalty(
+    logits: Matrix, prior: Sequence[float], marginal: Sequence[float], momentum: float = 0.0
+) -> float:
+    """Kullback-Leibler divergence of the running mean prediction from the prior."""
+    total = 0.0
+    for share, before, now in zip(prior, marginal, mean_softmax(logits), strict=True):
+        total += share * math.log(share / (momentum * before + (1 - momentum) * now))
+    return total
+
+
+def robust_phase_loss(
+    teacher: Matrix,
+    student: Matrix,
+    targets: Matrix,
+    penalties: Sequence[float],
+    class_balance: float,
+) -> float:
+    """Both networks learn the targets, without compensation, their penalties weighted."""
+    learned = cross_entropy(teacher, targets) + cross_entropy(student, targets)
+    return learned + class_balance * sum(penalties)
+
+
+def mixed(one: Matrix, other: Matrix, weight: float) -> Matrix:
+    """Row by row: that weight of one, the rest of the other."""
+    pairs = zip(one, other, strict=True)
+    return [[weight * a + (1 - weight) * b for a, b in zip(*rows, strict=True)] for rows in pairs]
+
+
 def gradient(function: Callable[[Matrix], float], point: Matrix, step: float = 1e-5) -> Matrix:
     """Derivatives by each entry of `point`, by central finite differences."""
     slopes = []

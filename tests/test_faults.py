@@ -189,7 +189,7 @@ def test_augmented_images_in_the_middle_of_an_epoch(device: str, tmp_path: Path,
 
 
 @devices
-@pytest.mark.parametrize("method", ["bkd", "ce"])
+@pytest.mark.parametrize("method", ["bkd", "bkd+", "ce"])
 @pytest.mark.parametrize("batch", [4, 35, 71])
 def test_compact_networks_resume_in_each_phase(
     device: str, method: str, batch: int, made_up_cifar, tmp_path: Path, monkeypatch
@@ -199,6 +199,7 @@ def test_compact_networks_resume_in_each_phase(
     words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
     words += ["--net", "compact", "--width", 4, "--n_epoch", 8, "--batch_size", 50]
     words += ["--method", method, "--device", device]
+    words += ["--mixup", 0.5] if method == "bkd+" else []
     words += ["--deterministic"] if device == "cuda" else []
     args = training_options(*words, "--results_dir", tmp_path / "whole")
     training.main(args)

@@ -14,7 +14,10 @@ from models.losses import (
     baseline_loss,
     compensation_loss,
     pair_loss,
+    posterior_targets,
+    prior_penalty,
     robust_targets,
+    transition_matrix,
 )
 from tests import oracle
 
@@ -265,3 +268,161 @@ def test_baseline_loss(shape: tuple[int, int]):
     )
     assert result.total == result.naive
     assert result.compensation == 0
+
+
+def draw_guide(shape: tuple[int, int], seed: int = 0) -> Guide:
+    """All that a robust phase may be given, in float64."""
+    batch, classes = shape
+    generator = torch.Generator().manual_seed(100 + seed)
+
+    def shares(*sizes: int) -> Tensor:
+        return torch.rand(*sizes, generator=generator, dtype=torch.float64).softmax(-1)
+
+    return Guide(
+        draw(shape, seed).alpha,
+        shares(batch, classes),
+        shares(classes, classes),
+        shares(2, classes),
+        torch.ones((), dtype=torch.float64),
+        torch.randperm(batch, generator=generator),
+        torch.tensor(0.7, dtype=torch.float64),
+    )
+
+
+@shapes
+def test_posterior_targets(shape: tuple[int, int]):
+    labels, guide = draw(shape).labels, draw_guide(shape)
+    expected = oracle.posterior_targets(
+        labels.tolist(), guide.predicted.tolist(), guide.transition.tolist()
+    )
+    result = posterior_targets(labels, guide.predicted, guide.transition)
+    assert_close(result, matrix(expected))
+
+
+def test_posterior_targets_by_hand():
+    predicted, labels = matrix([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([0, 1])
+    transition = matrix([[0.8, 0.2], [0.1, 0.9]])  # a fifth of class 0 is given label 1
+    result = posterior_targets(labels, predicted, transition)
+    # 0.9 * 0.8 to 0.1 * 0.1, and 0.9 * 0.2 to 0.1 * 0.9
+    assert_close(result, matrix([[72 / 73, 1 / 73], [2 / 3, 1 / 3]]))
+
+
+@pytest.mark.parametrize("sure", [0.0, 1e-30, 0.5])
+def test_where_no_label_is_ever_wrong_the_posterior_is_one_hot(sure: float):
+    predicted = torch.tensor([[1 - sure, sure], [1 - sure, sure]])
+    result = posterior_targets(torch.tensor([0, 1]), predicted, torch.eye(2))
+    assert torch.equal(result, torch.eye(2))
+
+
+@shapes
+def test_transition_matrix(shape: tuple[int, int]):
+    labels, guide = draw(shape).labels, draw_guide(shape)
+    expected = oracle.transition_matrix(guide.predicted.tolist(), labels.tolist())
+    assert_close(transition_matrix(guide.predicted, labels), matrix(expected))
+
+
+def test_the_transition_matrix_is_found_again():
+    """Where the predictions are the true classes it is the share of each wrong label."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.tensor([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]])
+    classes = torch.randint(3, (30000,), generator=generator)
+    labels = torch.multinomial(true[classes], 1, generator=generator).squeeze(1)
+    found = transition_matrix(F.one_hot(classes, 3).float(), labels)
+    assert_close(found, true, atol=0.01, rtol=0)
+
+
+@shapes
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_prior_penalty(shape: tuple[int, int], momentum: float):
+    """Its value with a momentum; its gradient as if the marginal were the batch's own mean."""
+    logits, guide = draw(shape).teacher.requires_grad_(), draw_guide(shape)
+    prior, marginal = guide.marginals
+    result = prior_penalty(logits, prior, marginal, momentum)
+    given = prior.tolist(), marginal.tolist()
+    expected = oracle.prior_penalty(logits.tolist(), *given, momentum)
+    assert result.item() == pytest.approx(expected, rel=1e-10)
+    (slope,) = torch.autograd.grad(result, logits)
+    running = momentum * marginal + (1 - momentum) * logits.detach().softmax(1).mean(0)
+
+    def tilted(rows: oracle.Matrix) -> float:
+        means = oracle.mean_softmax(rows)
+        return -sum(p / m * x for p, m, x in zip(given[0], running.tolist(), means, strict=True))
+
+    assert_close(slope, matrix(oracle.gradient(tilted, logits.tolist())), rtol=1e-6, atol=1e-8)
+
+
+def test_the_penalty_of_a_lost_class():
+    prior = torch.tensor([0.5, 0.5])
+    assert prior_penalty(torch.zeros(4, 2), prior, prior) == 0
+    lost = torch.tensor([[50.0, -50.0]]).expand(4, 2).clone().requires_grad_()
+    penalty = prior_penalty(lost, prior, prior)
+    assert penalty > 40 and penalty.isfinite()
+    remembered = prior_penalty(lost, prior, torch.tensor([0.6, 0.4]), 0.9)
+    assert 0 < remembered < 0.2
+
+
+@shapes
+@pytest.mark.parametrize("mixup", [False, True])
+def test_the_loss_of_bkd_plus_and_its_gradients(shape: tuple[int, int], mixup: bool):
+    batch, guide = draw(shape, seed=6), draw_guide(shape, seed=6)
+    prior = torch.full((shape[1],), 1 / shape[1], dtype=torch.float64)
+    inputs = batch.teacher.requires_grad_(), batch.student.requires_grad_()
+    options = {"posterior": True, "both_learn": True, "naive_compensation": True}
+    options |= {"class_balance": 0.5, "prior": prior, "mixup": mixup}
+    loss = pair_loss(*inputs, batch.labels, guide, **options).total
+    slopes = torch.autograd.grad(loss, inputs)
+
+    teacher, student, labels, _ = batch.lists()
+    predicted, transition = guide.predicted.tolist(), guide.transition.tolist()
+    targets = oracle.posterior_targets(labels, predicted, transition)
+    if mixup:
+        partners = [targets[i] for i in guide.partner.tolist()]
+        targets = oracle.mixed(targets, partners, guide.weight.item())
+
+    def total(t: oracle.Matrix, s: oracle.Matrix) -> float:
+        marginals = zip((t, s), guide.marginals.tolist(), strict=True)
+        penalties = [oracle.prior_penalty(logits, prior.tolist(), m) for logits, m in marginals]
+        return oracle.robust_phase_loss(t, s, targets, penalties, 0.5)
+
+    assert loss.item() == pytest.approx(total(teacher, student), rel=1e-10)
+    expected = matrix(oracle.gradient(lambda t: total(t, student), teacher))
+    assert_close(slopes[0], expected, rtol=1e-6, atol=1e-7)
+    expected = matrix(oracle.gradient(lambda s: total(teacher, s), student))
+    assert_close(slopes[1], expected, rtol=1e-6, atol=1e-7)
+
+
+@shapes
+def test_mixed_images_have_both_labels_losses(shape: tuple[int, int]):
+    batch, guide = draw(shape, seed=7), draw_guide(shape, seed=7)
+    result = pair_loss(*batch[:3], guide, mixup=True)
+    probs = batch.student.softmax(1)
+    targets = robust_targets(batch.labels, probs, guide.alpha)
+    targets = matrix(
+        oracle.mixed(targets.tolist(), targets[guide.partner].tolist(), guide.weight.item())
+    )
+    assert_close(result.naive, F.cross_entropy(batch.teacher, targets))
+    teacher, student, labels, _ = batch.lists()
+    of_partners = oracle.compensation_loss(teacher, student, batch.labels[guide.partner].tolist())
+    own = oracle.compensation_loss(teacher, student, labels)
+    assert result.compensation.item() == pytest.approx(0.7 * own + 0.3 * of_partners)
+    alone = guide._replace(weight=torch.ones_like(guide.weight))
+    assert_close(pair_loss(*batch[:3], alone, mixup=True), pair_loss(*batch[:3], alone))
+
+
+def test_before_the_robust_phase_the_departures_change_nothing():
+    batch, prior = draw((7, 10)), torch.full((10,), 0.1, dtype=torch.float64)
+    guide = draw_guide((7, 10))._replace(
+        alpha=torch.zeros(7, dtype=torch.float64),
+        transition=torch.eye(10, dtype=torch.float64),
+        robust=torch.zeros((), dtype=torch.float64),
+    )
+    papers = pair_loss(*batch[:3], guide)
+    for options in (
+        {"posterior": True},
+        {"both_learn": True},
+        {"naive_compensation": True},
+        {"class_balance": 2.0, "prior": prior, "marginal_momentum": 0.9},
+    ):
+        assert_close(pair_loss(*batch[:3], guide, **options), papers)
+        changed = pair_loss(*batch[:3], draw_guide((7, 10)), **options).total
+        assert (changed - pair_loss(*batch[:3], draw_guide((7, 10))).total).abs() > 1e-3

@@ -1,6 +1,7 @@
 """Every fast path of a step against the plain one, on a CPU and on CUDA where there is one."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -22,10 +23,11 @@ from tests.test_concurrent_networks import threads
 
 CLASSES, BATCH, SHORT = 10, 16, 5
 TOLERANCES = {False: 1e-3, True: 0.1}  # of fp32 and of bf16: relative distance of all gradients
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, ...]
+pluses = pytest.mark.parametrize("plus", [False, True], ids=["bkd", "bkd+"])
 
 
-def batches(device: str, count: int, digits: bool = False) -> Iterator[Batch]:
+def batches(device: str, count: int, digits: bool = False, plus: bool = False) -> Iterator[Batch]:
     """Full ones, every third a short one; each with its own alphas."""
     shape = (1, 8, 8) if digits else (3, 32, 32)
     generator = torch.Generator().manual_seed(7)
@@ -34,7 +36,22 @@ def batches(device: str, count: int, digits: bool = False) -> Iterator[Batch]:
         images = torch.randn(size, *shape, generator=generator)
         labels = torch.randint(CLASSES, (size,), generator=generator)
         alpha = torch.rand(size, generator=generator) * (number > 2)
-        yield tuple(each.to(device) for each in (images, labels, alpha))
+        guide = plus_guide(alpha, number, generator) if plus else [alpha]
+        yield tuple(each.to(device) for each in (images, labels, *guide))
+
+
+def plus_guide(alpha: Tensor, number: int, generator: torch.Generator) -> Guide:
+    """All that bkd+ gives the loss; the robust phase begins with the fourth batch."""
+
+    def shares(rows: int) -> Tensor:
+        return torch.randn(rows, CLASSES, generator=generator).softmax(1)
+
+    size, robust = len(alpha), number > 2
+    transition = shares(CLASSES) if robust else torch.eye(CLASSES)
+    partner = torch.randperm(size, generator=generator)
+    weight = torch.tensor(0.6 if robust and number % 2 else 1.0)
+    mean = torch.tensor(float(robust))
+    return Guide(alpha, shares(size), transition, shares(2), mean, partner, weight)
 
 
 def new_step(
@@ -46,6 +63,7 @@ def new_step(
     digits: bool = False,
     build: Callable[..., TeacherStudent] = build_pair,
     width: int = 4,
+    plus: bool = False,
 ) -> TrainingStep:
     torch.manual_seed(3)
     pair = build(CLASSES, width, digits=digits)
@@ -54,6 +72,11 @@ def new_step(
     fused = None if plain else True
     optimizer = torch.optim.SGD(pair.parameters(), 0.05, 0.9, weight_decay=5e-4, fused=fused)
     loss_function = pair_loss if build is build_pair else baseline_loss
+    if plus:
+        prior = torch.full((CLASSES,), 1 / CLASSES, device=device)
+        departures = {"posterior": True, "both_learn": True, "naive_compensation": True}
+        departures |= {"class_balance": 1.0, "prior": prior, "marginal_momentum": 0.9}
+        loss_function = partial(pair_loss, **departures, mixup=True)
     return TrainingStep(pair.train(), optimizer, loss_function, BATCH, compiled=compiled)
 
 
@@ -100,14 +123,16 @@ def test_no_autograd_node_outlives_its_step(
 
 
 @devices
-@pytest.mark.parametrize("build", [build_pair, build_baseline])
-def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Callable):
-    step = new_step(device, plain=True, build=build)
-    twin = new_step(device, plain=True, build=build)
-    for images, labels, alpha in batches(device, 4):
-        result = step(images, labels, alpha)
+@pytest.mark.parametrize(
+    ("build", "plus"), [(build_pair, False), (build_pair, True), (build_baseline, False)]
+)
+def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Callable, plus: bool):
+    step = new_step(device, plain=True, build=build, plus=plus)
+    twin = new_step(device, plain=True, build=build, plus=plus)
+    for images, labels, *guide in batches(device, 6, plus=plus):
+        result = step(images, labels, *guide)
         teacher, student = twin.pair.teacher(images), twin.pair.student(images)
-        loss = twin.loss_function(teacher, student, labels, Guide(alpha))
+        loss = twin.loss_function(teacher, student, labels, Guide(*guide))
         twin.optimizer.zero_grad()
         loss.total.backward()
         twin.optimizer.step()
@@ -115,6 +140,9 @@ def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Calla
         assert_close(result.means[3], student.softmax(1).amax(1).mean())
         expected = agreement(teacher, student)[torch.arange(len(labels)), labels]
         assert_close(result.agreement, expected)
+        assert_close(result.agreements, agreement(teacher, student))
+        marginals = torch.stack([teacher.softmax(1).mean(0), student.softmax(1).mean(0)])
+        assert_close(result.marginals, marginals)
         for weight, other in zip(step.weights, twin.weights, strict=True):
             assert torch.equal(weight, other) and torch.equal(weight.grad, other.grad)
     for name, values in twin.pair.state_dict().items():
@@ -146,10 +174,12 @@ def test_one_fast_step_is_close_to_the_plain_one(
 
 
 @devices
-def test_many_fast_steps_follow_the_plain_ones(device: str):
+@pluses
+def test_many_fast_steps_follow_the_plain_ones(device: str, plus: bool):
     """Both batch sizes beyond the warm-up; learning rate and alphas change on the way."""
-    fast, plain = new_step(device, compiled=device == "cuda"), new_step(device, plain=True)
-    for number, batch in enumerate(batches(device, 3 * (WARM_UP + 2))):
+    fast = new_step(device, compiled=device == "cuda", plus=plus)
+    plain = new_step(device, plain=True, plus=plus)
+    for number, batch in enumerate(batches(device, 3 * (WARM_UP + 2), plus=plus)):
         for step in (fast, plain):
             step.optimizer.param_groups[0]["lr"] = 0.01 if number < 5 else 0.002
         result, expected = copied(fast(*batch)), plain(*batch)
@@ -159,15 +189,16 @@ def test_many_fast_steps_follow_the_plain_ones(device: str):
         assert set(fast.graphs) == {BATCH, SHORT}
 
 
+@pluses
 def test_a_compiled_step_is_close_to_the_plain_one(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    plus: bool, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    fast = new_step("cpu", compiled=True, digits=True)
-    plain = new_step("cpu", plain=True, digits=True)
+    fast = new_step("cpu", compiled=True, digits=True, plus=plus)
+    plain = new_step("cpu", plain=True, digits=True, plus=plus)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     compiled = []
-    for batch in batches("cpu", 4, digits=True):
+    for batch in batches("cpu", 4, digits=True, plus=plus):
         result, expected = fast(*batch), plain(*batch)
         assert_close(result.means, expected.means, rtol=1e-3, atol=1e-4)
         compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
@@ -196,9 +227,10 @@ def test_without_a_compiler_a_line_says_so(
     )
 
 
-def test_each_batch_size_is_recorded_once_and_replayed(monkeypatch: pytest.MonkeyPatch):
+@pluses
+def test_each_batch_size_is_recorded_once_and_replayed(plus: bool, monkeypatch: pytest.MonkeyPatch):
     """With a substitute for CUDA's graphs, which runs the recorded work again."""
-    step, plain = new_step("cpu", digits=True), new_step("cpu", digits=True)
+    step, plain = (new_step("cpu", digits=True, plus=plus) for _ in range(2))
     events = []
 
     def capture(work: Callable[[], StepResult]) -> tuple[Callable[[], None], StepResult]:
@@ -220,7 +252,7 @@ def test_each_batch_size_is_recorded_once_and_replayed(monkeypatch: pytest.Monke
     monkeypatch.setattr(cuda_graph, "capture", capture)
     monkeypatch.setattr(training_step, "on_side_stream", lambda work, side: work())
     step.graphed = True
-    for batch in batches("cpu", 15, digits=True):
+    for batch in batches("cpu", 15, digits=True, plus=plus):
         result, expected = step(*batch), plain(*batch)
         assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
         assert torch.equal(flat(step.weights), flat(plain.weights))

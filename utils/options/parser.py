@@ -14,7 +14,7 @@ USAGE = "%(prog)s [options]"  # argparse would name them all
 NETS = ("preact18", "compact")
 METHODS = {
     "bkd": "Blind Knowledge Distillation, as published",
-    "bkd+": "the same with departures that pay, see README",
+    "bkd+": "the same with the departures from the paper that pay",
     "ce": "the baseline, one network trained with plain cross-entropy on the given labels",
 }
 DETECTIONS = {
