@@ -9,9 +9,7 @@ from utils.startup import run_script
 
 import argparse
 import hashlib
-import math
 import sys
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,19 +33,18 @@ from models.noise_split import (
     student_weights,
     trust_groups,
 )
-from models.step_timing import time_steps
+from models.step_timing import estimate
 from models.teacher_student import TeacherStudent, infer, infer_logits
 from models.training_step import TrainingStep
 from models.weights import save_networks
 from utils.console import say
-from utils.devices import peak_memory_gib, pick_machine
+from utils.devices import pick_machine
 from utils.options.training import training_parser
 from utils.plots.draw import PLOTS
 from utils.run_folder.folder import RunFolder, describe
 from utils.run_folder.predictions import PredictionsWriter
 from utils.run_folder.session import Session, Truth
 from utils.seeding import be_deterministic, seed_everything
-from utils.sweep.run_time import RunTime
 
 NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is a fallback
 
@@ -193,26 +190,6 @@ def train(
     return run.finish()
 
 
-def estimate(
-    args: argparse.Namespace, step: TrainingStep, guidance: Guidance, loaders: Loaders
-) -> dict[str, Any]:
-    """Time a few steps and print what the whole run would take; returns the measurements."""
-    start, began, steps = time.process_time(), time.perf_counter(), len(loaders.train)
-    one, look = time_steps(step, guidance, loaders, args.measure_steps).values()
-    warm_up = time.perf_counter() - began - min(args.measure_steps, steps) * one
-    evaluated = math.ceil(args.n_epoch / args.noisy_val_freq) * len(loaders.val.labels)
-    evaluated += math.ceil(args.n_epoch / args.clean_test_freq) * len(loaders.test.labels)
-    epoch = steps * one + evaluated / args.n_epoch * look
-    scoring = len(loaders.scored.labels) * look
-    run = RunTime(start, warm_up, epoch, scoring)
-    device, memory = loaders.train.device, peak_memory_gib(loaders.train.device)
-    words = run.words(args.method, args.n_epoch)
-    say(f"{one:.3f} s a step of {args.batch_size} images on {device}, peak memory {memory:.2f} GiB")
-    say(f"one run of {args.n_epoch} epochs of {steps} steps would take {words}")
-    say(run.line())  # last: the sweep reads it
-    return {"step_seconds": one, "scoring_seconds": scoring, "peak_memory_gib": memory}
-
-
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Train one pair, or the baseline, and write its run folder; returns training.json."""
     run = Session(RunFolder.of(args), args)
@@ -247,6 +224,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         before_batch=run.interruption.check,
     )
     classes = len(images.class_names)
+    if args.method == "ce" and args.detection == "split":
+        raise ValueError("--detection split: the baseline has no split; leave it out")
     step = make_step(args, classes, loaders.train, machine)
     guidance = make_guidance(args, classes, loaders.train.labels)
     if args.measure_steps:

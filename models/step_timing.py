@@ -1,16 +1,22 @@
-"""How long a training step and the evaluation of an image take, measured on a few of them."""
+"""How long a training step, the evaluation of an image and a whole run take, by a few of them."""
 
+import argparse
+import math
 import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from models.epoch_statistics import EpochStatistics
 from models.guidance import Guidance
 from models.teacher_student import infer
 from models.training_step import WARM_UP, TrainingStep
+from utils.console import say
+from utils.devices import peak_memory_gib
+from utils.sweep.run_time import RunTime
 
 
 class Loader(Protocol):
@@ -18,6 +24,7 @@ class Loader(Protocol):
 
     labels: Tensor
     batch_size: int
+    device: torch.device
 
     def __len__(self) -> int: ...
 
@@ -29,6 +36,8 @@ class Loaders(Protocol):
 
     train: Loader
     scored: Loader
+    val: Loader
+    test: Loader
 
 
 def time_steps(
@@ -59,3 +68,23 @@ def time_steps(
         infer(step.pair, islice(loaders.scored, 1), evaluated).cpu()
     image_seconds = (time.perf_counter() - start) / evaluated
     return {"step_seconds": step_seconds, "image_seconds": image_seconds}
+
+
+def estimate(
+    args: argparse.Namespace, step: TrainingStep, guidance: Guidance, loaders: Loaders
+) -> dict[str, Any]:
+    """Time a few steps and print what the whole run would take; returns the measurements."""
+    start, began, steps = time.process_time(), time.perf_counter(), len(loaders.train)
+    one, look = time_steps(step, guidance, loaders, args.measure_steps).values()
+    warm_up = time.perf_counter() - began - min(args.measure_steps, steps) * one
+    evaluated = math.ceil(args.n_epoch / args.noisy_val_freq) * len(loaders.val.labels)
+    evaluated += math.ceil(args.n_epoch / args.clean_test_freq) * len(loaders.test.labels)
+    epoch = steps * one + evaluated / args.n_epoch * look
+    scoring = len(loaders.scored.labels) * look
+    run = RunTime(start, warm_up, epoch, scoring)
+    device, memory = loaders.train.device, peak_memory_gib(loaders.train.device)
+    words = run.words(args.method, args.n_epoch)
+    say(f"{one:.3f} s a step of {args.batch_size} images on {device}, peak memory {memory:.2f} GiB")
+    say(f"one run of {args.n_epoch} epochs of {steps} steps would take {words}")
+    say(run.line())  # last: the sweep reads it
+    return {"step_seconds": one, "scoring_seconds": scoring, "peak_memory_gib": memory}

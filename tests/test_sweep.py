@@ -202,14 +202,14 @@ def test_how_long_it_takes_is_said_before_it_starts(sweep: Callable, tmp_path: P
     status, said, error = sweep(*words, "--", "--n_epoch", "6")
     assert status == 0, error
     lines = said.splitlines()
-    # Each run has three scripts. ce: 3 + 6 * 30 + 5 + 2, bkd: 3 + 6 * (30 + 5) + 2 seconds; each
+    # Each run has three scripts. ce: 3 + 6 * 30 + 5 + 2, bkd: 3 + 6 * (30 + 5) + 5 + 2 seconds; each
     # job has a run of both.
     assert lines[:4] == [
         "measuring 20 steps each of ce and bkd, 2 runs at a time, to tell how long this will take; "
         "data that is missing is downloaded first",
         "ce: 2 runs with 12 epochs left, about 30.0 s an epoch",
         "bkd: 2 runs with 12 epochs left, at most 35.0 s an epoch",
-        "this will take at most 7 min 10 s, 2 runs at a time; Ctrl-C stops it, and the same "
+        "this will take at most 7 min 20 s, 2 runs at a time; Ctrl-C stops it, and the same "
         "command resumes",
     ]
     assert sum("finished, test" in line for line in lines) == 4
@@ -260,7 +260,7 @@ def test_what_was_measured_is_read_back():
     assert RunTime.read("measured: nothing") is None
     assert MEASURED.words("ce", 10) == "about 5 min 08 s"
     assert MEASURED.words("bkd", 10).startswith(
-        "about 5 min 03 s, and at most 50 s more: 5.0 s in each"
+        "about 5 min 08 s, and at most 50 s more: 5.0 s in each"
     )
 
 

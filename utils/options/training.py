@@ -20,6 +20,7 @@ from utils.options.parser import (
 )
 
 OWN_DEFAULTS = (
+    OwnDefaults({"method": "ce"}, {"detection": "final"}),
     OwnDefaults(
         {"method": "bkd+"},
         {
@@ -56,12 +57,27 @@ OWN_DEFAULTS = (
             "augmentation": "always",
         },
     ),
-    OwnDefaults({"net": "compact", "method": "bkd+"}, {"n_epoch": 40}),
+    OwnDefaults({"net": "compact", "method": "bkd+"}, {"n_epoch": 50}),
     OwnDefaults(
         {"dataset": "digits"},
         {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
     ),
     OwnDefaults({"dataset": "digits", "net": "compact"}, {"lr": 0.2}),
+    OwnDefaults(
+        {"dataset": "digits", "method": "bkd+"},
+        {
+            "target": "student",
+            "target_for": "teacher",
+            "compensation": "always",
+            "alpha1": 0.5,
+            "alpha2": 0.7,
+            "alpha3": 0.8,
+            "alpha4": 1.0,
+            "ema_decay": 0.0,
+            "n_epoch": 40,
+            "lr_step": 25,
+        },
+    ),
 )
 
 

@@ -32,15 +32,14 @@ class RunTime(NamedTuple):
         return self.epoch + self.scoring if method != "ce" else self.epoch
 
     def training(self, method: str, epochs: int) -> float:
-        """Seconds of so many epochs at most; ce scores its images behind the last one."""
-        once = 0.0 if method != "ce" else self.scoring
-        return self.start + self.warm_up + epochs * self.longest_epoch(method) + once
+        """Seconds of so many epochs at most; behind the last one the images are scored."""
+        return self.start + self.warm_up + epochs * self.longest_epoch(method) + self.scoring
 
     def words(self, method: str, epochs: int) -> str:
         """The same for people."""
         if method == "ce":
             return f"about {duration(self.training(method, epochs))}"
-        least = self.start + self.warm_up + epochs * self.epoch
+        least = self.training("ce", epochs)
         return (
             f"about {duration(least)}, and at most {duration(epochs * self.scoring)} more: "
             f"{self.scoring:.1f} s in each epoch up to two after the tipping point"
