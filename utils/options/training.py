@@ -74,8 +74,8 @@ OWN_DEFAULTS = (
             "alpha3": 0.8,
             "alpha4": 1.0,
             "ema_decay": 0.0,
-            "n_epoch": 40,
-            "lr_step": 25,
+            "lr": 0.04,
+            "lr_step": 20,
         },
     ),
 )
