@@ -15,7 +15,7 @@ import blind_knowledge_dist_training as training
 from data.digits import load_digits, noisy_digits
 from models import noise_split
 from tests.conftest import training_options
-from tests.made_up_run import MadeUpRun, made_up_run
+from tests.made_up_run import MadeUpRun, made_up_run, write_detection
 from utils.files import read_arrays, write_arrays
 from utils.plots.__main__ import main
 from utils.plots.curves import draw_tipping_point, draw_training_curves
@@ -286,6 +286,29 @@ def test_suspects_csv_against_a_slow_loop(run: MadeUpRun, tmp_path: Path):
     assert {row["group"] for row in rows} == {""}
     for row in rows:
         assert (row["flagged"] == "1") == (row["given_name"] != row["suggested_name"])
+
+
+def test_the_chosen_detection_orders_and_flags_the_suspects(run: MadeUpRun, tmp_path: Path):
+    final_prediction = (run.arrays["prediction"] + (np.arange(300) % 7 == 0)) % len(run.names)
+    last = {"final_agreement": run.arrays["agreement"][::-1], "final_prediction": final_prediction}
+    for choice in ("split", "final"):
+        folder = tmp_path / choice
+        folder.mkdir()
+        arrays = {**run.arrays, **last, "detection": choice}
+        write_detection(folder, arrays, run.names)
+        rows = read_rows(folder / "suspects.csv")
+        scores = last["final_agreement"] if choice == "final" else run.arrays["agreement"]
+        prediction = final_prediction if choice == "final" else run.arrays["prediction"]
+        order = np.argsort(scores, kind="stable")
+        assert [row["index"] for row in rows] == [str(run.arrays["index"][at]) for at in order]
+        assert [row["suggested_label"] for row in rows] == [str(prediction[at]) for at in order]
+        flagged = prediction != run.arrays["label"] if choice == "final" else None
+        flagged = run.arrays["group"] == 4 if flagged is None else flagged
+        assert [row["flagged"] for row in rows] == [str(int(flagged[at])) for at in order]
+        detection = np.load(folder / "detection.npy", allow_pickle=False)
+        assert np.array_equal(np.flatnonzero(detection), run.arrays["index"][flagged])
+        kept = read_arrays(folder / "predictions.npz")
+        assert np.array_equal(kept["suspect_index"], run.arrays["index"][order[:64]])
 
 
 def test_a_real_run_folder_is_complete_in_itself(digits_run):

@@ -23,6 +23,8 @@ from utils.run_folder.folder import RunFolder
 
 TOP = Path(__file__).parents[1]
 
+SUFFIXES = {"bkd": "", "bkd+": "_bkd+", "ce": "_ce"}
+
 
 def evaluate(script, *words: object) -> dict:
     parser = learning_parser(LABEL_SETS) if script is learning else detection_parser(LABEL_SETS)
@@ -42,7 +44,12 @@ def call(*words: object) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(
     ("made_up_cifar", "noise_type", "method"),
-    [("cifar10", "worse", "bkd"), ("cifar10", "worse", "ce"), ("cifar100", "noisy100", "bkd")],
+    [
+        ("cifar10", "worse", "bkd"),
+        ("cifar10", "worse", "bkd+"),
+        ("cifar10", "worse", "ce"),
+        ("cifar100", "noisy100", "bkd"),
+    ],
     indirect=["made_up_cifar"],
 )
 def test_planted_noise_is_found_in_made_up_archives(
@@ -61,9 +68,9 @@ def test_planted_noise_is_found_in_made_up_archives(
     words += ["--batch_size", 25, "--lr", 0.02, "--detach_student_target"]
     args = training_options(*words)
     record = training.main(args)
-    assert record["tipping_point"] == (5 if method == "bkd" else None)
+    assert record["tipping_point"] == (None if method == "ce" else 5)
     name = "cifar10_worst" if noise_type == "worse" else "cifar100_noisy100"
-    folder = tmp_path / "results" / (f"{name}_seed_0" + ("_ce" if method == "ce" else ""))
+    folder = tmp_path / "results" / f"{name}_seed_0{SUFFIXES[method]}"
     assert folder == RunFolder.of(args).path
     learnt = evaluate(learning, *name_of(args))
     found = evaluate(detection, *name_of(args))  # the label file is remembered by the run
@@ -75,7 +82,16 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert json.loads((folder / "learning.json").read_text()) == learnt
     assert json.loads((folder / "detection.json").read_text()) == found
     assert sum(row["wrong"] for row in found["per_class"]) == found["wrong"]
-    assert ("cuts" in found) == (method == "bkd")
+    assert ("cuts" in found) == (method != "ce")
+    assert found["detection"] == ("split" if method == "bkd" else "final")
+    assert list(found["detections"]) == ["final"] if method == "ce" else ["split", "final"]
+    chosen = found["detections"][found["detection"]]
+    assert chosen.items() <= found.items()
+    arrays = read_arrays(folder / "predictions.npz")
+    final = arrays["prediction" if method == "ce" else "final_prediction"] != arrays["label"]
+    assert found["detections"]["final"]["flagged"] == final.sum()
+    if method != "ce":
+        assert found["detections"]["split"]["flagged"] == (arrays["group"] == 4).sum()
     assert len((folder / "suspects.csv").read_text().splitlines()) == 501
     recorded = json.loads((folder / "args.json").read_text())
     assert recorded["precision"] in ("fp32", "bf16") and recorded["options"]["precision"] == "auto"

@@ -202,8 +202,8 @@ def test_how_long_it_takes_is_said_before_it_starts(sweep: Callable, tmp_path: P
     status, said, error = sweep(*words, "--", "--n_epoch", "6")
     assert status == 0, error
     lines = said.splitlines()
-    # Each run has three scripts. ce: 3 + 6 * 30 + 5 + 2, bkd: 3 + 6 * (30 + 5) + 5 + 2 seconds; each
-    # job has a run of both.
+    # Each run has three scripts. ce: 3 + 6 * 30 + 5 + 2, bkd: 3 + 6 * (30 + 5) + 5 + 2 seconds; one
+    # job has both runs of bkd.
     assert lines[:4] == [
         "measuring 20 steps each of ce and bkd, 2 runs at a time, to tell how long this will take; "
         "data that is missing is downloaded first",

@@ -258,6 +258,51 @@ def test_images_and_rate_stay_until_the_tipping_point_is_found(
         assert loaders[-1].scored.augment is None
 
 
+@pytest.mark.parametrize(
+    "departure",
+    [
+        "--class_balance 1",
+        "--class_balance 1 --class_prior labels",
+        "--class_balance 1 --marginal_momentum 0.9",
+        "--target posterior",
+        "--target posterior --ensemble_momentum 0.3",
+        "--target_for both",
+        "--compensation naive",
+        "--mixup 1",
+        "--ema_decay 0.9",
+        "--detection final",
+    ],
+)
+def test_each_departure_changes_the_robust_phase_alone(
+    departure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Compared with the same without its last option: nothing else may change."""
+    tips_at(monkeypatch, 3)
+    words = departure.split()
+    folders = []
+    for name, options in (("without", words[:-2]), ("with", words)):
+        run = ("--dataset", "digits", "--n_epoch", 8, "--limit_train", 200, *options)
+        args = training_options(*run, "--results_dir", tmp_path / name)
+        training.main(args)
+        folders.append(RunFolder.of(args).path)
+    before, after = ([*metrics_of(folder)] for folder in folders)
+    same = [one == other for one, other in zip(before, after, strict=True)]
+    assert all(same[:6])  # the tipping point is found in the sixth epoch
+    networks = [(folder / "teacher.pth.tar").read_bytes() for folder in folders]
+    flags = [(folder / "detection.npy").read_bytes() for folder in folders]
+    if words[0] == "--detection":
+        assert all(same) and networks[0] == networks[1] and flags[0] != flags[1]
+    else:
+        assert networks[0] != networks[1] and flags[0] == flags[1]
+
+
+def test_the_baseline_has_no_split_to_detect_by(tmp_path: Path):
+    words = ("--dataset", "digits", "--method", "ce", "--results_dir", tmp_path)
+    with pytest.raises(ValueError, match="--detection split: the baseline has no split"):
+        training.main(training_options(*words, "--detection", "split"))
+    assert not [*tmp_path.iterdir()]
+
+
 def test_without_a_tipping_point_the_result_is_a_fallback(tmp_path: Path, capsys):
     words = ("--dataset", "digits", "--n_epoch", 4, "--limit_train", 300, "--results_dir", tmp_path)
     args = training_options(*words)
