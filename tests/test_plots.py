@@ -220,6 +220,22 @@ def test_the_cuts_lie_on_the_detection_curve(run: MadeUpRun):
         assert distance < 1e-9
 
 
+def test_the_last_epoch_has_a_curve_and_a_point_of_its_own(run: MadeUpRun, tmp_path: Path):
+    last = {"final_agreement": 1 - run.arrays["agreement"], "final_prediction": run.arrays["label"]}
+    last["final_prediction"] = np.where(np.arange(300) % 5 == 0, 0, run.arrays["label"])
+    write_detection(run.folder, {**run.arrays, **last}, run.names, detection="final")
+    (axes,) = draw_detection_curve(read_run(run.folder)).axes
+    words = [line.get_label().split(" (")[0] for line in axes.lines]
+    assert words[:2] == [f"lowest agreement first, at the {when}" for when in ("split", "end")]
+    wrong = run.arrays["label"] != run.arrays["true_label"]
+    flagged = last["final_prediction"] != run.arrays["label"]
+    point = next(line for line in axes.lines if line.get_label().startswith("predicted another"))
+    hits = (flagged & wrong).sum()
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx(
+        (hits / wrong.sum(), hits / flagged.sum())
+    )
+
+
 def test_transitions_are_counted_right(run: MadeUpRun):
     figure = draw_transitions(read_run(run.folder))
     for axes, other in zip(figure.axes, ("prediction", "true_label"), strict=False):

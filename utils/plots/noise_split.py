@@ -20,6 +20,7 @@ from utils.plots.style import (
     new_figure,
     plain,
 )
+from utils.run_folder.predictions import detections
 
 BINS = 60
 CUT_STYLES = (
@@ -28,6 +29,7 @@ CUT_STYLES = (
     ("high_mean", "mean above", "--"),
 )
 GROUP_NAMES = ("1 most trusted", "2", "3", "4 flagged as wrong")
+WHEN = {"split": "at the split", "final": "at the end"}
 FALLBACK = " (fallback: no tipping point)"
 
 
@@ -108,7 +110,7 @@ def draw_detection_curve(run: RunData) -> Figure:
     """Precision over recall of low agreement, and the group cuts on it; raises LeftOut."""
     from sklearn.metrics import precision_recall_curve
 
-    agreement, _, _, _ = run.need("agreement", "prediction", "label", "true_label")
+    run.need("agreement", "prediction", "label", "true_label")
     wrong = run.wrong
     if not wrong.any():
         raise LeftOut("no given label is wrong, so there is nothing to detect")
@@ -118,10 +120,14 @@ def draw_detection_curve(run: RunData) -> Figure:
         "recall (share of the wrong labels that are flagged)",
         "precision (share of the flagged labels that are wrong)",
     )
-    precision, recall, _ = precision_recall_curve(wrong, -agreement)
-    average = ranking_metrics(agreement, wrong)["average_precision"]
-    name = "lowest agreement first" + (f" (average precision {average:.3f})" if average else "")
-    axes.plot(recall[:-1], precision[:-1], color=INK, lw=1.3, label=name)
+    results = detections(run.arrays)
+    for name, flags in results.items():
+        precision, recall, _ = precision_recall_curve(wrong, -flags.agreement)
+        average = ranking_metrics(flags.agreement, wrong)["average_precision"]
+        words = "lowest agreement first" + (f", {WHEN[name]}" if len(results) > 1 else "")
+        words += f" (average precision {average:.3f})" if average else ""
+        style = "--" if name == "final" and len(results) > 1 else "-"
+        axes.plot(recall[:-1], precision[:-1], style, color=INK, lw=1.3, label=words)
     chance = f"flagged at random: {wrong.mean():.3f}"
     axes.axhline(wrong.mean(), color=MIDDLE, ls=DOTTED, label=chance)
     _mark_cuts(run, axes)
@@ -132,13 +138,14 @@ def draw_detection_curve(run: RunData) -> Figure:
 
 
 def _mark_cuts(run: RunData, axes: Axes) -> None:
-    """A point at precision and recall of each cut of the groups; one for the baseline."""
-    if run.baseline:
-        flagged = run.arrays["prediction"] != run.arrays["label"]
-        points = [("predicted another class", "X", INK, flagged)]
-    else:
+    """A point at precision and recall of each cut of the groups, and of the final prediction."""
+    points = []
+    results = detections(run.arrays)
+    if "final" in results:
+        points.append(("predicted another class", "X", INK, results["final"].flagged))
+    if not run.baseline:
         (group,) = run.need("group")
-        points = [
+        points += [
             (cut.words, marker, fill, group >= cut.lowest_group)
             for cut, (marker, fill) in zip(
                 GROUP_CUTS, (("o", INK), ("s", "white"), ("D", "white")), strict=True
