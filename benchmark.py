@@ -36,7 +36,7 @@ from data.cifar import CIFAR
 from data.datasets import Loaders, make_loaders
 from data.images import ImageSet, Split
 from data.splits import choose_positions
-from models.losses import agreement, pair_loss
+from models.losses import Guide, agreement, pair_loss
 from models.teacher_student import TeacherStudent, build_pair, infer_logits
 from models.training_step import WARM_UP, TrainingStep
 from utils.devices import Machine, has_bf16, peak_memory_gib, pick_machine
@@ -82,7 +82,8 @@ class Straightforward:
         images, labels, index = next(self.batches)
         images, labels = images.to(self.device), labels.to(self.device)
         teacher, student = self.pair.teacher(images), self.pair.student(images)
-        loss = pair_loss(teacher, student, labels, torch.zeros(len(labels), device=self.device))
+        guide = Guide(torch.zeros(len(labels), device=self.device))
+        loss = pair_loss(teacher, student, labels, guide)
         self.optimizer.zero_grad()
         loss.total.backward()
         self.optimizer.step()

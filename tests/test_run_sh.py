@@ -128,7 +128,8 @@ def test_run_sh_laptop_takes_the_compact_networks_and_whole_label_sets(
     assert re.search(r"^this will take at most .*, 2 runs at a time;", done.stdout, re.MULTILINE)
     runs = sorted(path.parent for path in (tmp_path / "results").glob("*/args.json"))
     names = {f"cifar10_{labels}_seed_0_compact" for labels in ("aggre", "rand1", "worst")}
-    assert {run.name for run in runs} == names | {f"{name}_ce" for name in names}
+    suffixes = ("", "_bkd+", "_ce")
+    assert {run.name for run in runs} == {name + end for name in names for end in suffixes}
     for run in runs:
         options = json.loads((run / "args.json").read_text())["options"]
         assert options["net"] == "compact" and options["limit_train"] is None
