@@ -155,17 +155,19 @@ def train(
     def due(epoch: int, every: int) -> bool:
         return (epoch + 1) % every == 0 or epoch + 1 == args.n_epoch
 
+    def evaluated() -> TeacherStudent:
+        return averaged.module if averaged and averaged.n_averaged else pair
+
     for epoch in run.epochs(args.n_epoch):
         # Passes over the images: a signal may stop the run before any batch.
         naive = blind and monitor.searching
         average = None if naive else averaged
-        evaluated = average.module if average else pair
         loaders.train.augmented = args.augmentation == "always" or not monitor.searching
         batches = run.batches(loaders.train)
         stats = train_epoch(step, batches, guidance, average, statistics, rate, epoch)
         scores = score_images(pair, loaders.scored) if naive else None
-        val = predict(evaluated, loaders.val) if due(epoch, args.noisy_val_freq) else None
-        test = predict(evaluated, loaders.test) if due(epoch, args.clean_test_freq) else None
+        val = predict(evaluated(), loaders.val) if due(epoch, args.noisy_val_freq) else None
+        test = predict(evaluated(), loaders.test) if due(epoch, args.clean_test_freq) else None
         # Conclusions: no batch is read below, so that an epoch counts whole or not at all.
         run.log_epoch(stats, val, test, naive=naive, lr=rate.at(epoch))
         tipped = scores and monitor.update(stats.confidence, stats.agreement, scores)
@@ -181,12 +183,12 @@ def train(
         if blind and not monitor.searching:
             guidance.estimate_transition(labels)
         if run.is_best():
-            save_networks(evaluated, run.folder, epoch, best=True)
+            save_networks(evaluated(), run.folder, epoch, best=True)
 
     loaders.scored.augmented = False
-    final = as_arrays(score_images(evaluated, loaders.scored))
+    final = as_arrays(score_images(evaluated(), loaders.scored))
     run.record |= write_predictions(args, monitor if blind else None, final, writer)
-    save_networks(evaluated, run.folder, args.n_epoch - 1)
+    save_networks(evaluated(), run.folder, args.n_epoch - 1)
     return run.finish()
 
 

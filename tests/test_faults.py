@@ -208,6 +208,26 @@ def test_compact_networks_resume_in_each_phase(
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("method", ["bkd", "bkd+", "ce"])
+def test_a_stop_in_the_last_scoring_behind_all_epochs(method: str, tmp_path: Path, monkeypatch):
+    tips_at(monkeypatch, 3)
+    words = ["--dataset", "digits", "--method", method, "--n_epoch", 7, "--limit_train", 200]
+    words += ["--ema_decay", 0.9] if method == "bkd+" else []
+    args = training_options(*words, "--results_dir", tmp_path / "whole")
+    check, calls = Interruption.check, []
+
+    def count(self: Interruption) -> None:
+        calls.append(1)
+        check(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Interruption, "check", count)
+        training.main(args)
+    folder = train_with_a_break(tmp_path / "cut", *words, batch=len(calls) - 1)
+    assert "resuming from epoch 7, step 0" in (folder / "training.log").read_text()
+    assert sums(folder) == sums(RunFolder.of(args).path)
+
+
 def test_a_second_process_is_told_of_the_first(tmp_path: Path, whole_small_run: dict):
     results, flag = tmp_path / "results", tmp_path / "flag"
     first = Life(results, SMALL, (lives.wait_at_step, 4, flag))
