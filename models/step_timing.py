@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
+from models.build import average_weights
 from models.epoch_statistics import EpochStatistics
 from models.guidance import Guidance
 from models.teacher_student import infer
@@ -41,7 +43,11 @@ class Loaders(Protocol):
 
 
 def time_steps(
-    step: TrainingStep, guidance: Guidance, loaders: Loaders, steps: int
+    step: TrainingStep,
+    guidance: Guidance,
+    loaders: Loaders,
+    steps: int,
+    averaged: AveragedModel | None = None,
 ) -> dict[str, Any]:
     """Mean seconds of a training step, over at most one epoch, and of one image's evaluation.
 
@@ -59,6 +65,8 @@ def time_steps(
             result = step(batch, labels, *guidance.of(index, mix))
             statistics.add(result, index)
             guidance.add(result, index, mix)
+            if averaged:
+                averaged.update_parameters(step.pair)
         statistics.stats()  # waits for the device
     step_seconds = (time.perf_counter() - start) / min(steps, len(train))
 
@@ -75,7 +83,8 @@ def estimate(
 ) -> dict[str, Any]:
     """Time a few steps and print what the whole run would take; returns the measurements."""
     start, began, steps = time.process_time(), time.perf_counter(), len(loaders.train)
-    one, look = time_steps(step, guidance, loaders, args.measure_steps).values()
+    averaged = average_weights(step.pair, args.ema_decay) if args.ema_decay else None
+    one, look = time_steps(step, guidance, loaders, args.measure_steps, averaged).values()
     warm_up = time.perf_counter() - began - min(args.measure_steps, steps) * one
     evaluated = math.ceil(args.n_epoch / args.noisy_val_freq) * len(loaders.val.labels)
     evaluated += math.ceil(args.n_epoch / args.clean_test_freq) * len(loaders.test.labels)
