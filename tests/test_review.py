@@ -1,0 +1,405 @@
+"""The review page: its data, what it does to hostile names, and what a browser makes of it."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from utils.manifest import Manifest, as_csv, corrected, csv_text
+from utils.review.page import Suspect, review_page
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+in_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+CLASSES = ["cat", "Hündchen", 'a "b", c', "</script><script>alert(1)</script>", "all", "\udcfe"]
+HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;<!--</script>{{ 7 * 7 }}"
+NAMES = ["a.png", HOSTILE, 'x,"y".png', "ü/ö\n2.png", "\u2028 \U0001f600\udcff", "twice", " g "]
+
+# What a person would do, and where downloads go. An open frame holds up the load event, which
+# chromium's --dump-dom waits for.
+HANDS = r"""
+document.body.appendChild(document.createElement("iframe")).contentDocument.open();
+const downloads = {};
+let blob = null;
+URL.createObjectURL = (given) => { blob = given; return "#"; };
+HTMLAnchorElement.prototype.click = function () { downloads[this.download] = blob; };
+const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const by = (id) => document.getElementById(id);
+const cards = () => [...by("cards").children];
+const button = (at, action) => cards()[at].querySelector(`[data-action=${action}]`);
+const set = (element, value) => {
+  element[element.type === "checkbox" ? "checked" : "value"] = value;
+  element.dispatchEvent(new Event("change", { bubbles: true }));
+};
+const choose = (at, value) => set(cards()[at].querySelector("select"), value);
+const press = (key, more = {}) => (document.activeElement ?? document.body).dispatchEvent(
+  new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true, ...more }));
+const states = () => cards().map((card) => card.querySelector(".state").textContent);
+const files = () => cards().map((card) => card.querySelector(".name").textContent);
+const selected = () => cards().findIndex((card) => card.classList.contains("selected"));
+const saved = async (id, name) => {
+  by(id).click();
+  return [...new Uint8Array(await downloads[name].arrayBuffer())];
+};
+const load = async (bytes) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([Uint8Array.from(bytes)], "decisions.csv"));
+  by("file").files = transfer.files;
+  const before = by("message").textContent;
+  by("file").dispatchEvent(new Event("change"));
+  while (by("message").textContent === before) await wait(20);
+};
+// Alone in the document, for --dump-dom cannot write lone surrogates.
+const finish = (result) => {
+  const text = JSON.stringify(result instanceof Error ? result.stack : result);
+  document.head.replaceChildren();
+  document.body.replaceChildren(document.createElement("pre"));
+  document.body.firstChild.textContent = text.replace(/[^ -~]/g,
+    (letter) => "\\u" + letter.charCodeAt(0).toString(16).padStart(4, "0"));
+};
+"""
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (4, 3)) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 30)).save(content, kind)
+    return content.getvalue()
+
+
+def suspects_of(names: Sequence[str], classes: Sequence[str] = CLASSES) -> list[Suspect]:
+    """Each class is suggested to be the next one; two of three suspects are flagged."""
+    count = len(classes)
+    return [
+        Suspect(name, classes[k % count], classes[(k + 1) % count], k / 1000, k % 3 < 2, picture())
+        for k, name in enumerate(names)
+    ]
+
+
+def manifest_of(suspects: Sequence[Suspect], **more: str) -> Manifest:
+    """The suspects with a third column, a row that is no suspect, and broken ones."""
+    rows = [["1,5", each.file_name, each.given] for each in suspects]
+    rows += [["", "other.png", "cat"], ["broken", "a.png"], [""], ["2", "a.png", "cat", "more"]]
+    return Manifest(["size", "file_name", "label"], rows, **more)
+
+
+def island(page: str) -> dict[str, Any]:
+    (text,) = re.findall('<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert text.isascii() and "<" not in text
+    return json.loads(text)
+
+
+def browse(page: str, folder: Path, script: str, before: str = "") -> Any:
+    """What the script returns, run at the end of the page; `before`: a script at its start."""
+    end = f"<script>{HANDS}; (async () => {{ {script} }})().then(finish, finish);</script></body>"
+    head = f"<head><script>{before}</script>"
+    path = folder / "review.html"
+    path.write_text(page.replace("<head>", head, 1).replace("</body>", end), encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--allow-file-access-from-files"]  # for frames
+    command += [f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
+    assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
+    return json.loads(unescape(re.search("<pre>(.*)</pre>", done.stdout).group(1)))
+
+
+def test_the_data_is_what_was_put_in_and_cannot_break_out():
+    suspects = suspects_of([*NAMES, "photo.jpg"])
+    suspects[-1] = suspects[-1]._replace(thumbnail=picture("JPEG"))
+    manifest = manifest_of(suspects, mark="\ufeff", line_end="\r\n")
+    page = review_page(HOSTILE + "\udcff", manifest, suspects, CLASSES, HOSTILE)
+    page.encode("utf-8")
+    plain = review_page("t", Manifest(["file_name", "label"], []), [], ["cat"], "k")
+    for tag in ("<script", "</script", "<img", "<!--"):
+        assert page.count(tag) == plain.count(tag), tag
+    data = island(page)
+    assert data["title"] == HOSTILE + "\udcff" and data["key"] == HOSTILE
+    assert data["class_names"] == CLASSES and Manifest(**data["manifest"]) == manifest
+    for put_in, taken_out in zip(suspects, data["suspects"], strict=True):
+        head, content = taken_out.pop("thumbnail").split(",")
+        assert base64.b64decode(content) == put_in.thumbnail
+        assert head == f"data:image/{'jpeg' if put_in.file_name == 'photo.jpg' else 'png'};base64"
+        assert Suspect(**taken_out, thumbnail=put_in.thumbnail) == put_in
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"file_name": "no.png"}, "'no.png' is not in the manifest"),
+        ({"suggested": "dog"}, "no class 'dog'"),
+        ({"thumbnail": b"<svg>"}, "neither PNG nor JPEG"),
+    ],
+)
+def test_a_suspect_that_cannot_be_shown_is_refused(change: dict[str, Any], words: str):
+    suspects = suspects_of(["a.png"])
+    with pytest.raises(ValueError, match=words):
+        wrong = [suspects[0]._replace(**change)]
+        review_page("t", manifest_of(suspects), wrong, CLASSES, "k")
+
+
+def test_nothing_comes_from_elsewhere():
+    page = review_page("t", Manifest(["file_name", "label"], []), [], ["cat"], "k")
+    assert "default-src 'none'; img-src data:" in page and "<noscript>" in page
+    for words in ("http:", "https:", "//cdn", "<link", "@import", "url(", "innerHTML", "confirm("):
+        assert words not in page, words
+
+
+@in_browser
+@pytest.mark.parametrize("form", ["plain", "windows", "corrected before"])
+def test_downloads_are_those_of_python(tmp_path: Path, form: str):
+    names = NAMES + ["cr\rlf"] * (form == "windows")  # alone, CR is not quoted by older Pythons
+    suspects = suspects_of([*names, "twice"])
+    manifest = manifest_of(suspects)
+    if form == "windows":
+        manifest = manifest_of(suspects, mark="\ufeff", line_end="\r\n")
+    if form == "corrected before":
+        rows = [[*row, "old", "é"] if len(row) == 3 else row for row in manifest.rows]
+        manifest = Manifest([*manifest.columns, "changed_from", "note"], rows)
+    decisions = {names[0]: suspects[0].given, names[1]: suspects[1].suggested, names[2]: None}
+    decisions |= {names[3]: CLASSES[2], names[4]: CLASSES[5], "twice": CLASSES[3]}
+    script = """
+    const before = await saved("save", "corrected.csv");
+    button(0, "keep").click(); button(1, "suggest").click(); button(2, "drop").click();
+    choose(3, 2); choose(4, 5); choose(5, 3);
+    button(6, "drop").click(); button(6, "drop").click();
+    return { before, after: await saved("save", "corrected.csv"),
+      decisions: await saved("save-decisions", "decisions.csv"), files: files(),
+      titles: cards().map((card) => card.querySelector(".name").title),
+      labels: cards().map((card) => card.querySelector(".given").textContent),
+      title: [by("title").textContent, document.title], states: states(),
+      figures: ["n-decided", "n-changed", "n-dropped"].map((id) => by(id).textContent),
+      foreign: document.querySelectorAll("img[src=x]").length, facts: by("facts").textContent };
+    """
+    page = review_page(HOSTILE, manifest, suspects, CLASSES, "k")
+    seen = browse(page, tmp_path, script)
+    assert bytes(seen["before"]) == as_csv(corrected(manifest, {}))
+    assert bytes(seen["after"]) == as_csv(corrected(manifest, decisions))
+    words = ["keep", "change", "drop", "change", "change", "change"]
+    lines = [[name, word, decisions[name] or ""] for name, word in zip(names, words, strict=False)]
+    text = csv_text([["file_name", "decision", "label"], *lines])
+    assert bytes(seen["decisions"]) == text.encode("utf-8", "surrogateescape")
+    assert seen["files"] == seen["titles"] == [each.file_name for each in suspects]
+    assert seen["labels"] == [each.given for each in suspects]
+    assert seen["title"][0] == HOSTILE and seen["foreign"] == 0
+    assert seen["states"][:3] == ["kept", f"changed to {suspects[1].suggested}", "dropped"]
+    assert seen["states"][6] == "undecided" and seen["states"][5] == seen["states"][-1]
+    after = Manifest(manifest.columns, [row for row in manifest.rows if len(row) > 2])
+    changed = [
+        decisions.get(row[1], row[2]) not in (row[2], None)
+        for row in after.rows
+        if len(row) == len(manifest.columns)
+    ]
+    assert seen["figures"] == [f"7 of {len(suspects)}", str(sum(changed)), "1"]
+    assert f"{len(suspects) + 1} images in the manifest" in seen["facts"]
+    assert "3 broken rows" in seen["facts"]
+
+
+@in_browser
+def test_csv_is_written_and_read_as_by_python(tmp_path: Path):
+    rows = [["a", ""], ["", ""], ["x\ry", "x\r\ny"], ['"', '""', 'a"b', ","], ["é", " b "], ["c"]]
+    odd = 'a"b,"c""d"e\r\n\r\n"f\n,"\r"",g,\n"never closed, '
+    script = f"""
+    const rows = {json.dumps(rows)};
+    const text = review.csvText([...rows, [""]], "\\n");
+    const bytes = [0xff, 0x41, 0xe2, 0x82, 0x41, 0xf0, 0x9f, 0x98, 0x80, 0xed, 0xa0, 0x80, 0xc3];
+    return {{ text, again: review.parseCsv(text), odd: review.parseCsv({json.dumps(odd)}),
+      decoded: review.fromBytes(Uint8Array.from(bytes)), bytes }};
+    """
+    page = review_page("t", Manifest(["file_name", "label"], []), [], ["cat"], "k")
+    seen = browse(page, tmp_path, script)
+    assert list(csv.reader(io.StringIO(seen["text"], newline=""))) == [*rows, [""]]
+    assert seen["again"] == [row for row in rows if "".join(row)]
+    assert seen["odd"] == [row for row in csv.reader(io.StringIO(odd, newline="")) if row]
+    assert seen["decoded"] == bytes(seen["bytes"]).decode("utf-8", "surrogateescape")
+
+
+def page_of(suspects: Sequence[Suspect], key: str = "k") -> str:
+    return review_page("t", manifest_of(suspects), suspects, CLASSES, key)
+
+
+@in_browser
+def test_keys_decide_and_move_on(tmp_path: Path):
+    suspects = suspects_of([f"{k}.png" for k in range(6)])
+    script = """
+    const seen = [selected()];
+    for (const key of ["ArrowLeft", "ArrowRight", "k", "s", "D"]) {
+      press(key);
+      seen.push(selected());
+    }
+    press("k", { repeat: true }); press("s", { ctrlKey: true }); press("x");
+    press("c");
+    const choice = cards()[4].querySelector("select");
+    const focus = [document.activeElement === choice];
+    for (const key of ["k", "s", "d", "u", "ArrowDown"]) press(key);
+    choose(4, 2); press("Escape");
+    focus.push(document.activeElement === cards()[4]);
+    press("ArrowRight"); press("k"); press("ArrowRight"); seen.push(selected());
+    const decided = states();
+    press("u"); press("u"); seen.push(selected()); press("U"); seen.push(selected());
+    return { seen, focus, decided, undone: states(), pressed: cards().map((card) =>
+      [...card.querySelectorAll("[aria-pressed=true]")].map((one) => one.textContent).join()) };
+    """
+    seen = browse(page_of(suspects), tmp_path, script)
+    assert seen["seen"] == [0, 0, 1, 2, 3, 4, 5, 4, 3] and seen["focus"] == [True, True]
+    states = ["undecided", "kept", f"changed to {CLASSES[3]}", "dropped"]
+    assert seen["decided"] == [*states, f"changed to {CLASSES[2]}", "kept"]
+    assert seen["undone"] == [*states[:3], *["undecided"] * 3]
+    assert seen["pressed"] == ["", "keep", "take suggestion", "", "", ""]
+
+
+@in_browser
+def test_decisions_are_kept_until_forgotten(tmp_path: Path):
+    suspects = suspects_of(NAMES)
+    decide = "button(0, 'keep').click(); button(2, 'drop').click(); choose(3, 5);"
+    end = "return [states(), by('not-kept').hidden];"
+    decided, quiet = browse(page_of(suspects), tmp_path, decide + end)
+    assert len(set(decided)) == 4 and quiet
+    assert browse(page_of(suspects[1:]), tmp_path, end) == [decided[1:], True]
+    assert browse(page_of(suspects), tmp_path, end) == [decided, True]
+    undecided = ["undecided"] * len(suspects)
+    assert browse(page_of(suspects, "another run"), tmp_path, end) == [undecided, True]
+    fast = "const later = setTimeout; window.setTimeout = (act, time) => later(act, time / 20);"
+    forget = """const one = by("forget"); one.click(); const first = [states(), one.textContent];
+    await wait(6000); one.click(); const late = states(); one.click();
+    return [first, late, states(), one.disabled]; """
+    first, late, *forgotten = browse(page_of(suspects), tmp_path, forget, fast)
+    assert first == [decided, "press again to forget them all"] and late == decided
+    assert forgotten == [undecided, True]
+    assert browse(page_of(suspects), tmp_path, end) == [undecided, True]
+    broken = """Object.defineProperty(window, "localStorage",
+      { get() { throw new DOMException("not here", "SecurityError"); } });"""
+    assert browse(page_of(suspects), tmp_path, decide + end, broken) == [decided, False]
+
+
+@in_browser
+def test_filters_order_and_all_at_once(tmp_path: Path):
+    suspects = suspects_of([f"{k}.png" for k in range(14)])
+    script = """
+    const seen = [];
+    const note = () => seen.push([files(), by("n-shown").textContent, by("bulk").textContent]);
+    const filter = (id, value, none) => { set(by(id), value); note(); set(by(id), none); };
+    filter("given", 1, ""); filter("suggested", 2, ""); filter("flagged", true, false);
+    filter("sort", "given", "score"); filter("sort", "suggested", "score");
+    button(0, "keep").click(); set(by("undecided"), true); note(); set(by("flagged"), true);
+    by("bulk").click(); note();
+    const empty = [by("none").hidden, by("bulk").disabled];
+    press("u"); note();
+    return [seen, empty];
+    """
+    seen, empty = browse(page_of(suspects), tmp_path, script)
+    flagged = [k for k in range(14) if k % 3 < 2]
+    given = sorted(range(14), key=lambda k: k % 6)
+    suggested = sorted(range(14), key=lambda k: (k + 1) % 6)
+    shown = [[1, 7, 13], [1, 7, 13], flagged, given, suggested, [*range(1, 14)], [], flagged[1:]]
+    takes = [3, 3, 10, 10, 10, 9, 0, 9]
+    for now, places, take in zip(seen, shown, takes, strict=True):
+        words = f"take the suggestion for all {take} flagged that are shown and undecided"
+        assert now == [[f"{k}.png" for k in places], str(len(places)), words]
+    assert empty == [False, True]
+
+
+@in_browser
+def test_decisions_are_loaded_again(tmp_path: Path):
+    suspects = suspects_of(NAMES)
+    heading = ["file_name", "decision", "label"]
+    known = [
+        [NAMES[1], "change", CLASSES[3]],
+        [NAMES[3], "drop", ""],
+        [NAMES[4], "keep", CLASSES[4]],
+    ]
+    unknown = [
+        ["no.png", "drop", ""],
+        [NAMES[0], "change", "dog"],
+        [NAMES[0], "?", "cat"],
+        ["a.png"],
+    ]
+    lines = [[*heading, "note"], *([*line, ""] for line in [*known, *unknown])]
+    text = "\ufeff" + csv_text(lines, "\r\n")
+    script = f"""
+    await load({list(text.encode("utf-8", "surrogateescape"))});
+    const said = by("message").textContent;
+    const decisions = await saved("save-decisions", "decisions.csv");
+    by("undo").click();
+    const undone = states();
+    await load([97, 44, 98]);
+    return {{ said, decisions, undone, refused: by("message").textContent }};
+    """
+    seen = browse(page_of(suspects), tmp_path, script)
+    assert bytes(seen["decisions"]).decode("utf-8", "surrogateescape") == csv_text(
+        [heading, *known]
+    )
+    assert seen["said"] == (
+        "Decisions loaded: 3. Not applied: 1 for images that are not listed here, "
+        "3 with an unknown label or decision."
+    )
+    assert (
+        set(seen["undone"]) == {"undecided"} and "file_name, decision and label" in seen["refused"]
+    )
+
+
+@in_browser
+def test_thousands_of_suspects_come_by_and_by(tmp_path: Path):
+    suspects = suspects_of([f"folder/{k}.png" for k in range(5000)])
+    manifest = manifest_of(suspects)
+    manifest.rows.extend(["1", f"folder/{k}.png", "cat"] for k in range(5000, 200000))
+    script = """
+    const times = [performance.now()];
+    const made = cards().length;
+    const timed = (act) => {
+      const start = performance.now();
+      act();
+      times.push(performance.now() - start);
+    };
+    timed(() => set(by("flagged"), true)); timed(() => press("s"));
+    timed(() => by("bulk").click()); timed(() => by("save").click());
+    return [made, times, by("n-decided").textContent];
+    """
+    page = review_page("t", manifest, suspects, CLASSES, "k")
+    made, times, decided = browse(page, tmp_path, script)
+    assert 20 <= made <= 100 and decided == "3,334 of 5,000"
+    limits = (10000, 1000, 1000, 3000, 10000)  # milliseconds, on a busy machine
+    assert all(time < limit for time, limit in zip(times, limits, strict=True)), times
+    script = """
+    const made = [cards().length];
+    while (made.at(-1) < 300) { scrollTo(0, 1e6); await wait(50); made.push(cards().length); }
+    return [made, files()];
+    """
+    made, files = browse(page_of(suspects[:300]), tmp_path, script)
+    assert len(set(made)) > 3
+    assert files == [each.file_name for each in suspects[:300]]
+
+
+@in_browser
+def test_it_fits_at_1280_and_390_pixels(tmp_path: Path):
+    long = [HOSTILE * 9, "W" * 400, "long name " * 40, "line\n" * 40]
+    suspects = suspects_of([*long, *NAMES], [*CLASSES, "w" * 200])
+    page = review_page("w" * 300, manifest_of(suspects), suspects, [*CLASSES, "w" * 200], "k")
+    (tmp_path / "framed.html").write_text(page, encoding="utf-8")
+    frames = [
+        f'<iframe style="width:{w}px;border:0" src="framed.html"></iframe>' for w in (1280, 390)
+    ]
+    script = """
+    const frames = [...document.querySelectorAll("iframe[src]")];
+    const last = (frame) => frame.contentDocument?.querySelector("#cards > li:last-child img");
+    while (!frames.every((frame) => last(frame)?.complete)) await wait(50);
+    return frames.map((frame) => {
+      const page = frame.contentDocument;
+      const all = (selector) => [...page.querySelectorAll(selector)];
+      return { content: page.documentElement.scrollWidth, picture: all("#cards img")[0].offsetWidth,
+        columns: new Set(all("#cards > li").map((card) => card.offsetLeft)).size,
+        name: Math.max(...all(".name").map((name) => name.offsetHeight)),
+        low: Math.min(...all("#cards button").map((one) => one.offsetHeight)) };
+    });
+    """
+    seen = browse(f"<head></head><body>{''.join(frames)}</body>", tmp_path, script)
+    for now, width, columns in zip(seen, (1280, 390), (4, 1), strict=True):
+        assert now["content"] <= width and now["columns"] == columns
+        assert now["picture"] == 128 and now["low"] >= 34 and now["name"] < 70
