@@ -17,28 +17,23 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from data.datasets import Loaders, given_labels, load_images, make_loaders
+from data.images import ImageSet
 from data.label_sets import LABEL_SETS
 from data.loader import Batch, Loader
-from data.splits import check_last_batch, check_limit, choose_positions
+from data.splits import Positions, check_last_batch, check_limit, choose_positions
 from models.build import average_weights, make_guidance, make_step
 from models.epoch_statistics import EpochStatistics, EpochStats
 from models.guidance import Guidance
 from models.learning_rate import LearningRate
-from models.noise_split import (
-    EpochRecord,
-    Scores,
-    TippingPointMonitor,
-    otsu,
-    score,
-    student_weights,
-    trust_groups,
-)
+from models.noise_split import Scores, TippingPointMonitor, score, student_weights
+from models.scoring import final_arrays, split_arrays
 from models.step_timing import estimate
 from models.teacher_student import TeacherStudent, infer, infer_logits
 from models.training_step import TrainingStep
 from models.weights import save_networks
 from utils.console import say
 from utils.devices import pick_machine
+from utils.options.own_images import OWN_IMAGES, choose_by_count, defaults_by_count
 from utils.options.training import training_parser
 from utils.plots.draw import PLOTS
 from utils.run_folder.folder import RunFolder, describe
@@ -86,22 +81,6 @@ def score_images(pair: TeacherStudent, loader: Loader) -> Scores:
     return score(*infer_logits(pair, loader, len(loader.labels)), loader.labels)
 
 
-def split_images(record: EpochRecord, fallback: bool) -> dict[str, Any]:
-    """The images' groups by their scores of that epoch, for predictions.npz.
-
-    `fallback`: no tipping point came.
-    """
-    cuts = otsu(record.scores.agreement)
-    groups = trust_groups(record.scores.agreement, cuts)  # [scored images]
-    split = {"split_epoch": record.epoch, "fallback": fallback, **(cuts._asdict() if cuts else {})}
-    return {"group": groups.cpu().numpy(), **as_arrays(record.scores), **split}
-
-
-def as_arrays(scores: Scores) -> dict[str, Any]:
-    """The scores by their names in predictions.npz."""
-    return {name: each.cpu().numpy() for name, each in scores._asdict().items()}
-
-
 def write_predictions(
     args: argparse.Namespace,
     monitor: TippingPointMonitor | None,
@@ -115,8 +94,9 @@ def write_predictions(
     if monitor is None:
         writer.write(final)
         return {}
-    split = split_images(monitor.record(), fallback=monitor.searching)
-    last = {f"final_{name}": final[name] for name in ("agreement", "prediction")}
+    split = split_arrays(monitor.record(), fallback=monitor.searching)
+    last = {f"final_{name}": final.pop(name) for name in ("agreement", "prediction")}
+    last |= {name: array for name, array in final.items() if name.endswith("_probabilities")}
     writer.write({**split, **last, "detection": args.detection})
     if not monitor.searching:
         return {}
@@ -167,7 +147,8 @@ def train(
         stats = train_epoch(step, batches, guidance, average, statistics, rate, epoch)
         scores = score_images(pair, loaders.scored) if naive else None
         val = predict(evaluated(), loaders.val) if due(epoch, args.noisy_val_freq) else None
-        test = predict(evaluated(), loaders.test) if due(epoch, args.clean_test_freq) else None
+        tested = loaders.test and due(epoch, args.clean_test_freq)
+        test = predict(evaluated(), loaders.test) if tested else None
         # Conclusions: no batch is read below, so that an epoch counts whole or not at all.
         run.log_epoch(stats, val, test, naive=naive, lr=rate.at(epoch))
         tipped = scores and monitor.update(stats.confidence, stats.agreement, scores)
@@ -176,7 +157,7 @@ def train(
             guidance.begin_robust_phase(student_weights(tipped.train_agreement, alphas))
             rate.tipping_point_found(epoch + 1)
             run.record["tipping_point"] = tipped.epoch
-            split = split_images(tipped, fallback=False)
+            split = split_arrays(tipped, fallback=False)
             run.record |= writer.tell_split(split)
             writer.write(split)
             run.draw(PLOTS)
@@ -186,10 +167,31 @@ def train(
             save_networks(evaluated(), run.folder, epoch, best=True)
 
     loaders.scored.augmented = False
-    final = as_arrays(score_images(evaluated(), loaders.scored))
+    final = final_arrays(evaluated(), loaders.scored)
     run.record |= write_predictions(args, monitor if blind else None, final, writer)
     save_networks(evaluated(), run.folder, args.n_epoch - 1)
     return run.finish()
+
+
+def load(args: argparse.Namespace) -> tuple[ImageSet, Tensor, Positions]:
+    """The run's images, their given labels [N], and what each image is for.
+
+    For own images it sets the options that their number decides. Raises OSError or ValueError.
+    """
+    images = load_images(args.dataset, args.data_dir, vars(args), quiet=args.quiet)
+    clean_labels, where = images.train.clean_labels, (args.data_dir, args.noise_path)
+    labels = given_labels(
+        args.dataset, args.noise_type, clean_labels, *where, args.seed, images.own
+    )
+    if images.own:
+        choose_by_count(args, len(labels))
+    split = args.val_ratio, args.seed, args.limit_train, args.val_fold
+    positions = choose_positions(len(labels), *split)
+    if args.limit_train:
+        check_limit(args.limit_train, labels[positions.train], args.batch_size, images.class_names)
+    if args.dataset == "digits":
+        check_last_batch(len(positions.train), args.batch_size)
+    return images, labels, positions
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -200,21 +202,17 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         be_deterministic()
     defaults = training_parser(LABEL_SETS).defaults_of(args.dataset, args.net, args.method)
     description = describe(args, defaults, machine)
-    may_be_finished = not (args.measure_steps or args.restart or args.noise_path)
+    own = args.noise_path or args.dataset == OWN_IMAGES  # may have changed
+    may_be_finished = not (args.measure_steps or args.restart or own)
     if may_be_finished and (record := run.finished(description)):  # before anything is read
         return record
 
     generator = seed_everything(args.seed, machine.device)
-    images = load_images(args.dataset, args.data_dir)
-    clean_labels = images.train.clean_labels
-    labels = given_labels(
-        args.dataset, args.noise_type, clean_labels, args.data_dir, args.noise_path, args.seed
-    )
-    positions = choose_positions(len(labels), args.val_ratio, args.seed, args.limit_train)
-    if args.limit_train:
-        check_limit(args.limit_train, labels[positions.train], args.batch_size, images.class_names)
-    if args.dataset == "digits":
-        check_last_batch(len(positions.train), args.batch_size)
+    images, labels, positions = load(args)
+    if images.own:  # their number has set some of the options
+        description = describe(
+            args, defaults | defaults_by_count(args.method, len(labels)), machine
+        )
     loaders = make_loaders(
         images,
         labels,
@@ -233,25 +231,24 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.measure_steps:
         return estimate(args, step, guidance, loaders)
 
-    scored, wrong = positions.scored, (labels != clean_labels)[positions.train]
-    truth = Truth(
-        images.class_names,
-        loaders.train.labels,
-        wrong.to(machine.device),
-        loaders.val.labels,
-        loaders.test.labels,
-    )
+    scored, clean_labels = positions.scored, images.train.clean_labels
+    given = loaders.train.labels, loaders.val.labels, loaders.test.labels if loaders.test else None
+    truth = Truth(images.class_names, clean_labels[positions.train].to(machine.device), *given)
     writer = PredictionsWriter(
         run.folder,
         scored,
+        positions.train,
         labels[scored].numpy(),
         clean_labels[scored].numpy(),
         images.class_names,
         images.train.images.numpy(),
+        images.own,
     )
-    description["labels_sha256"] = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(labels.numpy().tobytes() + images.digest())
+    description["labels_sha256"] = digest.hexdigest()
     resumable = {"machine": machine, "truth": truth, "generator": generator}
     with run:
+        run.tell_warnings(images.own.warnings if images.own else [])
         return run.finished(description) or train(
             args, run, step, loaders, guidance, writer, description=description, **resumable
         )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data.datasets import given_labels, load_images
+from data.images import UNKNOWN
 from data.label_sets import LABEL_SETS
 from utils.console import logged_to, say
 from utils.files import read_array, read_arrays, read_json, write_json
@@ -24,12 +25,14 @@ from utils.metrics import (
     detection_metrics,
     detection_per_class,
     detection_per_cut,
+    flagged_per_class,
+    most_confused,
     ranking_metrics,
 )
 from utils.options.evaluation import detection_parser
 from utils.options.parser import DETECTIONS
+from utils.run_folder.detections import chosen, detection_name, detections
 from utils.run_folder.folder import RunFolder
-from utils.run_folder.predictions import chosen, detection_name, detections
 
 
 def read_flags(path: Path, count: int, hint: str) -> np.ndarray:
@@ -63,27 +66,60 @@ def read_scores(path: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
 def evaluate(
     flagged: np.ndarray,
     labels: np.ndarray,
-    wrong: np.ndarray,
+    clean_labels: np.ndarray,
     scores: dict[str, np.ndarray],
     class_names: list[str],
 ) -> dict[str, Any]:
-    """The metrics of one detection result, three arrays [N]; more of them with a run's scores."""
+    """The metrics of one detection result, three arrays [N]; more of them with a run's scores.
+
+    Where the true label is unknown an image is left out.
+    """
     scored = scores.get("index", np.arange(len(labels)))
-    flagged, labels, wrong = flagged[scored], labels[scored], wrong[scored]
+    known = clean_labels[scored] != UNKNOWN  # [S]
+    scored = scored[known]
+    flagged, labels, wrong = flagged[scored], labels[scored], (labels != clean_labels)[scored]
     record = detection_metrics(flagged, wrong)
     if scores:
-        record |= ranking_metrics(chosen(scores).agreement, wrong)
+        record |= ranking_metrics(chosen(scores).agreement[known], wrong)
         record["detection"] = detection_name(scores)
         record["detections"] = {
-            name: detection_metrics(flags.flagged, wrong) | ranking_metrics(flags.agreement, wrong)
+            name: detection_metrics(flags.flagged[known], wrong)
+            | ranking_metrics(flags.agreement[known], wrong)
             for name, flags in detections(scores).items()
         }
     record["per_class"] = detection_per_class(flagged, wrong, labels, class_names)
     if all(name in scores for name in ("group", *(cut.below for cut in GROUP_CUTS))):
         record["cuts"] = [
             row | {"below": float(scores[cut.below])}
-            for row, cut in zip(detection_per_cut(scores["group"], wrong), GROUP_CUTS, strict=True)
+            for row, cut in zip(
+                detection_per_cut(scores["group"][known], wrong), GROUP_CUTS, strict=True
+            )
         ]
+    return record
+
+
+def summarise(
+    flagged: np.ndarray, labels: np.ndarray, scores: dict[str, np.ndarray], class_names: list[str]
+) -> dict[str, Any]:
+    """Print and return what was found, two arrays [N], where no true label is known."""
+    scored = scores.get("index", np.arange(len(labels)))
+    rows = flagged_per_class(flagged[scored], labels[scored], class_names)
+    count = int(flagged[scored].sum())
+    record = {"images": len(scored), "flagged": count, "per_class": rows}
+    record["estimated_noise_rate"] = count / len(scored)
+    say("no true labels are known: there is nothing to compare with")
+    say(
+        f"{len(scored)} images, {count} labels flagged as wrong, {count / len(scored):.1%} of them:"
+    )
+    say(f"{'given label':>15} images flagged     %")
+    for row in rows:
+        share = 100 * row["flagged"] / max(1, row["images"])
+        say(f"{row['label']:>15} {row['images']:6} {row['flagged']:7} {share:5.1f}")
+    if scores:
+        mistakes = np.where(flagged[scored], chosen(scores).prediction, labels[scored])
+        record["most_frequent"] = most_confused(mistakes, labels[scored], class_names, 10)
+        for row in record["most_frequent"]:
+            say(f"{row['images']:7} labelled {row['true']}, suggested {row['predicted']}")
     return record
 
 
@@ -153,12 +189,11 @@ def evaluate_file(
     args: argparse.Namespace, path: Path, noise_path: Path | None, folder: RunFolder | None
 ) -> dict[str, Any]:
     """Evaluate the flags in that file, with the scores of `folder` where it has any, and print."""
-    images = load_images(args.dataset, args.data_dir)
-    clean_labels = images.train.clean_labels
-    labels = given_labels(
-        args.dataset, args.noise_type, clean_labels, args.data_dir, noise_path, args.seed
-    )
-    labels, wrong = labels.numpy(), (labels != clean_labels).numpy()
+    options = folder.options() if folder and folder.args.exists() else vars(args)
+    images = load_images(args.dataset, args.data_dir, options)
+    true, where = images.train.clean_labels, (args.data_dir, noise_path)
+    labels = given_labels(args.dataset, args.noise_type, true, *where, args.seed, images.own)
+    labels, clean_labels = labels.numpy(), true.numpy()
     hint = "train the run first" if folder else "check --prediction"
     flagged, scores, fallback = read_flags(path, len(labels), hint), {}, False
     if folder and folder.training.exists():
@@ -166,14 +201,16 @@ def evaluate_file(
     if folder and folder.predictions.exists():
         scores = read_scores(folder.predictions, labels)
         fallback = bool(scores.get("fallback", fallback))
-    record = evaluate(flagged, labels, wrong, scores, images.class_names) | {"fallback": fallback}
     say(f"{path}" + (f", labels of {noise_path}" if noise_path else ""))
-    if record["images"] < len(labels):
-        say(f"evaluated on the {record['images']} of {len(labels)} images it scored")
     if fallback:
         say("no tipping point came: this result is a fallback")
+    if (clean_labels == UNKNOWN).all():
+        return summarise(flagged, labels, scores, images.class_names) | {"fallback": fallback}
+    record = evaluate(flagged, labels, clean_labels, scores, images.class_names)
+    if record["images"] < len(labels):
+        say(f"evaluated on the {record['images']} of {len(labels)} images it scored")
     report(record)
-    return record
+    return record | {"fallback": fallback}
 
 
 if __name__ == "__main__":

@@ -59,13 +59,23 @@ def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the last epoch's networks and those of the best validation; returns the metrics."""
     device = pick_device(args.device)
     bf16 = pick_precision(args.precision, device) == "bf16"
-    width = folder.options_like(args, ("dataset", "method")).get("width")
-    images = load_images(args.dataset, args.data_dir)
+    options = folder.options_like(args, ("dataset", "method"))
+    width = options.get("width")
+    images = load_images(args.dataset, args.data_dir, options)
+    if images.test is None:
+        raise ValueError(
+            f"{folder}: there are no test images to measure the accuracy on; put some into test/ "
+            "beside train/, or give rows of the manifest the split test, and train again"
+        )
+    meaning = STATISTIC
+    if images.own:
+        meaning = meaning.replace("clean test accuracy", "test accuracy by the labels given")
     loader = clean_test_loader(images, torch.Generator(device), torch.channels_last)
     hint = "the run is finished but this file is gone; train it again with --restart"
-    record: dict[str, Any] = {"test_images": len(loader.labels), "statistic": STATISTIC}
+    record: dict[str, Any] = {"test_images": len(loader.labels), "statistic": meaning}
     record |= {"last": None, "best_val": None}
-    say(f"{folder}: accuracy on {len(loader.labels)} clean test images")
+    kind = "test images, whose labels are given ones" if images.own else "clean test images"
+    say(f"{folder}: accuracy on {len(loader.labels)} {kind}")
     for statistic, words in (
         ("last", "last epoch's networks (as in the paper)"),
         ("best_val", "networks of the best noisy validation accuracy"),
@@ -89,7 +99,7 @@ def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
         say(f"{percent:6.2f} %  {words}, epoch {epoch}")
         if not best:
             last = predictions
-    say(f"statistic: {STATISTIC}")
+    say(f"statistic: {meaning}")
     return record | explain(last, loader.labels, images.class_names)
 
 

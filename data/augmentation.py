@@ -60,9 +60,14 @@ def shift(places: Tensor, offsets: Tensor, mode: str) -> Tensor:
     return torch.where(source == inside, places.gather(1, inside), OUTSIDE)
 
 
+def flip_and_crop(window: Window, generator: torch.Generator, padding: int) -> Window:
+    """Flip, then crop with so many pixels of reflection padding."""
+    return random_crop(flip(window, generator), generator, padding, mode="reflect")
+
+
 def augment_cifar10(window: Window, generator: torch.Generator) -> Window:
     """Flip, then crop with 4 pixels of reflection padding, as the authors do for CIFAR-10."""
-    return random_crop(flip(window, generator), generator, padding=4, mode="reflect")
+    return flip_and_crop(window, generator, padding=4)
 
 
 def augment_cifar100(window: Window, generator: torch.Generator) -> Window:

@@ -1,9 +1,9 @@
 """One name in, arrays and loaders out: a data set's images, and the labels given to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,20 +11,27 @@ from torch import Tensor
 from data.cifar import CIFAR, load_cifar
 from data.cifar_n import fetch_label_file, noisy_labels
 from data.digits import MEAN, STD, load_digits, noisy_digits
-from data.images import ImageSet
-from data.loader import Loader
+from data.images import ImageSet, OwnSource
+from data.loader import Loader, PixelTable
+from data.own_images import load_own_images
 from data.splits import Positions
 
 INFER_BATCH = {"cpu": 500, "cuda": 2000}  # images in a batch of an evaluation
 FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that the images leave free
 
 
-def load_images(dataset: str, data_dir: Path) -> ImageSet:
+def load_images(
+    dataset: str, data_dir: Path, own: Mapping[str, Any] | None = None, *, quiet: bool = True
+) -> ImageSet:
     """The named data set; CIFAR is downloaded into `data_dir` where missing.
 
-    Raises OSError or ValueError, with a hint, for files that are missing or wrong and for a
-    `data_dir` that cannot be used.
+    `own`: for own images the options images, manifest and image_size; `data_dir` keeps what was
+    read of them, with a progress bar unless `quiet`. Raises OSError or ValueError, with a hint, for
+    files that are missing or wrong and for a `data_dir` that cannot be used.
     """
+    if dataset == "folder":
+        places = (Path(own[name]) if own.get(name) else None for name in ("images", "manifest"))
+        return load_own_images(*places, own["image_size"], data_dir, quiet)
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)
     _, _, mean, std, augment = CIFAR[dataset]
@@ -38,13 +45,16 @@ def given_labels(
     data_dir: Path,
     noise_path: Path | None,
     seed: int,
+    own: OwnSource | None = None,
 ) -> Tensor:
     """The labels [N] that the named label set gives to the training images, in data order.
 
     `noise_path`: a label file to read in place of the published one. `seed` draws the labels of
-    digits; CIFAR's do not depend on it. Raises OSError or ValueError, with a hint, for files that
-    are missing or wrong.
+    digits; CIFAR's do not depend on it. `own` images bring theirs. Raises OSError or ValueError,
+    with a hint, for files that are missing or wrong.
     """
+    if own:
+        return own.labels
     if dataset == "digits":
         return torch.from_numpy(noisy_digits(noise_type, clean_labels.numpy(), seed))
     if noise_path is None and noise_type in ("clean", "clean100"):
@@ -59,7 +69,7 @@ class Loaders(NamedTuple):
     train: Loader  # shuffled, augmented
     scored: Loader  # in data order, as the two below
     val: Loader
-    test: Loader
+    test: Loader | None  # own images may have none
 
 
 def make_loaders(
@@ -76,8 +86,9 @@ def make_loaders(
 
     `before_batch`: see `Loader`.
     """
-    parts = [(images.train.images[place], labels[place]) for place in positions]
-    size = sum(part[0].nbytes for part in parts) + images.test.images.nbytes
+    table = PixelTable(images.train.images, black=images.own is None)
+    places = [torch.from_numpy(part) for part in positions]
+    size = images.train.images.nbytes + (images.test.images.nbytes if images.test else 0)
     new = partial(
         Loader,
         mean=images.mean,
@@ -88,12 +99,12 @@ def make_loaders(
         before_batch=before_batch,
     )
     infer_batch = INFER_BATCH[generator.device.type]
-    train, scored, val = parts
+    train, scored, val = ((table, labels[part], part) for part in places)
     return Loaders(
         new(*train, batch_size=batch_size, shuffle=True, augment=images.augment),
         new(*scored, batch_size=infer_batch, augment=images.augment if augment_scored else None),
         new(*val, batch_size=infer_batch),
-        new(*images.test, batch_size=infer_batch),
+        new(*images.test, batch_size=infer_batch) if images.test else None,
     )
 
 
@@ -102,7 +113,7 @@ def clean_test_loader(
     generator: torch.Generator,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Loader:
-    """The clean test images in data order, for the generator's device."""
+    """The test images in data order, for the generator's device; there must be some."""
     return Loader(
         *images.test,
         mean=images.mean,

@@ -2,9 +2,16 @@
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data.augmentation import Augmentation
+from data.image_files import ImageFiles
+from data.image_reading import thumbnails
+from utils.manifest import Manifest
+
+UNKNOWN = -1  # in the place of a true class
 
 
 class Split(NamedTuple):
@@ -14,12 +21,40 @@ class Split(NamedTuple):
     clean_labels: Tensor
 
 
+class OwnSource(NamedTuple):
+    """Where own images come from: their pixels are mapped from the disk, not held in memory."""
+
+    files: ImageFiles
+    rows: list[int]  # of the manifest, one for each of N training images
+    labels: Tensor  # [N], given
+    warnings: list[str]  # a line for each thing that is amiss
+    sha256: str  # of all pixels
+
+    @property
+    def manifest(self) -> Manifest:
+        """The table that the images are listed in."""
+        return self.files.manifest
+
+    def file_names(self, positions: NDArray[np.int64]) -> list[str]:
+        """Those of the training images at the positions."""
+        return [self.files.name(self.rows[position]) for position in positions.tolist()]
+
+    def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]:
+        """Small pictures of the training images at the positions."""
+        return thumbnails([self.files.path(self.rows[k]) for k in positions.tolist()])
+
+
 class ImageSet(NamedTuple):
     """A training and a test split, and how to prepare their images."""
 
     train: Split
-    test: Split
+    test: Split | None  # of own images its classes are given ones
     class_names: list[str]
     mean: tuple[float, ...]  # per channel, as fractions of 255
     std: tuple[float, ...]
     augment: Augmentation | None
+    own: OwnSource | None = None
+
+    def digest(self) -> bytes:
+        """What tells own images from others; nothing for the data sets that never change."""
+        return self.own.sha256.encode() if self.own else b""

@@ -30,4 +30,5 @@ LABEL_SETS = {
         {name: name for name in ("clean", "aggre", "worst", "rand1")},
         {"worse": "worst"},
     ),
+    "folder": LabelSets("given", {"given": "label"}, {}),  # own images, by folders or a manifest
 }

@@ -16,10 +16,15 @@ class PixelTable:
     All pixels of a batch are taken at once, whatever its augmentation.
     """
 
-    def __init__(self, images: Tensor):
-        """images: [N, H, W, channels]."""
-        self.count, self.height, self.width, channels = images.shape
-        self.pixels = torch.cat([images.reshape(-1, channels), images.new_zeros(1, channels)])
+    def __init__(self, images: Tensor, *, black: bool = True):
+        """images: bytes [N, channels, H, W]; not copied where these are mapped as [N, H, W, …].
+
+        Without `black` no augmentation may look outside of an image, and nothing is copied where
+        the channels are the last in memory.
+        """
+        self.count, channels, self.height, self.width = images.shape
+        pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)
+        self.pixels = torch.cat([pixels, images.new_zeros(1, channels)]) if black else pixels
 
     def to(self, device: torch.device) -> "PixelTable":
         """Move the table."""
@@ -28,8 +33,8 @@ class PixelTable:
 
     def images(self, index: Tensor) -> Tensor:
         """Images at the positions `index` [B], unchanged: [B, H, W, channels]."""
-        shape = (self.count, self.height, self.width, -1)
-        return self.pixels[:-1].view(shape).index_select(0, index)
+        pixels = self.pixels[: self.count * self.height * self.width]
+        return pixels.view(self.count, self.height, self.width, -1).index_select(0, index)
 
     def windows(self, index: Tensor, window: Window) -> Tensor:
         """The window of each image at the positions `index` [B]: [B, H, W, channels]."""
@@ -60,14 +65,15 @@ def normalise(
 class Loader:
     """Yields `(images, labels, index)`: floats [B, channels, H, W], [B], positions [B].
 
-    Every pass gives each image once, the last short batch included, in data order or newly
-    shuffled. Randomness comes from `generator` alone.
+    Every pass gives each of N images once, the last short batch included, in data order or newly
+    shuffled; positions are those among the N. Randomness comes from `generator` alone.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | PixelTable,
         labels: Tensor,
+        places: Tensor | None = None,
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -79,15 +85,19 @@ class Loader:
         on_host: bool = False,
         before_batch: Callable[[], object] = lambda: None,
     ):
-        """images: bytes [N, channels, H, W]; labels [N]; batches are on the generator's device.
+        """images: bytes [N, channels, H, W], or the table of them that loaders share, of which this
+        one has those at `places` [N]; labels [N]; batches are on the generator's device.
 
         The images are moved there at once, or, `on_host`, batch by batch, one ahead of its use.
         `before_batch` is called before anything is drawn for a batch; what it raises ends the pass.
         """
         self.device, self.on_host = generator.device, on_host
-        self.table, self.labels = PixelTable(images.permute(0, 2, 3, 1)), labels.to(self.device)
+        self.table = images if isinstance(images, PixelTable) else PixelTable(images)
         if not on_host:
             self.table.to(self.device)
+        self.labels = labels.to(self.device)
+        places = torch.arange(len(labels)) if places is None else places
+        self.places = places.to(self.table.pixels.device)
         self.mean = torch.tensor(mean, device=self.device)
         self.std = torch.tensor(std, device=self.device)
         self.batch_size, self.generator = batch_size, generator
@@ -115,7 +125,7 @@ class Loader:
         tables = (
             self._moved_ahead(order, count)
             if self.on_host
-            else ((self.table, index) for index in batches)
+            else ((self.table, self.places[index]) for index in batches)
         )
         for index, (table, place) in zip(batches, tables, strict=True):
             self.before_batch()
@@ -127,8 +137,7 @@ class Loader:
 
     def first(self, count: int) -> Tensor:
         """The first images in data order, as they are evaluated: [count or all, C, H, W]."""
-        index = torch.arange(min(count, len(self.labels)), device=self.table.pixels.device)
-        images = self.table.images(index).to(self.device).permute(0, 3, 1, 2)
+        images = self.table.images(self.places[:count]).to(self.device).permute(0, 3, 1, 2)
         return normalise(images, self.mean, self.std)
 
     def _window(self, count: int) -> Window | None:
@@ -142,7 +151,8 @@ class Loader:
     def _moved_ahead(self, order: Tensor, count: int) -> Iterator[tuple[PixelTable, Tensor]]:
         """After `count` batches: a table of a batch's images on the device, its positions there."""
         batches = order.cpu().split(self.batch_size)[count:]
-        return one_ahead((self.table.images(index) for index in batches), self.device)
+        images = (self.table.images(self.places[index]) for index in batches)
+        return one_ahead(images, self.device)
 
 
 def one_ahead(
@@ -166,4 +176,5 @@ def one_ahead(
             current.wait_stream(copies)
             images.record_stream(current)
         coming = start(next(batches, None))
-        yield PixelTable(images), torch.arange(len(images), device=device)
+        table = PixelTable(images.permute(0, 3, 1, 2))
+        yield table, torch.arange(len(images), device=device)

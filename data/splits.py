@@ -18,25 +18,36 @@ class Positions(NamedTuple):
 
 
 def split_indices(
-    count: int, val_ratio: float, seed: int
+    count: int, val_ratio: float, seed: int, fold: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the training and of the validation images, `(train, val)`.
 
-    The first `int(count * val_ratio)` of 0..count-1, shuffled by numpy's legacy generator, are for
-    validation: for the same seed this is the authors' split.
+    Of 0..count-1, shuffled by numpy's legacy generator, the first `int(count * val_ratio)` are for
+    validation: for the same seed this is the authors' split. In another `fold` it is the same
+    number of those behind, in the last one all that are left; raises ValueError beyond.
     """
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
     val_count = int(count * val_ratio)
-    return order[val_count:], order[:val_count]
+    start, stop = fold * val_count, (fold + 1) * val_count
+    if fold and (not val_count or stop > count):
+        raise ValueError(
+            f"--val_fold {fold}: with --val_ratio {val_ratio} there are "
+            f"{count // max(val_count, 1) if val_count else 1} folds, from 0 on"
+        )
+    if fold and stop + val_count > count:
+        stop = count
+    return np.concatenate([order[:start], order[stop:]]), order[start:stop]
 
 
-def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
+def choose_positions(
+    count: int, val_ratio: float, seed: int, limit: int | None, fold: int = 0
+) -> Positions:
     """The split for that seed; scored are all images, or with a limit the training images.
 
-    Raises ValueError for a limit above the number of training images.
+    Raises ValueError for a limit above the number of training images, or a fold that is not there.
     """
-    train, val = split_indices(count, val_ratio, seed)
+    train, val = split_indices(count, val_ratio, seed, fold)
     if limit is not None and limit > len(train):
         raise ValueError(f"--limit_train {limit}: there are {len(train)} training images")
     train = train[:limit]

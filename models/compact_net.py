@@ -12,6 +12,7 @@ from torch import Tensor, nn
 PATCH = 2  # pixels, the side of the patches that are whitened
 WHITENING_FLOOR = 5e-4  # added to the variance of a patch's component, which may have none
 LOGIT_SCALE = 1 / 9
+LARGE = 64  # pixels, the side of images that are halved
 
 
 class CompactBlock(nn.Module):
@@ -36,6 +37,7 @@ class CompactNet(nn.Module):
 
     A frozen convolution that whitens patches, see `whiten`; `blocks` blocks, the first of `width`
     channels, the others of 4 times as many; the largest value of each channel, a linear head.
+    Images of 64 pixels and more are halved behind the first convolution.
     """
 
     def __init__(self, num_classes: int, width: int, blocks: int, in_channels: int):
@@ -52,8 +54,10 @@ class CompactNet(nn.Module):
         self.whitening.weight.data.copy_(whitening_filters(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.blocks(F.relu(self.whitening(images), inplace=True))
-        return LOGIT_SCALE * self.head(out.amax((2, 3)))
+        out = F.relu(self.whitening(images), inplace=True)
+        if images.shape[-1] >= LARGE:
+            out = F.max_pool2d(out, 2)
+        return LOGIT_SCALE * self.head(self.blocks(out).amax((2, 3)))
 
 
 def whitening_filters(images: Tensor) -> Tensor:

@@ -107,10 +107,11 @@ def build_network(
     return PreActResNet(num_classes, width, blocks=1 if digits else 2, in_channels=in_channels)
 
 
+Images = Iterable[tuple[Tensor, Tensor, Tensor]]  # batches (images, labels, index)
+
+
 @torch.no_grad()
-def infer_logits(
-    pair: TeacherStudent, loader: Iterable[tuple[Tensor, Tensor, Tensor]], count: int
-) -> tuple[Tensor, Tensor]:
+def infer_logits(pair: TeacherStudent, loader: Images, count: int) -> tuple[Tensor, Tensor]:
     """Teacher's and student's logits, each [count, C], in data order: eval mode, mode restored.
 
     `loader` yields (images, labels, index) with each index of 0..count-1 once, in any order; raises
@@ -131,9 +132,7 @@ def infer_logits(
     return torch.cat(teacher)[order], torch.cat(student)[order]
 
 
-def infer(
-    pair: TeacherStudent, loader: Iterable[tuple[Tensor, Tensor, Tensor]], count: int
-) -> Tensor:
+def infer(pair: TeacherStudent, loader: Images, count: int) -> Tensor:
     """The agreement [count, C] of every image in data order; the prediction is its argmax.
 
     See `infer_logits`.

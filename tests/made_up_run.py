@@ -101,7 +101,7 @@ def write_detection(
     kept = dict(arrays)
     index, label, true_label = (kept.pop(key) for key in ("index", "label", "true_label"))
     pixels = np.random.default_rng(1).integers(0, 256, (index.max() + 1, 3, 32, 32), np.uint8)
-    writer = PredictionsWriter(RunFolder(folder), index, label, true_label, names, pixels)
+    writer = PredictionsWriter(RunFolder(folder), index, index, label, true_label, names, pixels)
     writer.write({**kept, **split})
 
 

@@ -48,7 +48,7 @@ def crop(image: Tensor, row: int, column: int, padding: int, mode: str) -> Tenso
 
 def apply(window: Window, images: Tensor) -> Tensor:
     """The window of each image [B, channels, H, W]."""
-    table = PixelTable(images.permute(0, 2, 3, 1))
+    table = PixelTable(images)
     return table.windows(torch.arange(len(images)), window).permute(0, 3, 1, 2)
 
 
@@ -59,7 +59,7 @@ def unchanged(images: Tensor) -> Window:
 def test_the_whole_window_leaves_images_unchanged():
     images = random_bytes(3, 3, 8, 12)
     assert torch.equal(apply(unchanged(images), images), images)
-    table = PixelTable(images.permute(0, 2, 3, 1))
+    table = PixelTable(images)
     index = torch.tensor([2, 0])
     assert torch.equal(table.images(index), images[index].permute(0, 2, 3, 1))
     assert torch.equal(table.windows(index, unchanged(images[:2])), table.images(index))

@@ -16,7 +16,8 @@ from utils.run_folder.folder import RunFolder
 
 METHODS = ("bkd", "ce")
 NAMES = ("dataset", "net", "method")
-RUNS = [*itertools.product(LABEL_SETS, NETS, METHODS)]
+PUBLISHED = [name for name in LABEL_SETS if name != "folder"]  # see test_folder_runs.py
+RUNS = [*itertools.product(PUBLISHED, NETS, METHODS)]
 SCRIPTS_PARSERS = (training_parser, learning_parser, detection_parser)
 runs = pytest.mark.parametrize("run", RUNS, ids=" ".join)
 
@@ -81,6 +82,7 @@ def test_an_option_that_is_given_wins(run: tuple[str, ...]):
 def test_own_defaults_are_values_that_may_be_given():
     for own in OWN_DEFAULTS:
         words = [word for name, value in own.runs.items() for word in (f"--{name}", value)]
+        words += ["--images", "."] if own.runs.get("dataset") == "folder" else []
         for name, value in own.defaults.items():
             given = getattr(training_options(*words, f"--{name}", value), name)
             assert given == value and type(given) is type(value), name

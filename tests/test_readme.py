@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from data.label_sets import LABEL_SETS
+from utils.clean import make_parser as clean_parser
 from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
 from utils.options.parser import OneLineParser
 from utils.options.sweep import split_words, sweep_parser
@@ -29,6 +30,7 @@ PARSERS = {
     "-m utils.plots": plots_parser(),
     "-m utils.summary": summary_parser(),
     "-m utils.sweep": sweep_parser(),
+    "-m utils.clean": clean_parser(),
 }
 
 

@@ -183,8 +183,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Weights from that epoch's training passes, detection from its scoring of the full set."""
-    alphas_used, trained, scored = [], [], []
+    alphas_used, trained, scored, final = [], [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
+    final_arrays = training.final_arrays
 
     def spy_train(step, batches, guidance: Guidance, *arguments: object) -> EpochStats:
         alphas_used.append(guidance.alpha.clone())
@@ -196,7 +197,13 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
         return scored[-1]
 
     monkeypatch.setattr(training, "train_epoch", spy_train)
+
+    def spy_final(pair, loader) -> dict:
+        final.append(score_images(pair, loader))
+        return final_arrays(pair, loader)
+
     monkeypatch.setattr(training, "score_images", spy_score)
+    monkeypatch.setattr(training, "final_arrays", spy_final)
     tips_at(monkeypatch, 3)
     words = ["--dataset", "digits", "--n_epoch", 7, "--limit_train", 500, "--results_dir", tmp_path]
     words += ["--alpha1", 0.1, "--alpha2", 0.2, "--alpha3", 0.6, "--alpha4", 0.9]
@@ -213,12 +220,18 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     expected = torch.tensor([0.1, 0.2, 0.6, 0.9])[groups_of(trained[3].agreement) - 1]
     assert all(torch.equal(alpha, torch.zeros(500)) for alpha in alphas_used[:6])
     assert torch.equal(alphas_used[6], expected)
-    assert len(scored) == 7  # once an epoch until the tipping point is found, and at the end
+    assert len(scored) == 6 and len(final) == 1  # until the tipping point is found; at the end
     with np.load(RunFolder.of(args).path / "predictions.npz", allow_pickle=False) as archive:
         assert np.array_equal(archive["agreement"], scored[3].agreement.numpy())
         assert archive["split_epoch"] == 3
-        assert np.array_equal(archive["final_agreement"], scored[6].agreement.numpy())
-        assert np.array_equal(archive["final_prediction"], scored[6].prediction.numpy())
+        assert np.array_equal(archive["final_agreement"], final[0].agreement.numpy())
+        assert np.array_equal(archive["final_prediction"], final[0].prediction.numpy())
+        for name in ("teacher", "student"):
+            probabilities = archive[f"{name}_probabilities"]
+            assert probabilities.shape == (500, 10) and np.allclose(probabilities.sum(1), 1)
+        product = archive["teacher_probabilities"] * archive["student_probabilities"]
+        assert np.array_equal(product.argmax(1), archive["final_prediction"])
+        assert not archive["held_out"].any()
         flagged = archive["index"][groups_of(scored[3].agreement).numpy() == 4]
     detection = np.load(RunFolder.of(args).path / "detection.npy", allow_pickle=False)
     assert np.array_equal(np.flatnonzero(detection), flagged)
@@ -334,8 +347,8 @@ def test_the_test_labels_change_nothing_in_a_run(tmp_path: Path, monkeypatch: py
     folders, load = [], training.load_images
     for shift in (0, 1):
 
-        def shifted(*arguments: object, shift: int = shift) -> ImageSet:
-            images = load(*arguments)
+        def shifted(*arguments: object, shift: int = shift, **options: object) -> ImageSet:
+            images = load(*arguments, **options)
             labels = (images.test.clean_labels + shift) % 10
             return images._replace(test=images.test._replace(clean_labels=labels))
 

@@ -49,7 +49,7 @@ LOGGER.addHandler(ConsoleHandler())
 
 def say(line: str, level: int = logging.INFO) -> None:
     """Print a line at once, above the bars if there are any, and log it where a log is open."""
-    LOGGER.log(level, line)
+    LOGGER.log(level, line.encode(errors="backslashreplace").decode())  # strange file names
 
 
 @contextmanager

@@ -47,8 +47,8 @@ def remove_partial_files(folder: Path, prefix: str = ".") -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8."""
-    write_whole(path, text.encode())
+    """Write text as UTF-8; bytes of file names that are none stay what they are."""
+    write_whole(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

@@ -109,6 +109,15 @@ def detection_per_class(
     ]
 
 
+def flagged_per_class(
+    flagged: NDArray[np.bool_], labels: NDArray[np.integer], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Images and flagged ones among those of each given label [N]."""
+    images, found = (np.bincount(x, minlength=len(class_names)) for x in (labels, labels[flagged]))
+    rows = zip(class_names, images.tolist(), found.tolist(), strict=True)
+    return [{"label": name, "images": count, "flagged": many} for name, count, many in rows]
+
+
 def detection_per_cut(
     groups: NDArray[np.integer], wrong: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:

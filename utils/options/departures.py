@@ -2,7 +2,8 @@
 
 import argparse
 
-from utils.options.parser import RunParser, fraction, not_negative, ratio
+from utils.options.parser import RunParser
+from utils.options.values import fraction, not_negative, ratio
 
 
 def add_departures(parser: RunParser) -> None:

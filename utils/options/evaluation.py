@@ -13,9 +13,8 @@ from utils.options.parser import (
     add_debug,
     add_device_options,
     add_net,
-    count,
-    path,
 )
+from utils.options.values import count, path
 
 
 def learning_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:

@@ -2,13 +2,20 @@
 
 import argparse
 import itertools
-import math
 import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
+
+from utils.options.own_images import (
+    BY_COUNT,
+    OWN_IMAGES,
+    RUNS_OF_OWN_IMAGES,
+    add_own_images,
+    wrong_own_images,
+)
+from utils.options.values import count, path, resolved_path, seed
 
 USAGE = "%(prog)s [options]"  # argparse would name them all
 NETS = ("preact18", "compact")
@@ -21,7 +28,6 @@ DETECTIONS = {
     "split": "group 4 of the split at the tipping point, as in the paper",
     "final": "labels other than what the last epoch's networks predict, without augmentation",
 }
-LARGEST = 2**31 - 1  # of a count: more than any data set, and what torch takes
 
 
 class LabelSets(Protocol):
@@ -94,18 +100,23 @@ class RunParser(OneLineParser):
         run = {"dataset": dataset, "net": net, "method": method}
         defaults = {action.dest: action.default for action in self._actions}
         del defaults["help"]
+        if dataset == OWN_IMAGES:
+            defaults |= RUNS_OF_OWN_IMAGES
         defaults["noise_type"] = self.label_sets[dataset].default
         for own in self.own_defaults:
             if own.runs.items() <= run.items():
                 defaults |= own.defaults
+        if dataset == OWN_IMAGES:  # those are decided when the images are counted
+            defaults |= dict.fromkeys(BY_COUNT & defaults.keys())
         return defaults
 
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
         """Options with the run's defaults; one line and exit status 2 if they are wrong."""
-        run = self.parse_known_args(args)[0]
-        dataset = run.dataset
+        dataset = self.parse_known_args(args)[0].dataset
+        own = RUNS_OF_OWN_IMAGES if dataset == OWN_IMAGES else {}
+        run = self.parse_known_args(args, argparse.Namespace(**own))[0]
         defaults = argparse.Namespace(**self.defaults_of(dataset, run.net, run.method))
         options = super().parse_args(args, namespace or defaults)
         names, aliases = self.label_sets[dataset].keys, self.label_sets[dataset].aliases
@@ -117,43 +128,9 @@ class RunParser(OneLineParser):
             )
         if options.noise_path and dataset == "digits":
             self.error("--noise_path is for CIFAR; the labels of digits are drawn from --seed")
+        if wrong := wrong_own_images(options):
+            self.error(wrong)
         return options
-
-
-def number(kind: type, low: float, high: float, allowed: str) -> Callable[[str], Any]:
-    """A type of option: numbers of that kind from `low` to `high`, which `allowed` describes."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:  # NaN fails too
-            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
-        return value
-
-    return parse
-
-
-count = number(int, 1, LARGEST, f"a whole number from 1 to {LARGEST}")
-count_or_none = number(int, 0, LARGEST, f"a whole number from 0 to {LARGEST}")
-seed = number(int, 0, 2**32 - 1, "a whole number from 0 to 4294967295")
-positive = number(float, sys.float_info.min, sys.float_info.max, "a number above 0")
-not_negative = number(float, 0, sys.float_info.max, "a number from 0")
-fraction = number(float, 0, 1, "a number from 0 to 1")
-ratio = number(float, 0, math.nextafter(1, 0), "a number from 0 to below 1")
-
-
-def path(text: str) -> Path:
-    """A type of option: a file or folder; an empty one would mean the current folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("is empty; name a file or folder, '.' for this one")
-    return Path(text).expanduser()
-
-
-def resolved_path(text: str) -> Path:
-    """The same, independent of the current folder."""
-    return path(text).resolve()
 
 
 def add_run_options(parser: argparse.ArgumentParser, label_sets: Mapping[str, LabelSets]) -> None:
@@ -179,6 +156,7 @@ def add_run_options(parser: argparse.ArgumentParser, label_sets: Mapping[str, La
         help="; ".join(f"{name}: {words}" for name, words in METHODS.items()),
     )
     add_net(run)
+    add_own_images(parser)
     folders = parser.add_argument_group("folders and files")
     for name, default, words in (
         ("data_dir", path("~/data"), "folder of data sets and label files"),

@@ -7,16 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.options.parser import (
-    METHODS,
-    OneLineParser,
-    add_net,
-    count,
-    count_or_none,
-    path,
-    positive,
-    seed,
-)
+from utils.options.parser import METHODS, OneLineParser, add_net
+from utils.options.values import count, count_or_none, path, positive, seed
 
 
 class LabelSets(NamedTuple):
@@ -38,7 +30,9 @@ LABEL_SETS = {
     ),
     "cifar100": _label_sets("noisy100", "clean100", "noisy100"),
     "digits": _label_sets("worst", "clean", "aggre", "worst", "rand1", worse="worst"),
+    "folder": _label_sets("given", "given"),
 }
+SWEPT = [name for name in LABEL_SETS if name != "folder"]  # own images have one label set
 CHALLENGE = ("aggre", "worst", "rand1")  # its label sets of CIFAR-10; those of the digits too
 MOST_AUTOMATIC_JOBS = 8
 PAGE = "index.html"
@@ -66,7 +60,7 @@ def sweep_parser() -> OneLineParser:
         "where a run failed; 128 + its number after a signal.",
     )
     runs = parser.add_argument_group("runs")
-    runs.add_argument("--dataset", choices=list(LABEL_SETS), default="cifar10", help="data set")
+    runs.add_argument("--dataset", choices=SWEPT, default="cifar10", help="data set")
     runs.add_argument(
         "--noise_types",
         nargs="+",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.options.departures import add_departures
+from utils.options.own_images import IMAGE_SIZES
 from utils.options.parser import (
     DETECTIONS,
     LabelSets,
@@ -11,13 +12,8 @@ from utils.options.parser import (
     RunParser,
     add_batch_size,
     add_device_options,
-    count,
-    count_or_none,
-    fraction,
-    not_negative,
-    positive,
-    ratio,
 )
+from utils.options.values import count, count_or_none, fraction, not_negative, positive, ratio
 
 OWN_DEFAULTS = (
     OwnDefaults({"method": "ce"}, {"detection": "final"}),
@@ -64,6 +60,10 @@ OWN_DEFAULTS = (
     ),
     OwnDefaults({"dataset": "digits", "net": "compact"}, {"lr": 0.2}),
     OwnDefaults(
+        {"dataset": "folder"},
+        {"class_prior": "labels", "image_size": 32},
+    ),
+    OwnDefaults(
         {"dataset": "digits", "method": "bkd+"},
         {
             "target": "student",
@@ -107,11 +107,25 @@ def _words(options: Mapping[str, Any]) -> str:
 def _add_data_and_length(parser: RunParser) -> None:
     group = parser.add_argument_group("data and length")
     group.add_argument(
+        "--image_size",
+        type=int,
+        choices=IMAGE_SIZES,
+        help="side in pixels to which own images are brought: the short side is resized, then the "
+        "centre cut out",
+    )
+    group.add_argument(
         "--val_ratio",
         type=ratio,
         default=0.1,
         metavar="SHARE",
         help="share of the training images held out for noisy validation, 0 to below 1",
+    )
+    group.add_argument(
+        "--val_fold",
+        type=count_or_none,
+        default=0,
+        metavar="NUMBER",
+        help="which images are held out, for cross-validation; 0 to 1 / val_ratio - 1",
     )
     group.add_argument(
         "--n_epoch", type=count, default=300, metavar="EPOCHS", help="number of epochs"

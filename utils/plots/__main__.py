@@ -5,7 +5,8 @@ A plot whose data a run does not have, or not yet, is left out with a line that 
 
 from collections.abc import Sequence
 
-from utils.options.parser import OneLineParser, path
+from utils.options.parser import OneLineParser
+from utils.options.values import path
 from utils.plots.draw import write_plots
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from utils.plots.run_data import LeftOut, RunData
 from utils.plots.style import INK, MEDIUM, MIDDLE, RED, SMALL, Axes, Figure, new_figure, plain
-from utils.run_folder.predictions import chosen
+from utils.run_folder.detections import chosen
 
 PER_ROW = 8  # images
 STEP = 1.12  # from one image to the next, in images

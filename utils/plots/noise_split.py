@@ -20,7 +20,7 @@ from utils.plots.style import (
     new_figure,
     plain,
 )
-from utils.run_folder.predictions import detections
+from utils.run_folder.detections import detections
 
 BINS = 60
 CUT_STYLES = (

@@ -2,6 +2,7 @@
 
 import argparse
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from typing import Any
 
 from utils.files import read_json, write_json, write_whole
 from utils.lock import HOLDER, locked
+from utils.options.own_images import OWN_IMAGES
 
 # torch is imported where it is needed: the summary does without it.
 PACKAGES = ("torchvision", "numpy", "scikit-learn")
@@ -48,6 +50,9 @@ class RunFolder:
         self.detection = path / "detection.npy"
         self.predictions = path / "predictions.npz"
         self.suspects = path / "suspects.csv"
+        self.manifest = path / "manifest.csv"
+        self.review = path / "review.html"
+        self.image_warnings = path / "image_warnings.txt"
         self.checkpoint = path / "checkpoint.pt"
         self.tensorboard = path / "tensorboard"
 
@@ -55,13 +60,17 @@ class RunFolder:
     def of(cls, args: argparse.Namespace) -> "RunFolder":
         """`--run_dir` where given, else {dataset}_{noise_type}_seed_{seed}.
 
-        Followed by `_{net}` and `_{method}` where they are not preact18 and bkd.
+        Of own images with the name of their manifest or folder for the noise type. Followed by
+        `_{net}` and `_{method}` where they are not preact18 and bkd.
         """
         if getattr(args, "run_dir", None):
             return cls(args.run_dir)
         net = "" if args.net == "preact18" else f"_{args.net}"
         method = "" if args.method == "bkd" else f"_{args.method}"
-        name = f"{args.dataset}_{args.noise_type}_seed_{args.seed}{net}{method}"
+        labels = args.noise_type
+        if args.dataset == OWN_IMAGES:
+            labels = re.sub(r"[^\w.-]", "_", (args.manifest or args.images).stem)
+        name = f"{args.dataset}_{labels}_seed_{args.seed}{net}{method}"
         return cls(args.results_dir / name)
 
     def __str__(self) -> str:
@@ -144,7 +153,10 @@ class RunFolder:
         ]
         labels = read_json(self.args).get("labels_sha256")
         if labels and description.get("labels_sha256") not in (None, labels):
-            differing.append("other labels behind --noise_path")
+            own = here.get("dataset") == OWN_IMAGES
+            differing.append(
+                "other images or labels" if own else "other labels behind --noise_path"
+            )
         if differing:
             raise ValueError(
                 f"{self} holds a run with other options ({'; '.join(differing)}); give the same, "

@@ -1,51 +1,62 @@
 """A run's detection result: detection.npy, what it rests on, and the list of suspect labels."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utils.console import say
-from utils.files import write_array, write_arrays, write_text
+from utils.files import write_array, write_arrays, write_text, write_whole
+from utils.manifest import Manifest, as_csv
+from utils.review.page import Suspect, review_page
+from utils.run_folder.detections import chosen, detections
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.suspects import suspect_order, suspects_csv
 
 SUSPECTS_SHOWN = 64  # images that a run folder keeps for its plot
+SUSPECTS_REVIEWED = 5000  # on the page on which own labels are reviewed
 CUTS = ("low_mean", "threshold", "high_mean")  # between groups 4, 3, 2 and 1
-COLUMNS = (
-    "index",
-    "given_label",
-    "given_name",
-    "suggested_label",
-    "suggested_name",
-    "agreement",
-    "group",
-    "flagged",
-    "true_label",
-    "true_name",
-)
+
+
+class OwnImages(Protocol):
+    """Where a run's images come from, if they are the user's own."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def file_names(self, positions: NDArray[np.int64]) -> list[str]: ...
+
+    def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]: ...
 
 
 class PredictionsWriter:
-    """Writes predictions.npz and suspects.csv, and behind them detection.npy."""
+    """Writes predictions.npz and suspects.csv, and behind them detection.npy.
+
+    For own images also manifest.csv, and at the end review.html.
+    """
 
     def __init__(
         self,
         folder: RunFolder,
         scored: NDArray[np.int64],
+        trained: NDArray[np.int64],
         labels: NDArray[np.int64],
         clean_labels: NDArray[np.int64],
         class_names: Sequence[str],
         images: NDArray[np.uint8],
+        own: OwnImages | None = None,
     ):
-        """`scored`: positions [S] in the full training set; labels of these [S], given and clean.
+        """`scored`: positions [S] in the full training set, `trained`: those that were trained on;
+        labels of the scored images [S], given and clean.
 
-        `images`: bytes of the full set, [N, channels, height, width].
+        A clean label of -1 is unknown. `images`: bytes of the full set, [N, channels, height,
+        width].
         """
         self.folder, self.scored, self.class_names = folder, scored, class_names
         self.labels, self.clean_labels, self.images = labels, clean_labels, images
+        self.known, self.own = clean_labels >= 0, own  # [S]
+        self.held_out = ~np.isin(scored, trained)  # [S]
 
     def write(self, arrays: Mapping[str, Any]) -> None:
         """Flag labels by the arrays, see `chosen`; images that are not scored are not flagged.
@@ -53,8 +64,10 @@ class PredictionsWriter:
         `arrays`: at least agreement and prediction, each [S]. The most suspect images themselves
         go into predictions.npz too, so that the folder explains itself.
         """
-        own = {"index": self.scored, "label": self.labels, "true_label": self.clean_labels}
+        own = {"index": self.scored, "label": self.labels, "held_out": self.held_out}
         arrays = {**arrays, **own}
+        if self.known.any():
+            arrays["true_label"] = self.clean_labels
         detection = np.zeros(len(self.images), dtype=bool)
         detection[self.scored] = chosen(arrays).flagged
         suspects = self.scored[suspect_order(chosen(arrays).agreement)[:SUSPECTS_SHOWN]]
@@ -65,17 +78,47 @@ class PredictionsWriter:
             suspect_images=self.images[suspects].transpose(0, 2, 3, 1),
             **arrays,
         )
-        write_text(self.folder.suspects, suspects_csv(arrays, self.class_names))
+        names = self.own.file_names(self.scored) if self.own else None
+        write_text(self.folder.suspects, suspects_csv(arrays, self.class_names, names))
+        if self.own:
+            write_whole(self.folder.manifest, as_csv(self.own.manifest))
+            if "final" in detections(arrays):  # the run is over
+                self._write_review(arrays, names)
         write_array(self.folder.detection, detection)
+
+    def _write_review(self, arrays: Mapping[str, NDArray], names: Sequence[str]) -> None:
+        """review.html, with the most suspect images."""
+        flagged, agreement, prediction = chosen(arrays)
+        rows = suspect_order(agreement)[:SUSPECTS_REVIEWED]
+        thumbnails = self.own.thumbnails(self.scored[rows])
+        suspects = [
+            Suspect(
+                names[row],
+                self.class_names[self.labels[row]],
+                self.class_names[prediction[row]],
+                float(agreement[row]),
+                bool(flagged[row]),
+                thumbnail,
+            )
+            for row, thumbnail in zip(rows, thumbnails, strict=True)
+        ]
+        name = self.folder.path.name
+        page = review_page(name, self.own.manifest, suspects, self.class_names, str(self.folder))
+        write_text(self.folder.review, page)
+        say(f"{self.folder.review}: the {len(suspects)} most suspect labels, to be reviewed")
 
     def tell_split(self, split: Mapping[str, Any]) -> dict[str, Any]:
         """Print and return what training.json has of a split.
 
         `split`: group [S], split_epoch, fallback, and unless all scores fall into one bin the cuts.
         """
-        group, wrong = split["group"], self.labels != self.clean_labels
+        group, known = split["group"], bool(self.known.any())
+        wrong = self.known & (self.labels != self.clean_labels)
         sizes, wrongs = (np.bincount(g, minlength=5)[1:] for g in (group, group[wrong]))
-        estimated, true = float(sizes[2:].sum() / sizes.sum()), float(wrong.mean())
+        estimated, true = (
+            float(sizes[2:].sum() / sizes.sum()),
+            float(wrong.sum() / max(1, self.known.sum())),
+        )
         cuts = {name: split[name] for name in CUTS if name in split}
         if cuts:
             say(
@@ -84,94 +127,18 @@ class PredictionsWriter:
             )
         else:
             say("all scores fall into one bin: no split, no label is flagged")
+        correctly = f", {wrongs[3]} of them correctly" if known else ""
+        true_rate = f", {true:.1%} by the true labels" if known else ""
         say(
-            f"the split flags {sizes[3]} labels as wrong, {wrongs[3]} of them correctly; noise "
-            f"rate {estimated:.1%} as the share below the threshold, {true:.1%} by the true labels"
+            f"the split flags {sizes[3]} labels as wrong{correctly}; noise rate {estimated:.1%} as "
+            f"the share below the threshold{true_rate}"
         )
         return {
             "split_epoch": split["split_epoch"],
             "fallback": split["fallback"],
             **cuts,
             "group_sizes": sizes.tolist(),
-            "group_wrong": wrongs.tolist(),
+            "group_wrong": wrongs.tolist() if known else None,
             "estimated_noise_rate": estimated,
-            "true_noise_rate": true,
+            "true_noise_rate": true if known else None,
         }
-
-
-class Flags(NamedTuple):
-    """A detection result and what it rests on, for S scored images."""
-
-    flagged: NDArray[np.bool_]  # label most likely wrong
-    agreement: NDArray[np.floating]  # at the label
-    prediction: NDArray[np.int64]
-
-
-def detections(arrays: Mapping[str, NDArray]) -> dict[str, Flags]:
-    """The detection results that arrays of predictions.npz hold, by their names.
-
-    split: group 4 at the tipping point, as in the paper; final: what the networks of the last epoch
-    predict as another class.
-    """
-    found = {}
-    if "group" in arrays:
-        split = arrays["group"] == 4, arrays["agreement"], arrays["prediction"]
-        found["split"] = Flags(*split)
-    final = "final_" if "final_prediction" in arrays else ""
-    if final or "group" not in arrays:  # the baseline has no other
-        prediction = arrays[f"{final}prediction"]
-        flagged = prediction != arrays["label"]
-        found["final"] = Flags(flagged, arrays[f"{final}agreement"], prediction)
-    return found
-
-
-def detection_name(arrays: Mapping[str, NDArray]) -> str:
-    """That of the detection result which `--detection` chose; the first while it is not there."""
-    found, name = detections(arrays), str(arrays.get("detection"))
-    return name if name in found else next(iter(found))
-
-
-def chosen(arrays: Mapping[str, NDArray]) -> Flags:
-    """The detection result of that name."""
-    return detections(arrays)[detection_name(arrays)]
-
-
-def suspect_order(agreement: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Rows [N] by rising agreement at the label [N]; ties keep data order."""
-    return np.argsort(agreement, kind="stable")
-
-
-def suspects_csv(arrays: Mapping[str, NDArray], class_names: Sequence[str]) -> str:
-    """suspects.csv, a row for each of N scored images.
-
-    `arrays`: index, label, prediction and agreement, each [N], true_label where it is known, group
-    where there are groups (not for the baseline; its cells are blank). The result that was chosen
-    gives order, suggestion, agreement and flag (1 or 0); `index` is the position in the full set.
-    """
-    flagged, agreements, predictions = chosen(arrays)
-    order = suspect_order(agreements)
-
-    def cells(name: str) -> list:
-        return arrays[name][order].tolist() if name in arrays else [""] * len(order)
-
-    def names(labels: list) -> list[str]:
-        return [class_names[label] if label != "" else "" for label in labels]
-
-    given, suggested, true = cells("label"), predictions[order].tolist(), cells("true_label")
-    columns = (
-        cells("index"),
-        given,
-        names(given),
-        suggested,
-        names(suggested),
-        [f"{agreement:.6g}" for agreement in agreements[order].tolist()],
-        cells("group"),
-        flagged[order].astype(int).tolist(),
-        true,
-        names(true),
-    )
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(zip(*columns, strict=True))
-    return text.getvalue()

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 
 from utils.console import ProgressBars, logged_to, say
 from utils.devices import Machine, peak_memory_gib
-from utils.files import remove_partial_files, write_json
+from utils.files import remove_partial_files, write_json, write_text
 from utils.lock import locked
 from utils.metrics import accuracy
 from utils.plots.draw import outdated, write_plots
@@ -21,15 +21,29 @@ from utils.run_folder.interruption import Interrupted, Interruption
 from utils.run_folder.tensorboard import TensorBoard
 from utils.seeding import Randomness
 
+WARNINGS_SAID = 10
+
 
 class Truth(NamedTuple):
     """What each epoch's predictions are compared with."""
 
     class_names: list[str]
+    train_clean: torch.Tensor  # true labels, -1 where unknown
     train_labels: torch.Tensor  # given ones
-    train_wrong: torch.Tensor  # which of them are not the true ones
     val_labels: torch.Tensor  # given ones
-    test_labels: torch.Tensor  # clean ones
+    test_labels: torch.Tensor | None  # clean ones, of own images given ones
+
+    def agreed_wrong(self, prediction: torch.Tensor) -> float | None:
+        """Percentage of wrong labels among the given ones that a prediction [N] agrees with.
+
+        None where no true label is known.
+        """
+        known = self.train_clean >= 0
+        if not known.any():
+            return None
+        agreed = (prediction == self.train_labels) & known
+        wrong = agreed & (self.train_labels != self.train_clean)
+        return 100 * (wrong.sum().item() / max(agreed.sum().item(), 1))
 
 
 class Session:
@@ -79,6 +93,17 @@ class Session:
             self.stack.__exit__(type(raised), raised, traceback)
             raise
         self.stack.__exit__(kind, error, traceback)
+
+    def tell_warnings(self, lines: Sequence[str]) -> None:
+        """Say the first of the images' warnings; all are in a file of the run folder."""
+        if not lines:
+            return
+        write_text(self.folder.image_warnings, "".join(f"{line}\n" for line in lines))
+        for line in lines[:WARNINGS_SAID]:
+            say(f"warning: {line}")
+        more = len(lines) - WARNINGS_SAID
+        if more > 0:
+            say(f"warning: and {more} more; all are listed in {self.folder.image_warnings}")
 
     def finished(self, description: dict[str, Any]) -> dict[str, Any] | None:
         """The record of the run where it is finished; see `RunFolder.finished_run`."""
@@ -170,8 +195,6 @@ class Session:
         """
         truth, blind = self.truth, self.args.method != "ce"
         phase = ("naive" if naive else "robust") if blind else "ce"
-        agreed = stats.prediction == truth.train_labels  # [N]
-        agreed_wrong = (agreed & truth.train_wrong).sum().item() / max(agreed.sum().item(), 1)
         predictions = [each for each in (stats.prediction, val, test) if each is not None]
         # Before the robust phase a class may simply not have been learnt yet.
         robust = predictions if phase == "robust" else []
@@ -190,7 +213,7 @@ class Session:
             student_confidence=stats.confidence if blind else None,
             noisy_val_accuracy=None if val is None else accuracy(val, truth.val_labels),
             clean_test_accuracy=None if test is None else accuracy(test, truth.test_labels),
-            agreed_wrong=100 * agreed_wrong,
+            agreed_wrong=truth.agreed_wrong(stats.prediction),
             vanished_classes=" ".join(map(str, vanished)),
         )
         self.tensorboard.scalars(self.log.rows[-1])

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from utils.files import write_whole
-from utils.options.parser import OneLineParser, path
+from utils.options.parser import OneLineParser
+from utils.options.values import path
 from utils.run_folder.folder import RunFolder
 from utils.summary.checks import checks_table, warnings_of
 from utils.summary.markers import write_into

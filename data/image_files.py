@@ -1,0 +1,135 @@
+"""Own images: which files there are, by class folders or by a manifest, and what is wrong there."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, of_files, read_manifest
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+TRAIN, TEST = "train", "test"
+SPLITS = {"": TRAIN, "train": TRAIN, "training": TRAIN, "test": TEST, "val": TEST, "valid": TEST}
+SPLITS |= {"validation": TEST}  # words of a manifest's column
+TEST_FOLDERS = ("test", "val", "valid", "validation")  # of which the first that is there is used
+
+
+class ImageFiles(NamedTuple):
+    """Images by their rows in a manifest, and a line for each thing that is amiss."""
+
+    root: Path  # the manifest's file names are relative to it
+    manifest: Manifest
+    train: list[int]  # rows
+    test: list[int]
+    warnings: list[str]
+
+    def name(self, row: int) -> str:
+        """The file name in that row."""
+        return self.manifest.rows[row][self.manifest.columns.index(FILE_NAME)]
+
+    def path(self, row: int) -> Path:
+        """Where the image of that row is."""
+        return self.root / self.name(row)
+
+
+def find_images(images: Path | None, manifest: Path | None) -> ImageFiles:
+    """Those of a folder, or of a manifest whose file names are relative to `images` or to itself.
+
+    Raises OSError or ValueError, naming folder or file and what to do, where there are none.
+    """
+    if images and not images.is_dir():
+        raise FileNotFoundError(f"--images {images}: no such folder")
+    found = _listed(images, manifest) if manifest else _in_folders(images)
+    if not found.train:
+        about = f"; {found.warnings[0]}" if found.warnings else ""
+        raise ValueError(
+            f"{manifest or images}: has no image to train on; needed is a folder for each class "
+            f"(DIR/CLASS/… or DIR/train/CLASS/…), or a manifest with file_name,label{about}"
+        )
+    return found
+
+
+def _in_folders(images: Path) -> ImageFiles:
+    """As torchvision's ImageFolder: a folder for each class, in `train` and `test` or directly."""
+    warnings: list[str] = []
+    places = {images: TRAIN}
+    if any(path.is_dir() for path in _entries(images / TRAIN)):
+        there = [name for name in TEST_FOLDERS if (images / name).is_dir()]
+        places = {images / TRAIN: TRAIN} | {images / name: TEST for name in there[:1]}
+        warnings += [f"{images / name}: not used, {there[0]} is" for name in there[1:]]
+    names = []
+    for place, split in places.items():
+        for folder in _entries(place):
+            if not folder.is_dir():
+                warnings.append(f"{folder}: not used, for it is in no class's folder")
+                continue
+            files = list(_image_files(folder, warnings))
+            names += [(str(file.relative_to(images)), folder.name, split) for file in files]
+            if not files:
+                warnings.append(f"{folder}: no images of this class")
+    manifest = of_files(names)
+    rows = {split: [k for k, name in enumerate(names) if name[2] == split] for split in SPLITS}
+    return ImageFiles(images, manifest, rows[TRAIN], rows[TEST], warnings)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name, hidden files left out; nothing where it is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _image_files(folder: Path, warnings: list[str]) -> Iterator[Path]:
+    """The images in a folder and below it, each folder once, however many links lead to it."""
+
+    def unreadable(error: OSError) -> None:
+        warnings.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    seen = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        folders.sort()
+        for name in list(folders):
+            real = os.path.realpath(os.path.join(place, name))
+            if name.startswith(".") or real in seen:
+                folders.remove(name)
+                if real in seen:
+                    warnings.append(f"{place}/{name}: a link to a folder that is read already")
+            seen.add(real)
+        for name in sorted(files):
+            path = Path(place, name)
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() not in ENDINGS:
+                warnings.append(f"{path}: no image by its ending; known are {', '.join(ENDINGS)}")
+            else:
+                yield path
+
+
+def _listed(images: Path | None, path: Path) -> ImageFiles:
+    """The whole rows of a manifest with a label and a file that is there."""
+    manifest = read_manifest(path)
+    root = images or path.parent
+    rows: dict[str, list[int]] = {TRAIN: [], TEST: []}
+    warnings, seen = [], set()
+    columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
+    for row, (name, label, split) in enumerate(zip(*columns, strict=True)):
+        there = f"{path}: row {row + 1} ({name!r})"
+        reason = (
+            f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}"
+            if not manifest.whole(row)
+            else "has no file name"
+            if not name.strip()
+            else "has no label"
+            if not label.strip()
+            else f"has the split {split!r}; known are train, test, val"
+            if split.strip().lower() not in SPLITS
+            else "is listed before; the first row counts"
+            if name in seen
+            else None
+        )
+        if reason:
+            warnings.append(f"{there} {reason}")
+            continue
+        seen.add(name)
+        rows[SPLITS[split.strip().lower()]].append(row)
+    return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings)

@@ -1,0 +1,112 @@
+"""`--dataset folder`: the user's own images and labels as an image set."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.augmentation import flip_and_crop
+from data.image_cache import CachedImages, cached_images
+from data.image_files import ImageFiles, find_images
+from data.images import UNKNOWN, ImageSet, OwnSource, Split
+from utils.manifest import LABEL, TRUE_LABEL
+
+MEASURED = 10_000  # training images, evenly spread, by which mean and standard deviation are taken
+SMALLEST_STD = 0.01  # of images that hardly differ
+
+
+def load_own_images(
+    images: Path | None, manifest: Path | None, size: int, data_dir: Path, quiet: bool
+) -> ImageSet:
+    """Find, read (or take from the cache) and check the images; `size`: their side in pixels.
+
+    Raises OSError or ValueError, with a hint, where there is nothing to train on; single files that
+    are amiss are left out with a warning.
+    """
+    files = find_images(images, manifest)
+    rows = [*files.train, *files.test]
+    names = [files.name(row) for row in rows]
+    cached = cached_images([files.path(row) for row in rows], names, size, data_dir, quiet)
+    warnings = [*files.warnings]
+    warnings += [f"{files.path(rows[k])}: {why}" for k, why in sorted(cached.broken.items())]
+    if not cached.read or cached.read[0] >= len(files.train):
+        raise ValueError(f"{manifest or images}: no training image can be read; {warnings[-1]}")
+    return _assembled(files, rows, cached, warnings)
+
+
+def _assembled(
+    files: ImageFiles, rows: Sequence[int], cached: CachedImages, warnings: list[str]
+) -> ImageSet:
+    """The image set of those that could be read."""
+    labels = files.manifest.cells(LABEL)
+    read = [rows[place] for place in cached.read]  # manifest's rows
+    count = sum(place < len(files.train) for place in cached.read)  # training images come first
+    class_names = sorted({labels[row] for row in read[:count]})
+    if len(class_names) < 2:
+        raise ValueError(
+            f"{files.root}: all images are labelled {class_names[0]!r}; needed are two classes"
+        )
+    numbers = {name: number for number, name in enumerate(class_names)}
+    given = torch.tensor([numbers[labels[row]] for row in read[:count]])
+    warnings += _small_classes(given, class_names)
+    warnings += _conflicts(files, read, labels, cached.content)
+    true = _true_labels(files, read[:count], numbers, warnings)
+    pixels = torch.from_numpy(cached.pixels).permute(0, 3, 1, 2)  # [read, 3, size, size]
+    known = [place for place in range(count, len(read)) if labels[read[place]] in numbers]
+    strange = len(read) - count - len(known)
+    if strange:
+        warnings.append(f"{strange} test images have labels of which no training image has one")
+    test_labels = torch.tensor([numbers[labels[read[place]]] for place in known])
+    test = Split(pixels[known], test_labels) if known else None
+    mean, std = _mean_and_std(cached.pixels[:count])
+    crop = partial(flip_and_crop, padding=pixels.shape[-1] // 8)
+    train = Split(pixels[:count], true)
+    own = OwnSource(files, read[:count], given, warnings, cached.sha256)
+    return ImageSet(train, test, class_names, mean, std, crop, own)
+
+
+def _true_labels(
+    files: ImageFiles, rows: Sequence[int], numbers: dict[str, int], warnings: list[str]
+) -> torch.Tensor:
+    """Those of the manifest's column [N], UNKNOWN where it has none."""
+    names = files.manifest.cells(TRUE_LABEL)
+    strange = {names[row] for row in rows} - {*numbers, ""}
+    if strange:
+        some = ", ".join(sorted(strange)[:5])
+        warnings.append(f"true labels that no training image is given count as unknown: {some}")
+    return torch.tensor([numbers.get(names[row], UNKNOWN) for row in rows])
+
+
+def _small_classes(given: torch.Tensor, class_names: Sequence[str]) -> list[str]:
+    counts = torch.bincount(given, minlength=len(class_names)).tolist()
+    return [
+        f"class {name!r} has a single image: nothing can be learnt of it"
+        for name, count in zip(class_names, counts, strict=True)
+        if count == 1
+    ]
+
+
+def _conflicts(
+    files: ImageFiles, rows: Sequence[int], labels: Sequence[str], content: Sequence[str]
+) -> list[str]:
+    """A line for each file that is the same as an earlier one but has another label."""
+    first: dict[str, int] = {}
+    lines = []
+    for row, digest in zip(rows, content, strict=True):
+        other = first.setdefault(digest, row)
+        if labels[other] != labels[row]:
+            lines.append(
+                f"{files.path(row)}: the same image as {files.path(other)}, but labelled "
+                f"{labels[row]!r} and not {labels[other]!r}: one of the two is wrong"
+            )
+    return lines
+
+
+def _mean_and_std(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of each channel, as fractions of 255."""
+    some = pixels[:: -(-len(pixels) // MEASURED)] / 255
+    mean, std = some.mean((0, 1, 2)), some.std((0, 1, 2)).clip(SMALLEST_STD)
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,39 @@
+"""Made-up images of a user: a folder for each class, files of many kinds, planted wrong labels."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLOURS = {"cat, small": (200, 40, 40), 'dog "big"': (40, 200, 40), "Mäuse": (40, 40, 200)}
+NAMES = sorted(COLOURS)  # by which classes are numbered
+
+
+def picture(
+    generator: np.random.Generator, colour: Iterable[int], size: tuple[int, int] = (40, 32)
+) -> Image.Image:
+    """Noise around a colour, `size` pixels wide and high."""
+    noise = generator.normal(0, 30, (*size[::-1], 3))
+    return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
+
+
+def write_folder(folder: Path, count: int = 40, wrong: float = 0.2, test: int = 5) -> list[tuple]:
+    """`count` images of each class below train/, `test` below test/.
+
+    Returns file name, label, true label of each training image.
+    """
+    generator = np.random.default_rng(0)
+    rows = []
+    for split, number in (("train", count), ("test", test)):
+        for true in NAMES:
+            for k in range(number):
+                label = true
+                if split == "train" and generator.random() < wrong:
+                    label = generator.choice([name for name in NAMES if name != true])
+                path = folder / split / label / f"{true[:3]}_{k}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture(generator, COLOURS[true]).save(path)
+                if split == "train":
+                    rows.append((path.relative_to(folder).as_posix(), str(label), true))
+    return rows

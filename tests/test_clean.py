@@ -1,0 +1,165 @@
+"""Manifests: read, corrected, written in their own form; and the command that does it."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from utils import clean
+from utils.files import write_text
+from utils.manifest import Manifest, as_csv, corrected, csv_text, of_files, read_manifest
+from utils.run_folder.folder import RunFolder
+
+STRANGE = [
+    "a,b.png",
+    'say "cheese".png',
+    "two\nlines.png",
+    "carriage\rreturn.png",
+    "Mäuse.png",
+    " blank .png",
+    "<b>.png",
+]
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_manifest_is_written_as_it_was_read(line_end: str, mark: str, tmp_path: Path):
+    rows = [[str(k), name, "cat"] for k, name in enumerate(STRANGE)]
+    lines = [["id", "file_name", "label"], *rows, ["broken"], ["1", "2", "3", "4"]]
+    content = (mark + csv_text(lines, line_end)).encode() + b"6,\xff.png,cat" + line_end.encode()
+    manifest = read_manifest(written(tmp_path / "list.csv", content))
+    assert manifest.columns == lines[0] and manifest.line_end == line_end
+    assert manifest.cells("file_name")[:7] == STRANGE
+    assert [manifest.whole(row) for row in range(10)] == [True] * 7 + [False, False, True]
+    assert manifest.cells("nothing") == [""] * 10
+    assert as_csv(manifest) == content
+
+
+def test_a_corrected_manifest_tells_what_was_there_before():
+    rows = [["1.png", "cat", "x"], ["2.png", "dog", "y"], ["3.png", "dog", ""], ["1.png", "dog"]]
+    manifest = Manifest(["file_name", "label", "note"], rows)
+    result = corrected(manifest, {"1.png": "dog", "2.png": None, "3.png": "dog", "9.png": "cat"})
+    assert result.columns == ["file_name", "label", "note", "changed_from"]
+    expected = [["1.png", "dog", "x", "cat"], ["3.png", "dog", "", ""], ["1.png", "dog"]]
+    assert result.rows == expected
+    assert rows[0] == ["1.png", "cat", "x"]  # the one read is as it was
+    again = corrected(result, {"3.png": "cat"})
+    assert again.columns == result.columns
+    assert again.rows[:2] == [["1.png", "dog", "x", "cat"], ["3.png", "cat", "", "dog"]]
+
+
+def test_the_manifest_of_a_folder():
+    one = of_files([("a/1.png", "a", "train"), ("b/1.png", "b", "train")])
+    assert as_csv(one) == b"file_name,label\na/1.png,a\nb/1.png,b\n"
+    both = of_files([("train/a/1.png", "a", "train"), ("test/a/1.png", "a", "test")])
+    assert both.columns == ["file_name", "label", "split"]
+    assert as_csv(of_files([])) == b"file_name,label\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run folder as the training leaves it, with strange names."""
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    rows = [[name, "cat"] for name in STRANGE]
+    folder.manifest.write_bytes(as_csv(Manifest(["file_name", "label"], [*rows, ["o.png", "dog"]])))
+    columns = ["file_name", "given_label", "suggested_label", "score", "flagged"]
+    suspects = [[name, "cat", "dog", k / 10, int(k < 2)] for k, name in enumerate(STRANGE)]
+    write_text(folder.suspects, csv_text([columns, *suspects, ["o.png", "dog", "cat", 0.9, 0]]))
+    original = written(tmp_path / "list.csv", folder.manifest.read_bytes())
+    options = {"manifest": str(original), "images": None}
+    folder.args.write_text(json.dumps({"options": options}))
+    return folder
+
+
+def table_of(path: Path) -> dict[str, list[str]]:
+    """File name -> the other cells of a corrected manifest."""
+    rows = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
+    heading, *rows = rows
+    assert heading == ["file_name", "label", "changed_from"]
+    return {name: cells for name, *cells in rows}
+
+
+def take(run: RunFolder, out: Path, *words: object) -> dict[str, list[str]]:
+    assert clean.main([str(run), "--out", str(out), *map(str, words)]) == 0
+    return table_of(out)
+
+
+def test_taking_suggestions(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture):
+    kept, changed = ["cat", ""], ["dog", "cat"]
+    table = take(run, tmp_path / "out.csv", "--take", "flagged")
+    assert [table[name] for name in STRANGE] == [changed] * 2 + [kept] * 5
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'out.csv'}: 2 labels changed, 0 images dropped, 8 rows in the manifest",
+        "      2  cat -> dog",
+    ]
+    table = take(run, tmp_path / "out.csv", "--take", "top", 3)
+    assert [table[name] for name in STRANGE] == [changed] * 3 + [kept] * 4
+    table = take(run, tmp_path / "out.csv", "--take", "top", 100)
+    assert table["o.png"] == ["cat", "dog"]
+    table = take(run, tmp_path / "out.csv", "--take", "flagged", "--drop")
+    assert list(table) == [*STRANGE[2:], "o.png"]
+
+
+def test_taking_decisions(run: RunFolder, tmp_path: Path):
+    rows = [["file_name", "decision", "label"], [STRANGE[0], "keep", "cat"]]
+    rows += [[STRANGE[1], "change", "dog"], [STRANGE[2], "drop", ""]]
+    decisions = written(tmp_path / "decisions.csv", csv_text(rows).encode())
+    table = take(run, tmp_path / "out.csv", "--take", decisions)
+    assert STRANGE[2] not in table and len(table) == 7
+    assert table[STRANGE[0]] == ["cat", ""] and table[STRANGE[1]] == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--take", "top"], "top and a number"),
+        (["--take", "top", "many"], "top and a number"),
+        (["--take", "top", "-1"], "top and a number"),
+        (["--take", "flagged", "2"], "give flagged, top NUMBER, or one file"),
+        (["--take", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--take", "list.csv"], "has no column 'decision'"),
+        (["--take", "unknown.csv"], "'nobody.png' is not in the run's manifest"),
+        (["--take", "label.csv"], "no image has the label 'bird'"),
+        (["--take", "word.csv"], "decision 'perhaps'"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(
+    words: list[str],
+    message: str,
+    run: RunFolder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    for name, row in {
+        "unknown": "nobody.png,keep,cat",
+        "label": "o.png,change,bird",
+        "word": "o.png,perhaps,cat",
+    }.items():
+        written(tmp_path / f"{name}.csv", f"file_name,decision,label\n{row}\n".encode())
+    out = written(tmp_path / "out.csv", b"before")
+    with pytest.raises(SystemExit) as ended:
+        clean.main([str(run), "--out", str(out), *words])
+    assert ended.value.code == 2 and out.read_bytes() == b"before"
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_what_a_run_was_made_from_is_not_written_over(run: RunFolder, tmp_path: Path):
+    before = run.manifest.read_bytes()
+    for out in (run.manifest, tmp_path / "list.csv"):
+        with pytest.raises(SystemExit):
+            clean.main([str(run), "--take", "flagged", "--out", str(out)])
+        assert out.read_bytes() == before
+    with pytest.raises(SystemExit):
+        clean.main([str(tmp_path), "--take", "flagged", "--out", str(tmp_path / "out.csv")])
+    assert not (tmp_path / "out.csv").exists()

@@ -1,0 +1,333 @@
+"""Own images: what is found, how it is read, what is kept of it, and all that can be amiss."""
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import image_cache, image_reading
+from data.image_cache import cached_images
+from data.image_files import find_images
+from data.image_reading import read_image, read_images, thumbnail
+from data.images import UNKNOWN
+from data.own_images import load_own_images
+from tests.own_images import COLOURS, NAMES, picture, write_folder
+
+RED, SIZE = (200, 30, 30), 32
+
+
+def save(path: Path, colour: tuple = RED, **options: object) -> Path:
+    """An image of one colour with some noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(np.random.default_rng(zlib.crc32(str(path).encode())), colour).save(path, **options)
+    return path
+
+
+def load(images: Path | None, data_dir: Path, manifest: Path | None = None, size: int = SIZE):
+    return load_own_images(images, manifest, size, data_dir, quiet=True)
+
+
+def test_a_folder_for_each_class(tmp_path: Path):
+    for name in ("b/1.png", "a/2.JPG", "a/1.webp", "b/deeper/3.bmp"):
+        save(tmp_path / "images" / name)
+    images = load(tmp_path / "images", tmp_path)
+    assert images.class_names == ["a", "b"] and images.test is None
+    assert images.own.labels.tolist() == [0, 0, 1, 1]
+    names = ["a/1.webp", "a/2.JPG", "b/1.png", "b/deeper/3.bmp"]
+    assert images.own.file_names(np.arange(4)) == names
+    assert images.own.manifest.columns == ["file_name", "label"]
+    assert [row[0] for row in images.own.manifest.rows] == names
+    assert images.train.images.shape == (4, 3, SIZE, SIZE)
+    assert images.train.clean_labels.tolist() == [UNKNOWN] * 4
+    assert images.own.warnings == []
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_folders_of_training_and_test_images(test: str, tmp_path: Path):
+    for name in ("train/b/1.png", "train/a/1.png", f"{test}/a/2.png", f"{test}/c/3.png"):
+        save(tmp_path / "images" / name)
+    images = load(tmp_path / "images", tmp_path)
+    assert images.class_names == ["a", "b"]
+    assert images.test.images.shape == (1, 3, SIZE, SIZE)
+    assert images.test.clean_labels.tolist() == [0]
+    assert any("1 test images have labels" in line for line in images.own.warnings)
+    assert images.own.manifest.columns == ["file_name", "label", "split"]
+    assert len(images.own.manifest.rows) == 4
+
+
+def test_what_is_amiss_in_a_folder_is_told_line_by_line(tmp_path: Path):
+    folder = tmp_path / "images"
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "single/1.png"):
+        save(folder / name)
+    (folder / "a" / "broken.png").write_bytes(b"no image")
+    (folder / "a" / "cut.png").write_bytes((folder / "a" / "1.png").read_bytes()[:300])
+    (folder / "a" / "notes.txt").write_text("text")
+    (folder / "a" / ".hidden.png").write_bytes(b"hidden")
+    (folder / "loose.png").write_bytes((folder / "a" / "1.png").read_bytes())
+    (folder / "empty").mkdir()
+    (folder / "b" / "same.png").write_bytes((folder / "a" / "1.png").read_bytes())
+    (folder / "a" / "loop").symlink_to(folder / "a", target_is_directory=True)
+    (folder / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "b" / "pipe.png")
+    images = load(folder, tmp_path)
+    lines = images.own.warnings
+    for name, words in {
+        "broken.png": "cannot identify",
+        "cut.png": "",
+        "notes.txt": "no image by its ending",
+        "loose.png": "in no class's folder",
+        "empty": "no images of this class",
+        "same.png": "labelled 'b' and not 'a': one of the two is wrong",
+        "loop": "read already",
+        "gone.png": "no such file",
+        "pipe.png": "not a file",
+        "'single'": "has a single image",
+    }.items():
+        mine = [line for line in lines if name in line]
+        assert len(mine) == 1 and words in mine[0], name
+    assert len(lines) == 10
+    assert images.class_names == ["a", "b", "single"]
+    assert images.own.labels.tolist() == [0, 0, 1, 1, 1, 2]
+
+
+def test_links_that_go_in_circles_end(tmp_path: Path):
+    save(tmp_path / "a" / "1.png")
+    save(tmp_path / "b" / "1.png")
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b", target_is_directory=True)
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a", target_is_directory=True)
+    found = find_images(tmp_path, None)
+    names = [found.name(row) for row in found.train]
+    assert names == ["a/1.png", "a/to_b/1.png", "b/1.png", "b/to_a/1.png"]
+
+
+def manifest_of(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_manifest_with_true_labels_and_splits(tmp_path: Path):
+    for name in ("1.png", "2.png", "3.png", "4.png", "5.png"):
+        save(tmp_path / "files" / name)
+    lines = ["id,file_name,label,split,true_label"]
+    lines += ["7,1.png,ü,train,a", "8,2.png,a,,", "9,3.png,a,Test,a", '10,4.png,ü,training,"?"']
+    lines += ["11,5.png,a,,"]
+    manifest = manifest_of(tmp_path / "list.csv", *lines)
+    images = load(tmp_path / "files", tmp_path, manifest)
+    assert images.class_names == ["a", "ü"]
+    assert images.own.labels.tolist() == [1, 0, 1, 0]
+    assert images.train.clean_labels.tolist() == [0, UNKNOWN, UNKNOWN, UNKNOWN]
+    assert images.test.clean_labels.tolist() == [0]
+    assert images.own.file_names(np.array([2, 0])) == ["4.png", "1.png"]
+    assert len(images.own.warnings) == 1 and "count as unknown: ?" in images.own.warnings[0]
+
+
+def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
+    for name in ("1.png", "2.png", "3.png", "4.png", "5.png"):
+        save(tmp_path / name)
+    lines = ["file_name,label,split"]
+    lines += [
+        "1.png,a,",
+        "2.png,b,",
+        "4.png,a,",
+        "5.png,b,",
+        "3.png",
+        ",a,",
+        "3.png,,",
+        "3.png,a,never",
+        "1.png,b,",
+    ]
+    images = load(None, tmp_path, manifest_of(tmp_path / "list.csv", *lines, "gone.png,a,"))
+    assert images.own.labels.tolist() == [0, 1, 0, 1]
+    words = ("has 1 cells", "no file name", "no label", "'never'", "listed before", "no such file")
+    assert len(images.own.warnings) == len(words)
+    for word, line in zip(words, images.own.warnings, strict=True):
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["name,label", "1.png,a"], "has no column 'file_name'"),
+        (["file_name,label,label", "1.png,a,b"], "two columns 'label'"),
+        (["file_name,label"], "no image to train on"),
+        ([""], "has no column 'file_name'"),
+        (["file_name,label", "gone.png,a"], "no training image can be read"),
+        (["file_name,label", "1.png,a", "2.png,a"], "all images are labelled 'a'"),
+        (["file_name,label", '"1.png,a' + 200_000 * "x"], "is a quotation mark never closed"),
+    ],
+)
+def test_a_manifest_of_no_use_is_refused(lines: list[str], words: str, tmp_path: Path):
+    save(tmp_path / "1.png")
+    save(tmp_path / "2.png")
+    with pytest.raises((ValueError, OSError), match=words):
+        load(None, tmp_path, manifest_of(tmp_path / "list.csv", *lines))
+
+
+def test_a_folder_of_no_use_is_refused(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image to train on"):
+        load(tmp_path / "empty", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        load(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load(None, tmp_path, tmp_path / "nowhere.csv")
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """Red rises from left to right, green from top to bottom."""
+    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([red, green, 0 * red], 2).astype(np.uint8))
+
+
+def pixels_of(path: Path, size: int = SIZE) -> np.ndarray:
+    read = read_image(path, size)
+    assert read.broken == "" and read.pixels.shape == (size, size, 3)
+    return read.pixels.astype(int)
+
+
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_short_side_resized_and_centre_cut_out(size: int, tmp_path: Path):
+    gradient(4 * size, 2 * size).save(tmp_path / "wide.png")
+    wide = pixels_of(tmp_path / "wide.png", size)
+    assert abs(wide[:, 0, 0] - 64).max() < 4 and abs(wide[:, -1, 0] - 191).max() < 4
+    assert wide[0, :, 1].max() < 4 and wide[-1, :, 1].min() > 251
+    gradient(size, 3 * size).save(tmp_path / "high.png")
+    high = pixels_of(tmp_path / "high.png", size)
+    assert high[:, 0, 0].max() < 4 and abs(high[0, :, 1] - 85).max() < 4
+
+
+def test_an_image_of_the_size_is_left_as_it_is(tmp_path: Path):
+    image = picture(np.random.default_rng(0), RED, (SIZE, SIZE))
+    image.save(tmp_path / "same.png")
+    assert np.array_equal(pixels_of(tmp_path / "same.png"), np.asarray(image))
+
+
+def test_turned_as_exif_says(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to the right to show it
+    gradient(64, 64).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    turned = pixels_of(tmp_path / "turned.jpg")
+    assert turned[0, :, 0].max() < 20 and turned[-1, :, 0].min() > 235  # red from top to bottom
+    assert turned[:, 0, 1].min() > 235  # green is largest at the left
+
+
+def of_mode(mode: str) -> Image.Image:
+    """An image of one brightness, 128 of 255, in one of Pillow's modes."""
+    grey = Image.new("L", (40, 40), 128)
+    if mode == "I;16":
+        return Image.fromarray(np.full((40, 40), 128 * 257, np.uint16))
+    if mode == "I":
+        return Image.fromarray(np.full((40, 40), 128 * 257, np.int32))
+    if mode == "1":
+        return Image.new("1", (40, 40), 1)
+    if mode == "P":
+        return grey.convert("RGB").quantize(4)
+    return grey.convert("RGB").convert(mode) if mode == "CMYK" else grey.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending"),
+    [
+        *(("RGB", ending) for ending in ("png", "jpg", "webp", "bmp", "gif", "tif", "ppm")),
+        *((mode, "png") for mode in ("L", "P", "LA", "RGBA", "1", "I;16")),
+        *((mode, "tif") for mode in ("CMYK", "I;16", "I", "F")),
+        ("CMYK", "jpg"),
+    ],
+)
+def test_every_kind_of_image_becomes_rgb(mode: str, ending: str, tmp_path: Path):
+    path = tmp_path / f"image.{ending}"
+    of_mode(mode).save(path)
+    expected = 255 if mode == "1" else 128
+    assert abs(pixels_of(path) - expected).max() <= 4
+    assert thumbnail(path).startswith(b"\xff\xd8")  # JPEG
+
+
+def test_what_is_transparent_is_white(tmp_path: Path):
+    image = np.zeros((SIZE, SIZE, 4), np.uint8)
+    image[:, : SIZE // 2, 3] = 255  # the left half is black, the right one transparent
+    Image.fromarray(image).save(tmp_path / "half.png")
+    pixels = pixels_of(tmp_path / "half.png")
+    assert pixels[:, : SIZE // 2].max() == 0 and pixels[:, SIZE // 2 :].min() == 255
+
+
+def test_processes_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = [save(tmp_path / f"{k}.png", (k, k, k)) for k in range(9)] + [tmp_path / "gone.png"]
+    alone = list(read_images(paths, SIZE, processes=1))
+    monkeypatch.setattr(image_reading, "FEW", 2)
+    monkeypatch.setattr(image_reading, "CHUNK", 4)
+    together = list(read_images(paths, SIZE, processes=2))
+    for one, other in zip(alone, together, strict=True):
+        assert one[1:] == other[1:]
+        assert (one.pixels is None) == (other.pixels is None)
+        assert one.pixels is None or np.array_equal(one.pixels, other.pixels)
+
+
+def test_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, data = tmp_path / "images", tmp_path / "data"
+    paths = [save(folder / f"{k}.png", (60 * k, 0, 0)) for k in range(4)]
+    paths[2].write_bytes(b"broken")
+    names, reads = [path.name for path in paths], []
+    real = image_cache.read_images
+    monkeypatch.setattr(image_cache, "read_images", lambda *a: reads.append(a) or real(*a))
+
+    def cached(size: int = SIZE):
+        return cached_images(paths, names, size, data, quiet=True)
+
+    first = cached()
+    assert first.read == [0, 1, 3] and list(first.broken) == [2]
+    assert first.pixels.shape == (3, SIZE, SIZE, 3)
+    again = cached()
+    assert len(reads) == 1 and np.array_equal(again.pixels, first.pixels)
+    assert again[1:] == first[1:]
+    cached(64)
+    assert len(reads) == 2  # another size
+    os.utime(paths[0], ns=(1, 1))
+    cached()
+    assert len(reads) == 3  # a file has changed
+    assert {path.suffix for path in (data / "own_images").glob("[!.]*")} == {".pixels", ".json"}
+    assert all(path.stat().st_mtime_ns == 1 for path in paths[:1])  # nothing was written there
+
+
+def test_a_damaged_cache_is_refused(tmp_path: Path):
+    paths = [save(tmp_path / f"{k}.png") for k in range(3)]
+    arguments = (paths, [path.name for path in paths], SIZE, tmp_path, True)
+    cached_images(*arguments)
+    (pixels,) = (tmp_path / "own_images").glob("*.pixels")
+    whole = pixels.read_bytes()
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-10], b""):
+        pixels.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged.*remove .* read again"):
+            cached_images(*arguments)
+    pixels.unlink()
+    with pytest.raises(ValueError, match="damaged"):
+        cached_images(*arguments)
+
+
+def test_a_kill_while_reading_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    paths = [save(tmp_path / f"{k}.png") for k in range(3)]
+    arguments = (paths, [path.name for path in paths], SIZE, tmp_path, True)
+
+    def interrupted(*_: object):
+        yield read_image(paths[0], SIZE)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(image_cache, "read_images", interrupted)
+        cached_images(*arguments)
+    assert not list((tmp_path / "own_images").glob("*.json"))
+    assert len(cached_images(*arguments).read) == 3
+
+
+def test_mean_and_standard_deviation_are_those_of_the_training_images(tmp_path: Path):
+    write_folder(tmp_path / "images", count=6)
+    images = load(tmp_path / "images", tmp_path)
+    values = images.train.images / 255
+    assert torch.allclose(values.mean((0, 2, 3)), torch.tensor(images.mean), atol=1e-4)
+    assert torch.allclose(values.std((0, 2, 3), correction=0), torch.tensor(images.std), atol=1e-4)
+    assert images.class_names == NAMES == sorted(COLOURS)

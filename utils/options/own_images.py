@@ -1,0 +1,70 @@
+"""The options of `--dataset folder`: the user's own images."""
+
+import argparse
+
+from utils.console import say
+from utils.options.values import resolved_path
+
+OWN_IMAGES = "folder"  # the data set
+RUNS_OF_OWN_IMAGES = {"net": "compact", "method": "bkd+"}  # the defaults
+IMAGE_SIZES = (32, 64, 96)
+BY_COUNT = {"n_epoch", "batch_size", "width"}  # options that the number of images decides
+
+
+def add_own_images(parser: argparse.ArgumentParser) -> None:
+    """Where the images are."""
+    defaults = " ".join(f"--{name} {value}" for name, value in RUNS_OF_OWN_IMAGES.items())
+    group = parser.add_argument_group(
+        "own images", f"of --dataset {OWN_IMAGES}, whose defaults are {defaults}"
+    )
+    group.add_argument(
+        "--images",
+        type=resolved_path,
+        metavar="FOLDER",
+        help="folder with a folder of images for each class, directly or in train/ and test/",
+    )
+    group.add_argument(
+        "--manifest",
+        type=resolved_path,
+        metavar="FILE",
+        help="CSV file with the columns file_name and label, perhaps split and true_label; file "
+        "names are relative to --images, or to the file's own folder",
+    )
+
+
+def wrong_own_images(options: argparse.Namespace) -> str | None:
+    """What is wrong: own images must be named, and belong to no other data set."""
+    if options.dataset == OWN_IMAGES:
+        if options.noise_path:
+            return "--noise_path is for CIFAR; own labels are in --images or --manifest"
+        if not (options.images or options.manifest or getattr(options, "run_dir", None)):
+            return (
+                f"--dataset {OWN_IMAGES} needs --images FOLDER, with a folder for each class in "
+                "it, or --manifest FILE, with the columns file_name and label"
+            )
+        return None
+    for name in ("images", "manifest", "image_size"):
+        if getattr(options, name, None):
+            return f"--{name} is for --dataset {OWN_IMAGES}, not {options.dataset}"
+    return None
+
+
+def choose_by_count(options: argparse.Namespace, images: int) -> None:
+    """Set epochs, batch size and width for so many images where they are not given, and tell."""
+    defaults = defaults_by_count(options.method, images)
+    chosen = {name: value for name, value in defaults.items() if getattr(options, name) is None}
+    vars(options).update(chosen)
+    if chosen:
+        words = " ".join(f"--{name} {value}" for name, value in chosen.items())
+        say(f"{images} images: {words} unless you choose others")
+
+
+def defaults_by_count(method: str, images: int) -> dict[str, int]:
+    """Epochs, batch size and width for so many images."""
+    few, many = 2_000, 10_000
+    epochs = 60 if images < few else 50
+    return {
+        "n_epoch": epochs // 4 if method == "ce" else epochs,  # one network, which soon memorises
+        "batch_size": 32 if images < few else 64 if images < many else 128,
+        "width": 32,
+    }

@@ -1,0 +1,46 @@
+"""The kinds of values that options have."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LARGEST = 2**31 - 1  # of a count: more than any data set, and what torch takes
+
+
+def number(kind: type, low: float, high: float, allowed: str) -> Callable[[str], Any]:
+    """A type of option: numbers of that kind from `low` to `high`, which `allowed` describes."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # NaN fails too
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
+        return value
+
+    return parse
+
+
+count = number(int, 1, LARGEST, f"a whole number from 1 to {LARGEST}")
+count_or_none = number(int, 0, LARGEST, f"a whole number from 0 to {LARGEST}")
+seed = number(int, 0, 2**32 - 1, "a whole number from 0 to 4294967295")
+positive = number(float, sys.float_info.min, sys.float_info.max, "a number above 0")
+not_negative = number(float, 0, sys.float_info.max, "a number from 0")
+fraction = number(float, 0, 1, "a number from 0 to 1")
+ratio = number(float, 0, math.nextafter(1, 0), "a number from 0 to below 1")
+
+
+def path(text: str) -> Path:
+    """A type of option: a file or folder; an empty one would mean the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a file or folder, '.' for this one")
+    return Path(text).expanduser()
+
+
+def resolved_path(text: str) -> Path:
+    """The same, independent of the current folder."""
+    return path(text).resolve()
