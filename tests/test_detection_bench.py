@@ -1,0 +1,101 @@
+"""The comparison with cleanlab; what needs that package is skipped without it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils import detection_bench
+from utils.detection_bench import FILTERS, out_of_fold
+from utils.files import write_arrays
+from utils.run_folder.folder import RunFolder
+
+IMAGES, CLASSES, FOLDS = 300, 4, 3
+
+
+def predictions(seed: int = 0, **more: np.ndarray) -> dict[str, np.ndarray]:
+    """Of a finished run: a fifth of the labels is wrong, and the networks mostly see it."""
+    generator = np.random.default_rng(0)
+    true = generator.integers(0, CLASSES, IMAGES)
+    wrong = generator.random(IMAGES) < 0.2
+    label = np.where(wrong, (true + 1) % CLASSES, true)
+    noise = np.random.default_rng(seed + 1)
+    arrays = {"index": np.arange(IMAGES), "label": label, "true_label": true}
+    for name in ("teacher", "student"):
+        logits = 3 * np.eye(CLASSES)[true] + noise.normal(0, 1, (IMAGES, CLASSES))
+        odds = np.exp(logits)
+        arrays[f"{name}_probabilities"] = odds / odds.sum(1, keepdims=True)
+    product = arrays["teacher_probabilities"] * arrays["student_probabilities"]
+    agreement = product / product.sum(1, keepdims=True)
+    arrays["agreement"] = agreement[np.arange(IMAGES), label]
+    arrays["prediction"] = agreement.argmax(1)
+    return arrays | more
+
+
+def write_run(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    run = RunFolder(folder)
+    run.make()
+    write_arrays(run.predictions, **arrays)
+    run.timing.write_text(json.dumps({"wall_seconds": 7.0}))
+    return folder
+
+
+def folds_of(tmp_path: Path, count: int = FOLDS) -> list[Path]:
+    """Runs of which each has held out every third image."""
+    return [
+        write_run(
+            tmp_path / f"fold_{k}", predictions(k + 1, held_out=np.arange(IMAGES) % FOLDS == k)
+        )
+        for k in range(count)
+    ]
+
+
+def test_each_image_has_the_probabilities_of_the_fold_that_held_it_out(tmp_path: Path):
+    result = out_of_fold(predictions(), folds_of(tmp_path))
+    for row in (0, 1, 2, 150):
+        expected = predictions(row % FOLDS + 1)["teacher_probabilities"][row]
+        assert np.allclose(result[row], expected)
+
+
+def test_folds_that_leave_images_out_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="100 of 300 images are held out in no fold or in two"):
+        out_of_fold(predictions(), folds_of(tmp_path, 2))
+    other = write_run(tmp_path / "other", predictions(index=np.arange(IMAGES) + 1))
+    with pytest.raises(ValueError, match="other images"):
+        out_of_fold(predictions(), [other])
+
+
+def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture):
+    pytest.importorskip("cleanlab")
+    run = write_run(tmp_path / "run", predictions())
+    text = tmp_path / "text.md"
+    text.write_text("<!-- results made_up begin -->\n<!-- results made_up end -->\n")
+    words = [str(run), "--json", str(tmp_path / "made_up.json"), "--into", str(text)]
+    assert detection_bench.main([*words, "--folds", *map(str, folds_of(tmp_path))]) == 0
+    record = json.loads((tmp_path / "made_up.json").read_text())
+    rows = {(row["probabilities"], row["found_by"]): row for row in record["rows"]}
+    assert len(rows) == len(record["rows"]) == 1 + 2 * (len(FILTERS) + 3) + 3
+    assert record["training_seconds"] == [7.0, 21.0] and record["images"] == IMAGES
+    own = rows["this run's", "final"]
+    assert own["f1"] > 0.9 and own["roc_auc"] > 0.9
+    # On the mean of both networks the plain rule is cleanlab's too.
+    same = rows["this run's", "cleanlab, filter predicted_neq_given"]
+    assert same["f1"] == pytest.approx(own["f1"], abs=0.05)
+    assert all(row["f1"] > 0.5 for row in record["rows"] if "f1" in row)
+    ranked = [row for row in record["rows"] if "average_precision" in row]
+    assert len(ranked) == 1 + 3 + 3 + 3
+    assert all(row["average_precision"] > 0.8 for row in ranked)
+    assert rows["3 folds'", "cleanlab, filter both"]["flagged"] > 0
+    assert capsys.readouterr().out.strip() in text.read_text()
+
+
+def test_runs_that_cannot_be_compared_are_told_in_one_line(tmp_path: Path, capsys):
+    arrays = predictions()
+    del arrays["true_label"]
+    for folder in (tmp_path / "nowhere", write_run(tmp_path / "run", arrays)):
+        with pytest.raises(SystemExit) as ended:
+            detection_bench.main([str(folder), "--json", str(tmp_path / "made_up.json")])
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.count("\n") == 1 and str(folder) in error
+    assert not (tmp_path / "made_up.json").exists()
