@@ -39,7 +39,7 @@ class Loaders(Protocol):
     train: Loader
     scored: Loader
     val: Loader
-    test: Loader
+    test: Loader | None
 
 
 def time_steps(
@@ -87,7 +87,8 @@ def estimate(
     one, look = time_steps(step, guidance, loaders, args.measure_steps, averaged).values()
     warm_up = time.perf_counter() - began - min(args.measure_steps, steps) * one
     evaluated = math.ceil(args.n_epoch / args.noisy_val_freq) * len(loaders.val.labels)
-    evaluated += math.ceil(args.n_epoch / args.clean_test_freq) * len(loaders.test.labels)
+    if loaders.test:
+        evaluated += math.ceil(args.n_epoch / args.clean_test_freq) * len(loaders.test.labels)
     epoch = steps * one + evaluated / args.n_epoch * look
     scoring = len(loaders.scored.labels) * look
     run = RunTime(start, warm_up, epoch, scoring)

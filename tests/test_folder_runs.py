@@ -148,6 +148,16 @@ def test_a_run_is_recognised_with_its_images_and_labels(tmp_path: Path, capsys):
     assert read_json(folder.training) == record
 
 
+def test_steps_are_measured_without_test_images(tmp_path: Path, capsys):
+    write_folder(tmp_path / "pets.v2", count=8, test=0)
+    words = ["--images", tmp_path / "pets.v2", "--measure_steps", 2]
+    args = training_options(*words_of(tmp_path, *words))
+    assert RunFolder.of(args).path.name == "folder_pets.v2_seed_0_compact_bkd+"
+    assert training.main(args)["step_seconds"] > 0
+    assert "one run of 60 epochs of 1 steps" in capsys.readouterr().out
+    assert not RunFolder.of(args).path.exists()
+
+
 @pytest.mark.parametrize("net", ["compact", "preact18"])
 @pytest.mark.parametrize("size", [64, 96])
 def test_larger_images(net: str, size: int, tmp_path: Path):

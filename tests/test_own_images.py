@@ -10,11 +10,14 @@ import torch
 from PIL import Image
 
 from data import image_cache, image_reading
+from data.datasets import make_loaders
 from data.image_cache import cached_images
 from data.image_files import find_images
 from data.image_reading import read_image, read_images, thumbnail
 from data.images import UNKNOWN
+from data.loader import normalise
 from data.own_images import load_own_images
+from data.splits import choose_positions
 from tests.own_images import COLOURS, NAMES, picture, write_folder
 
 RED, SIZE = (200, 30, 30), 32
@@ -322,6 +325,25 @@ def test_a_kill_while_reading_leaves_nothing_half_done(
         cached_images(*arguments)
     assert not list((tmp_path / "own_images").glob("*.json"))
     assert len(cached_images(*arguments).read) == 3
+
+
+def test_loaders_share_the_mapped_images(tmp_path: Path):
+    write_folder(tmp_path / "images", count=10, test=0)
+    images = load(tmp_path / "images", tmp_path)
+    labels, count = images.own.labels, len(images.own.labels)
+    positions = choose_positions(count, 0.2, seed=0, limit=None)
+    loaders = make_loaders(images, labels, positions, 8, torch.Generator(), augment_scored=False)
+    assert loaders.test is None
+    start = images.train.images.data_ptr()
+    for loader, part in zip(loaders[:3], positions, strict=True):
+        assert loader.table.pixels.data_ptr() == start  # nothing is copied
+        loader.augmented, seen = False, torch.zeros(len(part), dtype=torch.bool)
+        for batch, given, index in loader:
+            place = torch.from_numpy(part)[index]
+            expected = normalise(images.train.images[place], loader.mean, loader.std)
+            assert torch.equal(batch, expected) and torch.equal(given, labels[place])
+            seen[index] = True
+        assert seen.all()
 
 
 def test_mean_and_standard_deviation_are_those_of_the_training_images(tmp_path: Path):

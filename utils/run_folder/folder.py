@@ -69,7 +69,8 @@ class RunFolder:
         method = "" if args.method == "bkd" else f"_{args.method}"
         labels = args.noise_type
         if args.dataset == OWN_IMAGES:
-            labels = re.sub(r"[^\w.-]", "_", (args.manifest or args.images).stem)
+            name = args.manifest.stem if args.manifest else args.images.name
+            labels = re.sub(r"[^\w.-]", "_", name)
         name = f"{args.dataset}_{labels}_seed_{args.seed}{net}{method}"
         return cls(args.results_dir / name)
 
