@@ -61,10 +61,10 @@ def choose_by_count(options: argparse.Namespace, images: int) -> None:
 
 def defaults_by_count(method: str, images: int) -> dict[str, int]:
     """Epochs, batch size and width for so many images."""
-    few, many = 2_000, 10_000
-    epochs = 60 if images < few else 50
+    few = images < 2_000
+    epochs = 60 if few else 30 if images < 20_000 else 50
     return {
         "n_epoch": epochs // 4 if method == "ce" else epochs,  # one network, which soon memorises
-        "batch_size": 32 if images < few else 64 if images < many else 128,
+        "batch_size": 32 if few else 64 if images < 10_000 else 128,
         "width": 32,
     }
