@@ -64,7 +64,8 @@ def _assembled(
     mean, std = _mean_and_std(cached.pixels[:count])
     crop = partial(flip_and_crop, padding=pixels.shape[-1] // 8)
     train = Split(pixels[:count], true)
-    own = OwnSource(files, read[:count], given, warnings, cached.sha256)
+    lines = [_one_line(words) for words in warnings]
+    own = OwnSource(files, read[:count], given, lines, cached.sha256)
     return ImageSet(train, test, class_names, mean, std, crop, own)
 
 
@@ -78,6 +79,11 @@ def _true_labels(
         some = ", ".join(sorted(strange)[:5])
         warnings.append(f"true labels that no training image is given count as unknown: {some}")
     return torch.tensor([numbers.get(names[row], UNKNOWN) for row in rows])
+
+
+def _one_line(words: str) -> str:
+    """With the line breaks and the like that file names may have written out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
 def _small_classes(given: torch.Tensor, class_names: Sequence[str]) -> list[str]:

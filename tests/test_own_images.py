@@ -68,7 +68,7 @@ def test_what_is_amiss_in_a_folder_is_told_line_by_line(tmp_path: Path):
         save(folder / name)
     (folder / "a" / "broken.png").write_bytes(b"no image")
     (folder / "a" / "cut.png").write_bytes((folder / "a" / "1.png").read_bytes()[:300])
-    (folder / "a" / "notes.txt").write_text("text")
+    (folder / "a" / "no\ntes.txt").write_text("text")
     (folder / "a" / ".hidden.png").write_bytes(b"hidden")
     (folder / "loose.png").write_bytes((folder / "a" / "1.png").read_bytes())
     (folder / "empty").mkdir()
@@ -81,7 +81,7 @@ def test_what_is_amiss_in_a_folder_is_told_line_by_line(tmp_path: Path):
     for name, words in {
         "broken.png": "cannot identify",
         "cut.png": "",
-        "notes.txt": "no image by its ending",
+        "no\\ntes.txt": "no image by its ending",
         "loose.png": "in no class's folder",
         "empty": "no images of this class",
         "same.png": "labelled 'b' and not 'a': one of the two is wrong",
@@ -92,7 +92,7 @@ def test_what_is_amiss_in_a_folder_is_told_line_by_line(tmp_path: Path):
     }.items():
         mine = [line for line in lines if name in line]
         assert len(mine) == 1 and words in mine[0], name
-    assert len(lines) == 10
+    assert len(lines) == 10 and not any("\n" in line for line in lines)
     assert images.class_names == ["a", "b", "single"]
     assert images.own.labels.tolist() == [0, 0, 1, 1, 1, 2]
 
