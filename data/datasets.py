@@ -15,6 +15,7 @@ from data.images import ImageSet, OwnSource
 from data.loader import Loader, PixelTable
 from data.own_images import load_own_images
 from data.splits import Positions
+from utils.options.own_images import IMAGE_SIZES
 
 INFER_BATCH = {"cpu": 500, "cuda": 2000}  # images in a batch of an evaluation
 FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that the images leave free
@@ -31,7 +32,8 @@ def load_images(
     """
     if dataset == "folder":
         places = (Path(own[name]) if own.get(name) else None for name in ("images", "manifest"))
-        return load_own_images(*places, own["image_size"], data_dir, quiet)
+        size = own.get("image_size") or IMAGE_SIZES[0]  # no matter where only labels are asked for
+        return load_own_images(*places, size, data_dir, quiet)
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)
     _, _, mean, std, augment = CIFAR[dataset]

@@ -194,8 +194,9 @@ class RunFolder:
             record = read_json(path)
             for part in ("options", "non_default_options"):
                 options = {k: v for k, v in record.get(part, {}).items() if k not in PLACES}
-                if options.get("noise_path"):
-                    options["noise_path"] = Path(options["noise_path"]).name
+                for name in ("noise_path", "images", "manifest"):
+                    if options.get(name):
+                        options[name] = Path(options[name]).name
                 record[part] = options
             write_json(target.args, record)
 
