@@ -64,12 +64,12 @@ def _in_folders(images: Path) -> ImageFiles:
                 warnings.append(f"{folder}: not used, for it is in no class's folder")
                 continue
             files = list(_image_files(folder, warnings))
-            names += [(str(file.relative_to(images)), folder.name, split) for file in files]
+            names += [(file.relative_to(images).as_posix(), folder.name, split) for file in files]
             if not files:
                 warnings.append(f"{folder}: no images of this class")
     manifest = of_files(names)
-    rows = {split: [k for k, name in enumerate(names) if name[2] == split] for split in SPLITS}
-    return ImageFiles(images, manifest, rows[TRAIN], rows[TEST], warnings)
+    train, test = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
+    return ImageFiles(images, manifest, train, test, warnings)
 
 
 def _entries(folder: Path) -> list[Path]:

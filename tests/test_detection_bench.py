@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from utils import detection_bench
-from utils.detection_bench import FILTERS, out_of_fold
-from utils.files import write_arrays
+from utils.detection_bench import FILTERS, out_of_fold, table
+from utils.files import read_json, write_arrays
 from utils.run_folder.folder import RunFolder
+from utils.summary.markers import marked_texts
+from utils.summary.table import as_markdown
 
 IMAGES, CLASSES, FOLDS = 300, 4, 3
 
@@ -88,6 +90,14 @@ def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert all(row["average_precision"] > 0.8 for row in ranked)
     assert rows["3 folds'", "cleanlab, filter both"]["flagged"] > 0
     assert capsys.readouterr().out.strip() in text.read_text()
+
+
+def test_tables_are_those_of_the_committed_metrics():
+    docs = Path(__file__).parents[1] / "docs"
+    shown = marked_texts((docs / "detection.md").read_text(encoding="utf-8"))
+    assert set(shown) == {path.stem for path in (docs / "detection").iterdir()} != set()
+    for name, text in shown.items():
+        assert text == as_markdown(table(read_json(docs / "detection" / f"{name}.json"))), name
 
 
 def test_runs_that_cannot_be_compared_are_told_in_one_line(tmp_path: Path, capsys):
