@@ -37,6 +37,8 @@ def find_images(images: Path | None, manifest: Path | None) -> ImageFiles:
 
     Raises OSError or ValueError, naming folder or file and what to do, where there are none.
     """
+    if not (images or manifest):
+        raise ValueError("own images are needed; give --images or --manifest")
     if images and not images.is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder")
     found = _listed(images, manifest) if manifest else _in_folders(images)

@@ -126,6 +126,7 @@ def test_taking_decisions(run: RunFolder, tmp_path: Path):
         (["--take", "flagged", "2"], "give flagged, top NUMBER, or one file"),
         (["--take", "nowhere.csv"], "nowhere.csv: no such file"),
         (["--take", "list.csv"], "has no column 'decision'"),
+        (["--take", "list.csv", "--drop"], "tells by itself what is dropped"),
         (["--take", "unknown.csv"], "'nobody.png' is not in the run's manifest"),
         (["--take", "label.csv"], "no image has the label 'bird'"),
         (["--take", "word.csv"], "decision 'perhaps'"),

@@ -102,8 +102,9 @@ def test_tables_are_those_of_the_committed_metrics():
 
 def test_runs_that_cannot_be_compared_are_told_in_one_line(tmp_path: Path, capsys):
     arrays = predictions()
+    partly = write_run(tmp_path / "partly", arrays | {"true_label": arrays["true_label"] - 1})
     del arrays["true_label"]
-    for folder in (tmp_path / "nowhere", write_run(tmp_path / "run", arrays)):
+    for folder in (tmp_path / "nowhere", write_run(tmp_path / "run", arrays), partly):
         with pytest.raises(SystemExit) as ended:
             detection_bench.main([str(folder), "--json", str(tmp_path / "made_up.json")])
         error = capsys.readouterr().err

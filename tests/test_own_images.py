@@ -174,6 +174,8 @@ def test_a_folder_of_no_use_is_refused(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no image to train on"):
         load(tmp_path / "empty", tmp_path)
+    with pytest.raises(ValueError, match="give --images or --manifest"):
+        load(None, tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load(tmp_path / "nowhere", tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file"):

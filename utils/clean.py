@@ -90,6 +90,8 @@ def _decisions(
     if kind not in (FLAGGED, TOP) or (kind == FLAGGED and number):
         if number:
             raise ValueError(f"--take {' '.join(args.take)}: give flagged, top NUMBER, or one file")
+        if args.drop:
+            raise ValueError("--drop: a file of decisions tells by itself what is dropped")
         return _decided(path(kind), manifest)
     suspects = read_manifest(folder.suspects, (FILE_NAME, SUGGESTED, FLAGGED))
     names, suggested = suspects.cells(FILE_NAME), suspects.cells(SUGGESTED)

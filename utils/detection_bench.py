@@ -114,6 +114,8 @@ def _arrays(run: Path) -> dict[str, NDArray]:
     for name in ("true_label", "teacher_probabilities"):
         if name not in arrays:
             raise ValueError(f"{file}: has no {name}; a finished run with true labels is needed")
+    if (arrays["true_label"] < 0).any():
+        raise ValueError(f"{file}: has images whose true labels are unknown; leave them out")
     return arrays
 
 
