@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.augmentation import flip_and_crop
+from data.augmentation import Augmentation, flip_and_crop, random_crop
 from data.image_cache import CachedImages, cached_images
 from data.image_files import ImageFiles, find_images
 from data.images import UNKNOWN, ImageSet, OwnSource, Split
@@ -19,12 +19,17 @@ SMALLEST_STD = 0.01  # of images that hardly differ
 
 
 def load_own_images(
-    images: Path | None, manifest: Path | None, size: int, data_dir: Path, quiet: bool
+    images: Path | None,
+    manifest: Path | None,
+    size: int,
+    data_dir: Path,
+    quiet: bool,
+    flip: bool = True,
 ) -> ImageSet:
     """Find, read (or take from the cache) and check the images; `size`: their side in pixels.
 
-    Raises OSError or ValueError, with a hint, where there is nothing to train on; single files that
-    are amiss are left out with a warning.
+    `flip`: they are mirrored at random in training. Raises OSError or ValueError, with a hint,
+    where there is nothing to train on; single files that are amiss are left out with a warning.
     """
     files = find_images(images, manifest)
     rows = [*files.train, *files.test]
@@ -34,11 +39,16 @@ def load_own_images(
     warnings += [f"{files.path(rows[k])}: {why}" for k, why in sorted(cached.broken.items())]
     if not cached.read or cached.read[0] >= len(files.train):
         raise ValueError(f"{manifest or images}: no training image can be read; {warnings[-1]}")
-    return _assembled(files, rows, cached, warnings)
+    augment = flip_and_crop if flip else partial(random_crop, mode="reflect")
+    return _assembled(files, rows, cached, warnings, partial(augment, padding=size // 8))
 
 
 def _assembled(
-    files: ImageFiles, rows: Sequence[int], cached: CachedImages, warnings: list[str]
+    files: ImageFiles,
+    rows: Sequence[int],
+    cached: CachedImages,
+    warnings: list[str],
+    augment: Augmentation,
 ) -> ImageSet:
     """The image set of those that could be read."""
     labels = files.manifest.cells(LABEL)
@@ -62,11 +72,10 @@ def _assembled(
     test_labels = torch.tensor([numbers[labels[read[place]]] for place in known])
     test = Split(pixels[known], test_labels) if known else None
     mean, std = _mean_and_std(cached.pixels[:count])
-    crop = partial(flip_and_crop, padding=pixels.shape[-1] // 8)
     train = Split(pixels[:count], true)
     lines = [_one_line(words) for words in warnings]
     own = OwnSource(files, read[:count], given, lines, cached.sha256)
-    return ImageSet(train, test, class_names, mean, std, crop, own)
+    return ImageSet(train, test, class_names, mean, std, augment, own)
 
 
 def _true_labels(

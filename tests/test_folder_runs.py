@@ -207,6 +207,7 @@ def test_defaults_follow_from_the_number_of_images(tmp_path: Path, capsys):
         ([], "needs --images FOLDER"),
         (["--images", ".", "--noise_path", "x"], "--noise_path is for CIFAR"),
         (["--images", ".", "--image_size", "33"], "invalid choice: 33"),
+        (["--dataset", "cifar10", "--no_flip"], "--no_flip is for --dataset folder, not cifar10"),
         (["--images", ".", "--noise_type", "worst"], "has no --noise_type worst"),
         (["--images", ""], "is empty"),
     ],

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from data import image_cache, image_reading
+from data.augmentation import whole
 from data.datasets import make_loaders
 from data.image_cache import cached_images
 from data.image_files import find_images
@@ -30,8 +31,10 @@ def save(path: Path, colour: tuple = RED, **options: object) -> Path:
     return path
 
 
-def load(images: Path | None, data_dir: Path, manifest: Path | None = None, size: int = SIZE):
-    return load_own_images(images, manifest, size, data_dir, quiet=True)
+def load(
+    images: Path | None, data_dir: Path, manifest: Path | None = None, size: int = SIZE, **how: bool
+):
+    return load_own_images(images, manifest, size, data_dir, quiet=True, **how)
 
 
 def test_a_folder_for_each_class(tmp_path: Path):
@@ -47,6 +50,18 @@ def test_a_folder_for_each_class(tmp_path: Path):
     assert images.train.images.shape == (4, 3, SIZE, SIZE)
     assert images.train.clean_labels.tolist() == [UNKNOWN] * 4
     assert images.own.warnings == []
+
+
+def test_mirrored_or_not(tmp_path: Path):
+    write_folder(tmp_path / "pets", count=2, test=0)
+    everywhere = whole(200, SIZE, SIZE, torch.device("cpu"))
+    for how, share in (({}, 0.5), ({"flip": False}, 0)):
+        augment = load(tmp_path / "pets", tmp_path, **how).augment
+        window = augment(everywhere, torch.Generator().manual_seed(0))
+        middle = SIZE // 2
+        mirrored = window.columns[:, middle] < window.columns[:, middle - 1]
+        assert mirrored.float().mean().item() == pytest.approx(share, abs=0.1 * (share > 0))
+        assert window.columns[:, middle].unique().numel() > 4  # they are shifted all the same
 
 
 @pytest.mark.parametrize("test", ["test", "val"])

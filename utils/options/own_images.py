@@ -43,7 +43,7 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
                 "it, or --manifest FILE, with the columns file_name and label"
             )
         return None
-    for name in ("images", "manifest", "image_size"):
+    for name in ("images", "manifest", "image_size", "no_flip"):
         if getattr(options, name, None):
             return f"--{name} is for --dataset {OWN_IMAGES}, not {options.dataset}"
     return None

@@ -114,6 +114,12 @@ def _add_data_and_length(parser: RunParser) -> None:
         "centre cut out",
     )
     group.add_argument(
+        "--no_flip",
+        action="store_true",
+        help="own images: do not mirror them at random, for letters and all else that mirroring "
+        "makes another class of",
+    )
+    group.add_argument(
         "--val_ratio",
         type=ratio,
         default=0.1,
