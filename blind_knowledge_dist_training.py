@@ -26,7 +26,7 @@ from models.epoch_statistics import EpochStatistics, EpochStats
 from models.guidance import Guidance
 from models.learning_rate import LearningRate
 from models.noise_split import Scores, TippingPointMonitor, score, student_weights
-from models.scoring import final_arrays, split_arrays
+from models.scoring import ensemble_arrays, final_arrays, split_arrays
 from models.step_timing import estimate
 from models.teacher_student import TeacherStudent, infer, infer_logits
 from models.training_step import TrainingStep
@@ -85,19 +85,22 @@ def write_predictions(
     args: argparse.Namespace,
     monitor: TippingPointMonitor | None,
     final: dict[str, Any],
+    ensemble: dict[str, Any],
     writer: PredictionsWriter,
 ) -> dict[str, Any]:
-    """Write what the run's split and its last epoch detect; returns what training.json lacks yet.
+    """Write what the run's split, its last epoch and all its epochs detect.
+
+    Returns what training.json lacks yet.
 
     `monitor`: None for the baseline, which has no split.
     """
     if monitor is None:
-        writer.write(final)
+        writer.write({**final, **ensemble, "detection": args.detection})
         return {}
     split = split_arrays(monitor.record(), fallback=monitor.searching)
     last = {f"final_{name}": final.pop(name) for name in ("agreement", "prediction")}
     last |= {name: array for name, array in final.items() if name.endswith("_probabilities")}
-    writer.write({**split, **last, "detection": args.detection})
+    writer.write({**split, **last, **ensemble, "detection": args.detection})
     if not monitor.searching:
         return {}
     say(
@@ -168,7 +171,8 @@ def train(
 
     loaders.scored.augmented = False
     final = final_arrays(evaluated(), loaders.scored)
-    run.record |= write_predictions(args, monitor if blind else None, final, writer)
+    ensemble = ensemble_arrays(guidance.predicted, labels, writer.trained_rows, final)
+    run.record |= write_predictions(args, monitor if blind else None, final, ensemble, writer)
     save_networks(evaluated(), run.folder, args.n_epoch - 1)
     return run.finish()
 

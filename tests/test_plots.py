@@ -220,20 +220,25 @@ def test_the_cuts_lie_on_the_detection_curve(run: MadeUpRun):
         assert distance < 1e-9
 
 
-def test_the_last_epoch_has_a_curve_and_a_point_of_its_own(run: MadeUpRun, tmp_path: Path):
-    last = {"final_agreement": 1 - run.arrays["agreement"], "final_prediction": run.arrays["label"]}
-    last["final_prediction"] = np.where(np.arange(300) % 5 == 0, 0, run.arrays["label"])
-    write_detection(run.folder, {**run.arrays, **last}, run.names, detection="final")
+def test_last_epoch_and_mean_have_a_curve_and_a_point_of_their_own(run: MadeUpRun, tmp_path: Path):
+    later = {"final_agreement": 1 - run.arrays["agreement"]}
+    later["ensemble_agreement"] = run.arrays["agreement"][::-1]
+    for every, name in ((5, "final"), (3, "ensemble")):
+        prediction = np.where(np.arange(300) % every == 0, 0, run.arrays["label"])
+        later[f"{name}_prediction"] = prediction
+    write_detection(run.folder, {**run.arrays, **later}, run.names, detection="final")
     (axes,) = draw_detection_curve(read_run(run.folder)).axes
     words = [line.get_label().split(" (")[0] for line in axes.lines]
-    assert words[:2] == [f"lowest agreement first, at the {when}" for when in ("split", "end")]
+    whens = ("at the split", "at the end", "over the epochs")
+    assert words[:3] == [f"lowest agreement first, {when}" for when in whens]
     wrong = run.arrays["label"] != run.arrays["true_label"]
-    flagged = last["final_prediction"] != run.arrays["label"]
-    point = next(line for line in axes.lines if line.get_label().startswith("predicted another"))
-    hits = (flagged & wrong).sum()
-    assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx(
-        (hits / wrong.sum(), hits / flagged.sum())
-    )
+    for name, start in (("final", "predicted another"), ("ensemble", "another on the mean")):
+        flagged = later[f"{name}_prediction"] != run.arrays["label"]
+        point = next(line for line in axes.lines if line.get_label().startswith(start))
+        hits = (flagged & wrong).sum()
+        assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx(
+            (hits / wrong.sum(), hits / flagged.sum())
+        )
 
 
 def test_transitions_are_counted_right(run: MadeUpRun):
@@ -307,19 +312,21 @@ def test_suspects_csv_against_a_slow_loop(run: MadeUpRun, tmp_path: Path):
 def test_the_chosen_detection_orders_and_flags_the_suspects(run: MadeUpRun, tmp_path: Path):
     final_prediction = (run.arrays["prediction"] + (np.arange(300) % 7 == 0)) % len(run.names)
     last = {"final_agreement": run.arrays["agreement"][::-1], "final_prediction": final_prediction}
-    for choice in ("split", "final"):
+    last["ensemble_agreement"] = run.arrays["agreement"] ** 2 * (np.arange(300) % 2)
+    last["ensemble_prediction"] = (run.arrays["prediction"] + (np.arange(300) % 5 == 0)) % 10
+    for choice in ("split", "final", "ensemble"):
         folder = tmp_path / choice
         folder.mkdir()
         arrays = {**run.arrays, **last, "detection": choice}
         write_detection(folder, arrays, run.names)
         rows = read_rows(folder / "suspects.csv")
-        scores = last["final_agreement"] if choice == "final" else run.arrays["agreement"]
-        prediction = final_prediction if choice == "final" else run.arrays["prediction"]
+        at_split = choice == "split"
+        scores = run.arrays["agreement"] if at_split else last[f"{choice}_agreement"]
+        prediction = run.arrays["prediction"] if at_split else last[f"{choice}_prediction"]
         order = np.argsort(scores, kind="stable")
         assert [row["index"] for row in rows] == [str(run.arrays["index"][at]) for at in order]
         assert [row["suggested_label"] for row in rows] == [str(prediction[at]) for at in order]
-        flagged = prediction != run.arrays["label"] if choice == "final" else None
-        flagged = run.arrays["group"] == 4 if flagged is None else flagged
+        flagged = run.arrays["group"] == 4 if at_split else prediction != run.arrays["label"]
         assert [row["flagged"] for row in rows] == [str(int(flagged[at])) for at in order]
         detection = np.load(folder / "detection.npy", allow_pickle=False)
         assert np.array_equal(np.flatnonzero(detection), run.arrays["index"][flagged])

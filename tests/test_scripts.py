@@ -83,13 +83,23 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert json.loads((folder / "detection.json").read_text()) == found
     assert sum(row["wrong"] for row in found["per_class"]) == found["wrong"]
     assert ("cuts" in found) == (method != "ce")
-    assert found["detection"] == ("split" if method == "bkd" else "final")
-    assert list(found["detections"]) == ["final"] if method == "ce" else ["split", "final"]
+    own = {"bkd": "split", "bkd+": "ensemble", "ce": "final"}
+    assert found["detection"] == own[method]
+    results = ["final", "ensemble"] if method == "ce" else ["split", "final", "ensemble"]
+    assert list(found["detections"]) == results
     chosen = found["detections"][found["detection"]]
     assert chosen.items() <= found.items()
     arrays = read_arrays(folder / "predictions.npz")
-    final = arrays["prediction" if method == "ce" else "final_prediction"] != arrays["label"]
-    assert found["detections"]["final"]["flagged"] == final.sum()
+    prefix, mean = "" if method == "ce" else "final_", arrays["ensemble_prediction"]
+    final = arrays[f"{prefix}prediction"]
+    assert found["detections"]["final"]["flagged"] == (final != arrays["label"]).sum()
+    assert found["detections"]["ensemble"]["flagged"] == (mean != arrays["label"]).sum()
+    # Of an image that was not trained on only the last networks know something.
+    held_out = arrays["held_out"]
+    agreements = arrays[f"{prefix}agreement"], arrays["ensemble_agreement"]
+    assert held_out.sum() == 50 and np.array_equal(final[held_out], mean[held_out])
+    assert np.array_equal(*(each[held_out] for each in agreements))
+    assert not np.isclose(*(each[~held_out] for each in agreements)).all()
     if method != "ce":
         assert found["detections"]["split"]["flagged"] == (arrays["group"] == 4).sum()
     assert len((folder / "suspects.csv").read_text().splitlines()) == 501

@@ -13,7 +13,7 @@ import blind_knowledge_dist_training as training
 from data.datasets import Loaders, load_images, make_loaders
 from data.images import ImageSet
 from data.loader import Loader
-from data.splits import choose_positions
+from data.splits import choose_positions, split_indices
 from models import noise_split
 from models.epoch_statistics import EpochStatistics, EpochStats
 from models.guidance import Guidance
@@ -183,13 +183,14 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Weights from that epoch's training passes, detection from its scoring of the full set."""
-    alphas_used, trained, scored, final = [], [], [], []
+    alphas_used, trained, means, scored, final = [], [], [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
     final_arrays = training.final_arrays
 
     def spy_train(step, batches, guidance: Guidance, *arguments: object) -> EpochStats:
         alphas_used.append(guidance.alpha.clone())
         trained.append(train_epoch(step, batches, guidance, *arguments))
+        means.append(guidance.predicted.clone())
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:
@@ -232,6 +233,11 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
         product = archive["teacher_probabilities"] * archive["student_probabilities"]
         assert np.array_equal(product.argmax(1), archive["final_prediction"])
         assert not archive["held_out"].any()
+        mean = np.zeros((1297, 10), np.float32)
+        mean[split_indices(1297, 0, 0)[0][:500]] = means[-1].numpy()
+        mean, rows = mean[archive["index"]], np.arange(500)
+        assert np.array_equal(archive["ensemble_prediction"], mean.argmax(1))
+        assert np.array_equal(archive["ensemble_agreement"], mean[rows, archive["label"]])
         flagged = archive["index"][groups_of(scored[3].agreement).numpy() == 4]
     detection = np.load(RunFolder.of(args).path / "detection.npy", allow_pickle=False)
     assert np.array_equal(np.flatnonzero(detection), flagged)

@@ -27,6 +27,8 @@ METHODS = {
 DETECTIONS = {
     "split": "group 4 of the split at the tipping point, as in the paper",
     "final": "labels other than what the last epoch's networks predict, without augmentation",
+    "ensemble": "labels other than the pair's mean prediction over the epochs (temporal ensemble; "
+    "final for images that were not trained on)",
 }
 
 

@@ -26,7 +26,7 @@ OWN_DEFAULTS = (
             "target_for": "both",
             "compensation": "naive",
             "ema_decay": 0.99,
-            "detection": "final",
+            "detection": "ensemble",
         },
     ),
     OwnDefaults(
@@ -53,7 +53,7 @@ OWN_DEFAULTS = (
             "augmentation": "always",
         },
     ),
-    OwnDefaults({"net": "compact", "method": "bkd+"}, {"n_epoch": 50}),
+    OwnDefaults({"net": "compact", "method": "bkd+"}, {"n_epoch": 40}),
     OwnDefaults(
         {"dataset": "digits"},
         {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
@@ -74,6 +74,7 @@ OWN_DEFAULTS = (
             "alpha3": 0.8,
             "alpha4": 1.0,
             "ema_decay": 0.0,
+            "detection": "final",
             "lr": 0.04,
             "lr_step": 20,
         },

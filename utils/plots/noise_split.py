@@ -29,7 +29,12 @@ CUT_STYLES = (
     ("high_mean", "mean above", "--"),
 )
 GROUP_NAMES = ("1 most trusted", "2", "3", "4 flagged as wrong")
-WHEN = {"split": "at the split", "final": "at the end"}
+WHEN = {"split": "at the split", "final": "at the end", "ensemble": "over the epochs"}
+STYLES = {"split": "-", "final": "--", "ensemble": "-."}
+CONTRADICTED = (
+    ("final", "predicted another class", "X"),
+    ("ensemble", "another on the mean over the epochs", "P"),
+)
 FALLBACK = " (fallback: no tipping point)"
 
 
@@ -126,7 +131,7 @@ def draw_detection_curve(run: RunData) -> Figure:
         average = ranking_metrics(flags.agreement, wrong)["average_precision"]
         words = "lowest agreement first" + (f", {WHEN[name]}" if len(results) > 1 else "")
         words += f" (average precision {average:.3f})" if average else ""
-        style = "--" if name == "final" and len(results) > 1 else "-"
+        style = STYLES[name] if len(results) > 1 else "-"
         axes.plot(recall[:-1], precision[:-1], style, color=INK, lw=1.3, label=words)
     chance = f"flagged at random: {wrong.mean():.3f}"
     axes.axhline(wrong.mean(), color=MIDDLE, ls=DOTTED, label=chance)
@@ -138,11 +143,13 @@ def draw_detection_curve(run: RunData) -> Figure:
 
 
 def _mark_cuts(run: RunData, axes: Axes) -> None:
-    """A point at precision and recall of each cut of the groups, and of the final prediction."""
-    points = []
+    """A point at precision and recall of each cut of the groups, and of the predictions."""
     results = detections(run.arrays)
-    if "final" in results:
-        points.append(("predicted another class", "X", INK, results["final"].flagged))
+    points = [
+        (words, marker, INK, results[name].flagged)
+        for name, words, marker in CONTRADICTED
+        if name in results
+    ]
     if not run.baseline:
         (group,) = run.need("group")
         points += [

@@ -10,8 +10,10 @@ from utils.files import read_arrays, read_columns
 from utils.run_folder.folder import RunFolder
 
 INTEGERS, FLOATS = "iu", "f"  # kinds of numpy's types
-LABELS = dict.fromkeys(("label", "prediction", "true_label", "final_prediction"), INTEGERS)
-FLOATING = dict.fromkeys(("agreement", "final_agreement"), FLOATS)
+AGREEMENTS = ("agreement", "final_agreement", "ensemble_agreement")
+PREDICTIONS = ("prediction", "final_prediction", "ensemble_prediction")
+LABELS = dict.fromkeys(("label", "true_label", *PREDICTIONS), INTEGERS)
+FLOATING = dict.fromkeys(AGREEMENTS, FLOATS)
 PER_IMAGE = {"index": INTEGERS, "group": INTEGERS, **FLOATING, **LABELS}
 SINGLE = ("detection", "split_epoch", "fallback", "low_mean", "threshold", "high_mean")
 

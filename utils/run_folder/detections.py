@@ -19,7 +19,7 @@ def detections(arrays: Mapping[str, NDArray]) -> dict[str, Flags]:
     """The detection results that arrays of predictions.npz hold, by their names.
 
     split: group 4 at the tipping point, as in the paper; final: what the networks of the last epoch
-    predict as another class.
+    predict as another class; ensemble: what their mean prediction over the epochs says is another.
     """
     found = {}
     if "group" in arrays:
@@ -27,10 +27,16 @@ def detections(arrays: Mapping[str, NDArray]) -> dict[str, Flags]:
         found["split"] = Flags(*split)
     final = "final_" if "final_prediction" in arrays else ""
     if final or "group" not in arrays:  # the baseline has no other
-        prediction = arrays[f"{final}prediction"]
-        flagged = prediction != arrays["label"]
-        found["final"] = Flags(flagged, arrays[f"{final}agreement"], prediction)
+        found["final"] = _contradicted(arrays, final)
+    if "ensemble_prediction" in arrays:  # not in runs from before it was there
+        found["ensemble"] = _contradicted(arrays, "ensemble_")
     return found
+
+
+def _contradicted(arrays: Mapping[str, NDArray], prefix: str) -> Flags:
+    """Flags the labels that the prediction of that name contradicts."""
+    prediction = arrays[f"{prefix}prediction"]
+    return Flags(prediction != arrays["label"], arrays[f"{prefix}agreement"], prediction)
 
 
 def detection_name(arrays: Mapping[str, NDArray]) -> str:

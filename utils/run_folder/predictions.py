@@ -48,7 +48,7 @@ class PredictionsWriter:
         own: OwnImages | None = None,
     ):
         """`scored`: positions [S] in the full training set, `trained`: those that were trained on;
-        labels of the scored images [S], given and clean.
+        labels of the scored images [S], given and clean. Scored are in data order, and all trained.
 
         A clean label of -1 is unknown. `images`: bytes of the full set, [N, channels, height,
         width].
@@ -57,6 +57,7 @@ class PredictionsWriter:
         self.labels, self.clean_labels, self.images = labels, clean_labels, images
         self.known, self.own = clean_labels >= 0, own  # [S]
         self.held_out = ~np.isin(scored, trained)  # [S]
+        self.trained_rows = np.searchsorted(scored, trained)  # [N], among the scored
 
     def write(self, arrays: Mapping[str, Any]) -> None:
         """Flag labels by the arrays, see `chosen`; images that are not scored are not flagged.
