@@ -6,7 +6,7 @@
 # bash run.sh test     the test suite
 # bash run.sh measure  what is worth knowing of a new GPU, in the order that matters (see
 #                      utils/sweep/measure.py). It stops where something looks wrong (GO_ON=1: warns
-#                      and continues) and resumes when called again. STAGES="bkd ce": only these
+#                      and continues) and resumes when called again. STAGES="bkd bkd+": only these
 # bash run.sh setup    only finds or makes a Python that has what is needed, and prints its path
 #
 # Further words are options of the training script (of pytest for test). Variables: SEEDS="0 1 2",

@@ -91,14 +91,14 @@ def test_run_sh_measures_stops_where_something_looks_wrong_and_packs(tmp_path: P
 
     def measure(**more: str) -> subprocess.CompletedProcess:
         variables = {"PYTHON": stand_in, "RESULTS_DIR": str(results), "ALLOW_CPU": "1"}
-        variables |= {"STAGES": "bkd ce departures", "CUDA_VISIBLE_DEVICES": "", "JOBS": "2"}
+        variables |= {"STAGES": "bkd bkd+ ce departures", "CUDA_VISIBLE_DEVICES": "", "JOBS": "2"}
         return run_sh("measure", "--n_epoch", "7", **variables | more)
 
     first = measure()
     assert first.returncode == 2 and "the tipping point never came" in first.stderr
     assert "a run looks wrong, see above; look into that first" in first.stderr
     assert (results / "kept.tar.gz").exists() and not (results / "masked_mean").exists()
-    assert not list(results.glob("challenge/*_ce"))
+    assert not list(results.glob("challenge/*_ce")) and not list(results.glob("challenge/*_bkd+"))
 
     second = measure(GO_ON="1")
     assert second.returncode == 0, second.stderr
@@ -107,13 +107,14 @@ def test_run_sh_measures_stops_where_something_looks_wrong_and_packs(tmp_path: P
     with tarfile.open(results / "kept.tar.gz") as archive:
         names = set(archive.getnames())
     runs = {f"challenge/cifar10_{labels}_seed_0" for labels in ("aggre", "rand1", "worst")}
-    runs |= {f"{run}_ce" for run in runs}
+    runs |= {f"{run}_{method}" for run in runs for method in ("bkd+", "ce")}
     runs |= {f"{name}/cifar10_worst_seed_0" for name in ("detached_target", "masked_mean")}
     for run in runs:
         assert {f"kept/results/{run}/learning.json", f"kept/logs/{run}/detection.log"} <= names
         assert f"kept/{run.split('/')[0]}.md" in names
         options = json.loads((results / run / "args.json").read_text())["options"]
-        assert options["n_epoch"] == 7 and options["method"] == ("ce" if "_ce" in run else "bkd")
+        method = run.split("_seed_0_")[1] if "_seed_0_" in run else "bkd"
+        assert options["n_epoch"] == 7 and options["method"] == method
         assert options["detach_student_target"] == run.startswith("detached_target")
         assert options["masked_mean"] == run.startswith("masked_mean")
     assert {path.parent for path in results.glob("*/*/args.json")} == {results / r for r in runs}

@@ -40,6 +40,7 @@ STAGES = (  # of `measure`, in the order that matters; see utils/sweep/measure.p
     "tests",
     "benchmark",
     "bkd",
+    "bkd+",
     "ce",
     "seeds",
     "all_images",

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from utils.files import read_json
 from utils.options.parser import NETS
-from utils.options.sweep import CHALLENGE, measure_parser, split_words
+from utils.options.sweep import measure_parser, split_words
 from utils.summary.__main__ import main as summary
 from utils.sweep import local
 from utils.sweep.__main__ import failures, tell_failures
@@ -38,11 +38,13 @@ class Runs(NamedTuple):
     options: tuple[str, ...] = ()
 
 
+HARDEST_FIRST = ("worst", "aggre", "rand1")
 PROGRAMME = (
-    Runs("bkd", "challenge", "cifar10", CHALLENGE),
-    Runs("ce", "challenge", "cifar10", CHALLENGE, methods=("ce",)),
-    Runs("seeds", "challenge", "cifar10", CHALLENGE, seeds=None),
-    Runs("all_images", "all_images", "cifar10", CHALLENGE, options=("--val_ratio", "0")),
+    Runs("bkd", "challenge", "cifar10", HARDEST_FIRST),
+    Runs("bkd+", "challenge", "cifar10", HARDEST_FIRST, methods=("bkd+",)),
+    Runs("ce", "challenge", "cifar10", HARDEST_FIRST, methods=("ce",)),
+    Runs("seeds", "challenge", "cifar10", HARDEST_FIRST, methods=("bkd", "bkd+"), seeds=None),
+    Runs("all_images", "all_images", "cifar10", HARDEST_FIRST, options=("--val_ratio", "0")),
     Runs("cifar100", "challenge", "cifar100", ("noisy100",)),
     Runs("more_labels", "challenge", "cifar10", ("rand2", "rand3")),
     Runs(
