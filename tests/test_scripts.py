@@ -83,7 +83,7 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert json.loads((folder / "detection.json").read_text()) == found
     assert sum(row["wrong"] for row in found["per_class"]) == found["wrong"]
     assert ("cuts" in found) == (method != "ce")
-    own = {"bkd": "split", "bkd+": "ensemble", "ce": "final"}
+    own = {"bkd": "split", "bkd+": "final", "ce": "final"}
     assert found["detection"] == own[method]
     results = ["final", "ensemble"] if method == "ce" else ["split", "final", "ensemble"]
     assert list(found["detections"]) == results

@@ -26,7 +26,7 @@ OWN_DEFAULTS = (
             "target_for": "both",
             "compensation": "naive",
             "ema_decay": 0.99,
-            "detection": "ensemble",
+            "detection": "final",
         },
     ),
     OwnDefaults(
@@ -74,7 +74,6 @@ OWN_DEFAULTS = (
             "alpha3": 0.8,
             "alpha4": 1.0,
             "ema_decay": 0.0,
-            "detection": "final",
             "lr": 0.04,
             "lr_step": 20,
         },
