@@ -35,7 +35,6 @@ from utils.console import say
 from utils.devices import pick_machine
 from utils.options.own_images import OWN_IMAGES, choose_by_count, defaults_by_count
 from utils.options.training import training_parser
-from utils.plots.draw import PLOTS
 from utils.run_folder.folder import RunFolder, describe
 from utils.run_folder.predictions import PredictionsWriter
 from utils.run_folder.session import Session, Truth
@@ -163,7 +162,7 @@ def train(
             split = split_arrays(tipped, fallback=False)
             run.record |= writer.tell_split(split)
             writer.write(split)
-            run.draw(PLOTS)
+            run.draw()
         if blind and not monitor.searching:
             guidance.estimate_transition(labels)
         if run.is_best():

@@ -23,6 +23,7 @@ from utils.plots.draw import PLOTS, write_plots
 from utils.plots.labels import draw_suspects, draw_transitions
 from utils.plots.noise_split import draw_detection_curve, draw_noise_split
 from utils.plots.run_data import LeftOut, read_run
+from utils.plots.style import as_png
 from utils.run_folder import session
 from utils.run_folder.folder import RunFolder
 
@@ -418,9 +419,7 @@ def test_training_draws_at_the_tipping_point_and_at_the_end(
 
     def write(folder: Path, *rest: object) -> None:
         drawn.append({path.name for path in write_plots(folder, *rest)})
-        if len(drawn) == 1:
-            (folder / "suspects.png").unlink()
-        else:
+        if len(drawn) == 2:
             raise OSError("no room for more")  # which does not end the run
 
     monkeypatch.setattr(session, "write_plots", write)
@@ -428,5 +427,9 @@ def test_training_draws_at_the_tipping_point_and_at_the_end(
     words = ["--dataset", "digits", "--n_epoch", 7, "--limit_train", 300, "--width", 4]
     args = training_options(*words, "--results_dir", tmp_path)
     assert training.main(args)["tipping_point"] == 3
-    # At the end the plots of the split are kept, except for the one that is missing.
-    assert drawn == [{*ALL}, {*CURVES, "suspects.png"}]
+    assert drawn == [{*ALL}, {*ALL}]
+    # The last epoch's networks are in the curve that is left.
+    shown = (RunFolder.of(args).path / "detection_curve.png").read_bytes()
+    (axes,) = draw_detection_curve(read_run(RunFolder.of(args).path)).axes
+    assert any("at the end" in line.get_label() for line in axes.lines)
+    assert shown == as_png(axes.figure)

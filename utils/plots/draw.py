@@ -23,12 +23,6 @@ PLOTS: dict[str, Callable[[RunData], Figure]] = {
     "transitions.png": draw_transitions,
     "detection_curve.png": draw_detection_curve,
 }
-OVER_EPOCHS = {"tipping_point.png", "training_curves.png"}  # the others show only the split
-
-
-def outdated(folder: Path) -> set[str]:
-    """The names of the plots that another epoch changes, and of those that are missing."""
-    return OVER_EPOCHS | {name for name in PLOTS if not (folder / name).exists()}
 
 
 def write_plots(

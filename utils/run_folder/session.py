@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from utils.devices import Machine, peak_memory_gib
 from utils.files import remove_partial_files, write_json, write_text
 from utils.lock import locked
 from utils.metrics import accuracy
-from utils.plots.draw import outdated, write_plots
+from utils.plots.draw import write_plots
 from utils.run_folder.checkpoint import Checkpoint
 from utils.run_folder.epoch_log import EpochLog, absent_classes, newly_vanished
 from utils.run_folder.folder import RunFolder, identity
@@ -229,12 +229,12 @@ class Session:
         self.best_val, self.record["best_val_epoch"] = val, self.epoch
         return True
 
-    def draw(self, names: Container[str]) -> None:
+    def draw(self) -> None:
         """Plots of the run so far; that one cannot be drawn is no reason to end the run."""
         if self.args.no_plots:
             return
         try:
-            write_plots(self.folder.path, say, names)
+            write_plots(self.folder.path, say)
         except (ValueError, OSError) as error:
             say(f"warning: not all plots are drawn: {error}")
 
@@ -248,7 +248,7 @@ class Session:
         memory = peak_memory_gib(self.device)
         timing = {"wall_seconds": self.seconds(), "peak_memory_gib": memory}
         write_json(self.folder.timing, timing)
-        self.draw(outdated(self.folder.path))
+        self.draw()
         write_json(self.folder.training, record)
         if not self.args.keep_checkpoint:
             self.checkpoint.remove()
