@@ -62,7 +62,7 @@ def choose_by_count(options: argparse.Namespace, images: int) -> None:
 def defaults_by_count(method: str, images: int) -> dict[str, int]:
     """Epochs, batch size and width for so many images."""
     few = images < 2_000
-    epochs = 60 if few else 30 if images < 20_000 else 50
+    epochs = 60 if few else 30 if images < 20_000 else 40
     return {
         "n_epoch": epochs // 4 if method == "ce" else epochs,  # one network, which soon memorises
         "batch_size": 32 if few else 64 if images < 10_000 else 128,
