@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,11 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path):
     life = Life(tmp_path / "results", SMALL, (lives.wait_at_step, 4, flag))
     wait_for(flag)
     os.kill(life.process.pid, signal.SIGTERM)
+    wait_until(lambda: "stopping after this step" in life.said())  # else the two would be one
     time.sleep(0.5)
     assert life.process.is_alive()
     os.kill(life.process.pid, signal.SIGTERM)
     assert life.end(10) == -signal.SIGTERM
-    assert "stopping after this step" in life.said()
 
 
 def test_an_ignored_signal_stays_ignored():
@@ -121,8 +122,12 @@ def test_a_closed_terminal_costs_no_step(tmp_path: Path, whole_small_run: dict):
 
 
 def wait_for(flag: Path) -> None:
+    wait_until(flag.exists)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 120
-    while not flag.exists():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
 
