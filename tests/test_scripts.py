@@ -221,6 +221,28 @@ def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Pa
     assert learnt["best_val"] is None
 
 
+def test_a_run_folder_alone_names_its_run(digits_run, tmp_path: Path, capsys):
+    """It is a run with --noise_type rand1, and the default of the option is worst."""
+    own = RunFolder.of(digits_run).path
+    parsers = (learning_parser(LABEL_SETS), detection_parser(LABEL_SETS))
+    for parser in parsers:
+        args = parser.parse_args(["--run_dir", str(own)])
+        for name in ("dataset", "noise_type", "seed", "method", "net"):
+            assert getattr(args, name) == getattr(digits_run, name)
+        assert parser.parse_args(["--run_dir", str(own), "--method", "ce"]).method == "ce"
+        assert parser.parse_args(["--run_dir", str(tmp_path)]).noise_type == "worst"  # no run yet
+    for content, said in (
+        ("[]", "args.json: holds no JSON object"),
+        ('{"options": {"dataset": "digit"}}', "argument --dataset: invalid choice: 'digit'"),
+    ):
+        (tmp_path / "args.json").write_text(content)
+        for parser in parsers:
+            with pytest.raises(SystemExit) as exit_:
+                parser.parse_args(["--run_dir", str(tmp_path)])
+            assert exit_.value.code == 2 and said in capsys.readouterr().err
+    assert evaluate(detection, "--run_dir", own) == evaluate(detection, *name_of(digits_run))
+
+
 def test_only_the_scored_images_count_but_all_with_another_prediction(tmp_path: Path, capsys):
     words = ("--dataset", "digits", "--n_epoch", 2, "--limit_train", 200, "--results_dir", tmp_path)
     args = training_options(*words)

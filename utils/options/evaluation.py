@@ -1,9 +1,12 @@
 """The options of `learning.py`, `detection.py` and `benchmark.py`."""
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from utils.files import read_json
 from utils.options.parser import (
     USAGE,
     LabelSets,
@@ -16,10 +19,32 @@ from utils.options.parser import (
 )
 from utils.options.values import count, path
 
+NAMES_A_RUN = ("dataset", "noise_type", "seed", "method", "net")
+
+
+class EvaluationParser(RunParser):
+    """The parser of a script that reads a run folder: `--run_dir` alone names the run."""
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """As a `RunParser`'s, but what is not given is what the folder's args.json records."""
+        words = sys.argv[1:] if args is None else list(args)
+        folder = self.parse_known_args(words)[0].run_dir
+        recorded: list[str] = []
+        if folder and (file := folder / "args.json").exists():
+            try:
+                options = read_json(file).get("options")
+            except (OSError, ValueError) as error:
+                self.error(str(error))
+            if isinstance(options, dict):  # if not, the script says what is wrong with the folder
+                recorded = [f"--{name}={options[name]}" for name in NAMES_A_RUN if name in options]
+        return super().parse_args([*recorded, *words], namespace)
+
 
 def learning_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
     """The options of `learning.py`."""
-    parser = RunParser(label_sets, description="Measure the clean test accuracy of a run.")
+    parser = EvaluationParser(label_sets, description="Measure the clean test accuracy of a run.")
     add_device_options(parser, compiles=False)
     _add_run_dir(parser)
     return parser
@@ -27,7 +52,9 @@ def learning_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
 
 def detection_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
     """The options of `detection.py`."""
-    parser = RunParser(label_sets, description="Measure how well a run found the wrong labels.")
+    parser = EvaluationParser(
+        label_sets, description="Measure how well a run found the wrong labels."
+    )
     _add_run_dir(parser)
     parser.add_argument(
         "--prediction",
@@ -68,4 +95,9 @@ def benchmark_parser() -> OneLineParser:
 
 
 def _add_run_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run_dir", type=path, metavar="FOLDER", help="run folder, wherever it is")
+    parser.add_argument(
+        "--run_dir",
+        type=path,
+        metavar="FOLDER",
+        help="run folder, wherever it is; its args.json says which run it holds",
+    )
