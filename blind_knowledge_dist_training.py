@@ -18,21 +18,21 @@ from torch.optim.swa_utils import AveragedModel
 
 from data.datasets import Loaders, given_labels, load_images, make_loaders
 from data.images import ImageSet
-from data.label_sets import LABEL_SETS
 from data.loader import Batch, Loader
 from data.splits import Positions, check_last_batch, check_limit, choose_positions
 from models.build import average_weights, make_guidance, make_step
 from models.epoch_statistics import EpochStatistics, EpochStats
+from models.fast.training_step import TrainingStep
 from models.guidance import Guidance
 from models.learning_rate import LearningRate
 from models.noise_split import Scores, TippingPointMonitor, score, student_weights
 from models.scoring import ensemble_arrays, final_arrays, split_arrays
 from models.step_timing import estimate
 from models.teacher_student import TeacherStudent, infer, infer_logits
-from models.training_step import TrainingStep
 from models.weights import save_networks
 from utils.console import say
 from utils.devices import pick_machine
+from utils.label_sets import LABEL_SETS
 from utils.options.own_images import OWN_IMAGES, choose_by_count, defaults_by_count
 from utils.options.training import training_parser
 from utils.run_folder.folder import RunFolder, describe

@@ -17,9 +17,9 @@ import numpy as np
 
 from data.datasets import given_labels, load_images
 from data.images import UNKNOWN
-from data.label_sets import LABEL_SETS
 from utils.console import logged_to, say
 from utils.files import read_array, read_arrays, read_json, write_json
+from utils.label_sets import LABEL_SETS
 from utils.metrics import (
     GROUP_CUTS,
     detection_metrics,

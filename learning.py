@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from data.datasets import clean_test_loader, load_images
-from data.label_sets import LABEL_SETS
 from models.teacher_student import infer
 from models.weights import load_pair
 from utils.console import logged_to, say
 from utils.devices import pick_device, pick_precision
 from utils.files import write_json
+from utils.label_sets import LABEL_SETS
 from utils.metrics import accuracy, accuracy_per_class, most_confused
 from utils.options.evaluation import learning_parser
 from utils.run_folder.folder import RunFolder

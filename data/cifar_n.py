@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.download import digest, fetch, naming_folder, one_at_a_time
-from data.label_sets import LABEL_SETS
 from utils.files import read_tensors
+from utils.label_sets import LABEL_SETS
 
 URL = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
 

@@ -13,7 +13,7 @@ from data.cifar_n import fetch_label_file, noisy_labels
 from data.digits import MEAN, STD, load_digits, noisy_digits
 from data.images import ImageSet, OwnSource
 from data.loader import Loader, PixelTable
-from data.own_images import load_own_images
+from data.own_images.image_set import load_own_images
 from data.splits import Positions
 from utils.options.own_images import IMAGE_SIZES
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.augmentation import Augmentation
-from data.image_files import ImageFiles
-from data.image_reading import thumbnails
+from data.own_images.files import ImageFiles
+from data.own_images.reading import thumbnails
 from utils.manifest import Manifest
 
 UNKNOWN = -1  # in the place of a true class

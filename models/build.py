@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.fast.training_step import LossFunction, TrainingStep
 from models.guidance import Guidance
 from models.losses import baseline_loss, pair_loss
 from models.mixup import Mixup
 from models.teacher_student import TeacherStudent, build_baseline, build_pair
-from models.training_step import LossFunction, TrainingStep
 from utils.devices import Machine
 
 WHITENED = 5000  # training images by which the compact network's first convolution is set

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.training_step import StepResult
+from models.fast.training_step import StepResult
 
 
 class EpochStats(NamedTuple):

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.fast.training_step import StepResult
 from models.losses import Guide, transition_matrix
 from models.mixup import NO_MIXUP, Mix, Mixup
-from models.training_step import StepResult
 
 
 class Guidance:

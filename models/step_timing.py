@@ -13,9 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.build import average_weights
 from models.epoch_statistics import EpochStatistics
+from models.fast.training_step import WARM_UP, TrainingStep
 from models.guidance import Guidance
 from models.teacher_student import infer
-from models.training_step import WARM_UP, TrainingStep
 from utils.console import say
 from utils.devices import peak_memory_gib
 from utils.sweep.run_time import RunTime

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.compact_net import CompactNet
-from models.concurrent_networks import concurrently, in_turn
+from models.fast.concurrent_networks import concurrently, in_turn
 from models.losses import agreement
 from models.preact_resnet import PreActResNet
 

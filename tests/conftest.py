@@ -13,7 +13,7 @@ import torch
 from torchvision import datasets
 
 import blind_knowledge_dist_training as training
-from data.label_sets import LABEL_SETS
+from utils.label_sets import LABEL_SETS
 from utils.options.training import training_parser
 from utils.run_folder import session
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import blind_knowledge_dist_training as training
-from models.training_step import TrainingStep
+from models.fast.training_step import TrainingStep
 from tests.conftest import training_options
 from utils import files
 from utils.run_folder import session

@@ -111,7 +111,7 @@ if __name__ == "__main__":
     elif Path(words[0]).parent != TOP:
         os.execv(sys.executable, [sys.executable, *words])
     else:
-        from data.label_sets import LABEL_SETS
+        from utils.label_sets import LABEL_SETS
         from utils.options.training import training_parser
 
         options = training_parser(LABEL_SETS).parse_args(words[1:])

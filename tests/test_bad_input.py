@@ -22,8 +22,8 @@ import blind_knowledge_dist_training as training
 import detection
 import learning
 from data.cifar_n import LABEL_FILES
-from data.label_sets import LABEL_SETS
 from tests.conftest import MadeUpCifar
+from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.training import training_parser
 from utils.run_folder.folder import RunFolder

@@ -27,7 +27,7 @@ def multiply_adds(net: str) -> float:
 @pytest.mark.parametrize("net", ["preact18", "compact"])
 def test_the_quick_benchmark_measures_all_it_promises(net: str, tmp_path: Path):
     path = tmp_path / "there" / "benchmark.json"
-    command = [sys.executable, str(TOP / "benchmark.py"), "--quick", "--rounds", "1", "--net", net]
+    command = [sys.executable, "-m", "tests.benchmark", "--quick", "--rounds", "1", "--net", net]
     done = subprocess.run(
         [*command, "--json", str(path)], capture_output=True, text=True, timeout=300
     )

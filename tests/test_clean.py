@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from utils import clean
 from utils.files import write_text
 from utils.manifest import Manifest, as_csv, corrected, csv_text, of_files, read_manifest
+from utils.review import clean
 from utils.run_folder.folder import RunFolder
 
 STRANGE = [

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from models.compact_net import LOGIT_SCALE, WHITENING_FLOOR, CompactNet, whitening_filters
+from models.fast.training_step import TrainingStep
 from models.losses import baseline_loss, pair_loss
 from models.teacher_student import TeacherStudent, build_baseline, build_network, build_pair
-from models.training_step import TrainingStep
 from tests.test_networks import batch_norm_shapes, randomise, relu_norm, shapes_of
 from tests.test_training_step import TOLERANCES, distance
 

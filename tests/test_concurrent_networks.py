@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from models.concurrent_networks import concurrently, in_turn
+from models.fast.concurrent_networks import concurrently, in_turn
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits as sklearn_digits
 from data.cifar import CIFAR
 from data.datasets import given_labels
 from data.digits import TRANSITIONS, load_digits, noisy_digits
-from data.label_sets import LABEL_SETS
 from data.splits import check_limit, choose_positions, split_indices
+from utils.label_sets import LABEL_SETS
 
 noise_types = pytest.mark.parametrize("noise_type", TRANSITIONS)
 
@@ -100,7 +100,7 @@ def test_label_sets():
     assert all(each.default in each.keys for each in LABEL_SETS.values())
     assert set(LABEL_SETS["digits"].keys) == {"clean", *TRANSITIONS}
     assert set(LABEL_SETS) == {*CIFAR, "digits", "folder"}
-    heavy = "import data.label_sets, sys; assert not {'torch', 'numpy'} & sys.modules.keys()"
+    heavy = "import utils.label_sets, sys; assert not {'torch', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", heavy], check=True, cwd=Path(__file__).parents[1])
 
 

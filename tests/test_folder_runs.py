@@ -10,14 +10,14 @@ import pytest
 import blind_knowledge_dist_training as training
 import detection
 import learning
-from data.label_sets import LABEL_SETS
 from models import noise_split
 from tests.conftest import training_options
 from tests.own_images import NAMES, write_folder
-from utils import clean
 from utils.files import read_arrays, read_columns, read_json
+from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.own_images import defaults_by_count
+from utils.review import clean
 from utils.run_folder.folder import RunFolder
 
 FOLDER = ["--dataset", "folder"]

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from models.build import average_weights, class_prior
+from models.fast.training_step import StepResult
 from models.guidance import Guidance
 from models.losses import transition_matrix
 from models.mixup import NO_MIXUP, Mixup
 from models.teacher_student import build_pair
-from models.training_step import StepResult
 
 CPU = torch.device("cpu")
 new_guidance = partial(Guidance, 6, 3, CPU)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
+from models.fast.training_step import StepResult, TrainingStep
 from models.guidance import Guidance
 from models.learning_rate import LearningRate
 from models.losses import pair_loss
-from models.training_step import StepResult, TrainingStep
 from tests.test_training import small_loader, small_pair, statistics_of
 
 EPOCHS, STEPS, INITIAL = 12, 5, 0.3

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from data.digits import TRANSITIONS
-from data.label_sets import LABEL_SETS
 from tests.conftest import training_options
+from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
 from utils.options.training import training_parser
 

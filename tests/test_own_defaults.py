@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data.label_sets import LABEL_SETS
 from tests.conftest import training_options
 from tests.test_options import help_of
+from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.parser import NETS, OwnDefaults, RunParser
 from utils.options.training import OWN_DEFAULTS, training_parser

@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from data import image_cache, image_reading
 from data.augmentation import whole
 from data.datasets import make_loaders
-from data.image_cache import cached_images
-from data.image_files import find_images
-from data.image_reading import read_image, read_images, thumbnail
 from data.images import UNKNOWN
 from data.loader import normalise
-from data.own_images import load_own_images
+from data.own_images import cache, reading
+from data.own_images.cache import cached_images
+from data.own_images.files import find_images
+from data.own_images.image_set import load_own_images
+from data.own_images.reading import read_image, read_images, thumbnail
 from data.splits import choose_positions
 from tests.own_images import COLOURS, NAMES, picture, write_folder
 
@@ -277,8 +277,8 @@ def test_what_is_transparent_is_white(tmp_path: Path):
 def test_processes_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     paths = [save(tmp_path / f"{k}.png", (k, k, k)) for k in range(9)] + [tmp_path / "gone.png"]
     alone = list(read_images(paths, SIZE, processes=1))
-    monkeypatch.setattr(image_reading, "FEW", 2)
-    monkeypatch.setattr(image_reading, "CHUNK", 4)
+    monkeypatch.setattr(reading, "FEW", 2)
+    monkeypatch.setattr(reading, "CHUNK", 4)
     together = list(read_images(paths, SIZE, processes=2))
     for one, other in zip(alone, together, strict=True):
         assert one[1:] == other[1:]
@@ -291,8 +291,8 @@ def test_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     paths = [save(folder / f"{k}.png", (60 * k, 0, 0)) for k in range(4)]
     paths[2].write_bytes(b"broken")
     names, reads = [path.name for path in paths], []
-    real = image_cache.read_images
-    monkeypatch.setattr(image_cache, "read_images", lambda *a: reads.append(a) or real(*a))
+    real = cache.read_images
+    monkeypatch.setattr(cache, "read_images", lambda *a: reads.append(a) or real(*a))
 
     def cached(size: int = SIZE):
         return cached_images(paths, names, size, data, quiet=True)
@@ -338,7 +338,7 @@ def test_a_kill_while_reading_leaves_nothing_half_done(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(image_cache, "read_images", interrupted)
+        patch.setattr(cache, "read_images", interrupted)
         cached_images(*arguments)
     assert not list((tmp_path / "own_images").glob("*.json"))
     assert len(cached_images(*arguments).read) == 3

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from data.label_sets import LABEL_SETS
-from utils.clean import make_parser as clean_parser
+from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
 from utils.options.parser import OneLineParser
 from utils.options.sweep import split_words, sweep_parser
 from utils.options.training import OWN_DEFAULTS, training_parser
 from utils.plots.__main__ import make_parser as plots_parser
+from utils.review.clean import make_parser as clean_parser
 from utils.summary.__main__ import make_parser as summary_parser
 from utils.summary.markers import marked_texts
 from utils.summary.runs import read_runs
@@ -26,7 +26,7 @@ PARSERS = {
     "blind_knowledge_dist_training.py": training_parser(LABEL_SETS),
     "learning.py": learning_parser(LABEL_SETS),
     "detection.py": detection_parser(LABEL_SETS),
-    "benchmark.py": benchmark_parser(),
+    "-m tests.benchmark": benchmark_parser(),
     "-m utils.plots": plots_parser(),
     "-m utils.summary": summary_parser(),
     "-m utils.sweep": sweep_parser(),

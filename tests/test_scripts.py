@@ -14,10 +14,10 @@ import torch
 import blind_knowledge_dist_training as training
 import detection
 import learning
-from data.label_sets import LABEL_SETS
 from models import noise_split
 from tests.conftest import NOISE, MadeUpCifar, training_options
 from utils.files import read_arrays, read_columns, read_json
+from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.run_folder.folder import RunFolder
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from data.label_sets import LABEL_SETS
 from tests.made_up_run import edit_json, made_up_run
+from utils.label_sets import LABEL_SETS
 from utils.summary.__main__ import main
 from utils.summary.runs import DATASETS, read_runs
 from utils.summary.table import as_markdown, half_width, table

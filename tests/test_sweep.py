@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.label_sets import LABEL_SETS
 from tests.stand_in import FAILING_LR, KILLED_LR
+from utils.label_sets import LABEL_SETS
 from utils.options import sweep as options
 from utils.sweep import local
 from utils.sweep.__main__ import main

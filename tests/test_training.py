@@ -16,12 +16,12 @@ from data.loader import Loader
 from data.splits import choose_positions, split_indices
 from models import noise_split
 from models.epoch_statistics import EpochStatistics, EpochStats
+from models.fast.training_step import TrainingStep
 from models.guidance import Guidance
 from models.learning_rate import LearningRate
 from models.losses import Guide, agreement, pair_loss
 from models.noise_split import otsu, student_weights, tipping_point, trust_groups
 from models.teacher_student import TeacherStudent, build_pair
-from models.training_step import TrainingStep
 from tests import oracle
 from tests.conftest import MadeUpCifar, training_options
 from utils.run_folder.folder import RunFolder

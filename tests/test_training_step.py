@@ -11,13 +11,13 @@ from torch.autograd.graph import Node
 from torch.testing import assert_close
 
 from data.loader import Loader
-from models import cuda_graph, training_step
-from models.concurrent_networks import in_turn
+from models.fast import cuda_graph, training_step
+from models.fast.concurrent_networks import in_turn
+from models.fast.training_step import WARM_UP, StepResult, TrainingStep
 from models.guidance import Guidance
 from models.losses import Guide, agreement, baseline_loss, pair_loss
 from models.step_timing import time_steps
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
-from models.training_step import WARM_UP, StepResult, TrainingStep
 from tests.conftest import devices
 from tests.test_concurrent_networks import threads
 

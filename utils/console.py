@@ -52,6 +52,13 @@ def say(line: str, level: int = logging.INFO) -> None:
     LOGGER.log(level, line.encode(errors="backslashreplace").decode())  # strange file names
 
 
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Append to that file whatever is said meanwhile, and the error that ends it, if any.

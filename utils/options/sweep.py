@@ -5,33 +5,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from utils.label_sets import LABEL_SETS
 from utils.options.parser import METHODS, OneLineParser, add_net
 from utils.options.values import count, count_or_none, path, positive, seed
 
-
-class LabelSets(NamedTuple):
-    """The label sets of one data set; see the protocol in utils/options/parser.py."""
-
-    default: str
-    keys: dict[str, str]
-    aliases: dict[str, str]
-
-
-def _label_sets(default: str, *names: str, **aliases: str) -> LabelSets:
-    return LabelSets(default, dict.fromkeys(names, ""), aliases)
-
-
-# Those of data/label_sets.py, which a test compares: utils/ imports nothing of data/.
-LABEL_SETS = {
-    "cifar10": _label_sets(
-        "worst", "clean", "aggre", "worst", "rand1", "rand2", "rand3", worse="worst"
-    ),
-    "cifar100": _label_sets("noisy100", "clean100", "noisy100"),
-    "digits": _label_sets("worst", "clean", "aggre", "worst", "rand1", worse="worst"),
-    "folder": _label_sets("given", "given"),
-}
 SWEPT = [name for name in LABEL_SETS if name != "folder"]  # own images have one label set
 CHALLENGE = ("aggre", "worst", "rand1")  # its label sets of CIFAR-10; those of the digits too
 MOST_AUTOMATIC_JOBS = 8

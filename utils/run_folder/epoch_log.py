@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.console import say
+from utils.console import duration, say
 from utils.files import write_text
 
 
@@ -68,10 +68,3 @@ def newly_vanished(rows: Sequence[dict[str, Any]]) -> list[int]:
     """The last row's vanished classes that no earlier row has, so that each is warned of once."""
     *earlier, last = [{int(k) for k in row["vanished_classes"].split()} for row in rows]
     return sorted(last - set().union(*earlier))
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as 1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

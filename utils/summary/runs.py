@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.files import read_columns, read_json
+from utils.label_sets import LABEL_SETS
 from utils.options.parser import METHODS
-from utils.options.sweep import LABEL_SETS
 from utils.run_folder.folder import NOT_PART_OF_A_RUN, RunFolder
 
 DATASETS = tuple(LABEL_SETS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from statistics import mean
 
-from utils.summary.checks import duration
+from utils.console import duration
 from utils.sweep.local import Machine
 from utils.sweep.run_time import RunTime
 from utils.sweep.runs import Stage, SweepRun

@@ -20,7 +20,7 @@ from utils.options.sweep import measure_parser, split_words
 from utils.summary.__main__ import main as summary
 from utils.sweep import local
 from utils.sweep.__main__ import failures, tell_failures
-from utils.sweep.runs import TOP, Stage, Task, make_runs
+from utils.sweep.runs import Stage, Task, make_runs
 
 LONGEST = 8  # minutes that 300 epochs may take by the benchmark's estimate
 KEPT = "kept"
@@ -161,7 +161,7 @@ def commands(args: argparse.Namespace, quick: bool) -> list[Command]:
     threads = os.environ.get("OMP_NUM_THREADS", "1")  # of each of many processes
     tests = ["env", f"OMP_NUM_THREADS={threads}", sys.executable, "-m", "pytest", "-q"]
     tests += ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
-    benchmark = [sys.executable, str(TOP / "benchmark.py"), *["--quick"] * quick]
+    benchmark = [sys.executable, "-m", "tests.benchmark", *["--quick"] * quick]
     benchmark += ["--json", str(args.base / "benchmark.json")]
     words = {"tests": tests, "benchmark": benchmark}
     return [Command(name, words[name], args.base) for name in words if name in args.stages]

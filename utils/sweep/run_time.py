@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from utils.summary.checks import duration
+from utils.console import duration
 
 LINE = "measured: {:.3f} s a start, {:.3f} s a warm-up, {:.3f} s an epoch, {:.3f} s a scoring"
 WRITTEN = re.compile(re.escape(LINE).replace(re.escape("{:.3f}"), r"(\d+\.\d{3})"))

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
+from utils.console import duration
 from utils.files import read_json
+from utils.label_sets import LABEL_SETS
 from utils.lock import HOLDER, LOCK
 from utils.options.parser import NETS
-from utils.options.sweep import CHALLENGE, LABEL_SETS
+from utils.options.sweep import CHALLENGE
 from utils.options.training import training_parser
-from utils.run_folder.epoch_log import duration
 from utils.run_folder.folder import RunFolder
 
 TOP = Path(__file__).parents[2]  # of the checkout, where the scripts are

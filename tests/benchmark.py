@@ -1,8 +1,8 @@
 """How fast this machine trains, against a straightforward version and against what it could do.
 
-    python benchmark.py                  minutes; full-size networks
-    python benchmark.py --net compact    the same for the compact ones
-    python benchmark.py --quick          under a minute on two CPU cores; narrow networks
+    python -m tests.benchmark                  minutes; full-size networks
+    python -m tests.benchmark --net compact    the same for the compact ones
+    python -m tests.benchmark --quick          under a minute on two CPU cores; narrow networks
 
 All that is compared takes turns within one run, on made-up images of CIFAR-10's size: what they
 show does not matter to the time. Prints medians and spreads over the rounds, and writes them as
@@ -36,9 +36,9 @@ from data.cifar import CIFAR
 from data.datasets import Loaders, make_loaders
 from data.images import ImageSet, Split
 from data.splits import choose_positions
+from models.fast.training_step import WARM_UP, TrainingStep
 from models.losses import Guide, agreement, pair_loss
 from models.teacher_student import TeacherStudent, build_pair, infer_logits
-from models.training_step import WARM_UP, TrainingStep
 from utils.devices import Machine, has_bf16, peak_memory_gib, pick_machine
 from utils.files import write_json
 from utils.options.evaluation import benchmark_parser

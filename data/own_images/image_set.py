@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from data.augmentation import Augmentation, flip_and_crop, random_crop
-from data.image_cache import CachedImages, cached_images
-from data.image_files import ImageFiles, find_images
 from data.images import UNKNOWN, ImageSet, OwnSource, Split
+from data.own_images.cache import CachedImages, cached_images
+from data.own_images.files import ImageFiles, find_images
 from utils.manifest import LABEL, TRUE_LABEL
 
 MEASURED = 10_000  # training images, evenly spread, by which mean and standard deviation are taken

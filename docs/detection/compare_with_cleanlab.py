@@ -1,6 +1,6 @@
 """Wrong labels found by this project and by cleanlab, on the same probabilities.
 
-    python -m utils.detection_bench results/RUN --folds FOLD_0/RUN FOLD_1/RUN … --json FILE.json
+    python -m docs.detection.compare_with_cleanlab RUN --folds FOLD_0 FOLD_1 … --json FILE.json
 
 needs `pip install cleanlab`, which nothing else here does, and a run whose true labels are known.
 The folds, runs of --method ce with --val_fold 0, 1, …, give cleanlab the out-of-fold probabilities
@@ -50,7 +50,7 @@ class Labels(NamedTuple):
 
 def make_parser() -> OneLineParser:
     """The options of the command."""
-    parser = OneLineParser(prog="utils.detection_bench", description=__doc__)
+    parser = OneLineParser(prog="docs.detection.compare_with_cleanlab", description=__doc__)
     parser.add_argument("run", type=path, help="run folder of bkd or bkd+, or of ce")
     parser.add_argument(
         "--folds", type=path, nargs="+", default=[], metavar="FOLDER", help="runs of the baseline"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import detection_bench
-from utils.detection_bench import FILTERS, out_of_fold, table
+from docs.detection import compare_with_cleanlab
+from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table
 from utils.files import read_json, write_arrays
 from utils.run_folder.folder import RunFolder
 from utils.summary.markers import marked_texts
@@ -74,7 +74,7 @@ def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture):
     text = tmp_path / "text.md"
     text.write_text("<!-- results made_up begin -->\n<!-- results made_up end -->\n")
     words = [str(run), "--json", str(tmp_path / "made_up.json"), "--into", str(text)]
-    assert detection_bench.main([*words, "--folds", *map(str, folds_of(tmp_path))]) == 0
+    assert compare_with_cleanlab.main([*words, "--folds", *map(str, folds_of(tmp_path))]) == 0
     record = json.loads((tmp_path / "made_up.json").read_text())
     rows = {(row["probabilities"], row["found_by"]): row for row in record["rows"]}
     assert len(rows) == len(record["rows"]) == 1 + 2 * (len(FILTERS) + 3) + 3
@@ -106,7 +106,7 @@ def test_runs_that_cannot_be_compared_are_told_in_one_line(tmp_path: Path, capsy
     del arrays["true_label"]
     for folder in (tmp_path / "nowhere", write_run(tmp_path / "run", arrays), partly):
         with pytest.raises(SystemExit) as ended:
-            detection_bench.main([str(folder), "--json", str(tmp_path / "made_up.json")])
+            compare_with_cleanlab.main([str(folder), "--json", str(tmp_path / "made_up.json")])
         error = capsys.readouterr().err
         assert ended.value.code == 2 and error.count("\n") == 1 and str(folder) in error
     assert not (tmp_path / "made_up.json").exists()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.download import naming_folder, one_at_a_time
-from data.image_reading import Read, read_images
+from data.own_images.reading import Read, read_images
 from utils.files import PARTIAL, read_json, remove_partial_files, write_json
 
 FOLDER = "own_images"  # in --data_dir

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.cuda_graph import Replay, on_side_stream
+from models.fast.cuda_graph import Replay, on_side_stream
 from models.losses import Guide, PairLoss, agreement
 from models.teacher_student import TeacherStudent
 from utils.console import say

@@ -1,0 +1,123 @@
+"""The corrected manifest of a run on own images: `python -m utils.clean RUN --take flagged`.
+
+Labels are taken over from the run's suggestions, or from decisions.csv as review.html writes it;
+the manifest keeps its form, with a column `changed_from`. The images stay as they are.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.files import write_whole
+from utils.manifest import FILE_NAME, LABEL, Manifest, as_csv, corrected, read_manifest
+from utils.options.parser import OneLineParser
+from utils.options.values import count, path
+from utils.run_folder.folder import RunFolder
+
+FLAGGED, TOP = "flagged", "top"
+SUGGESTED, DECISION = "suggested_label", "decision"  # columns
+KEEP, CHANGE, DROP = "keep", "change", "drop"
+
+
+def make_parser() -> OneLineParser:
+    """The options of the command."""
+    parser = OneLineParser(prog="utils.clean", description=__doc__)
+    parser.add_argument("run", type=path, help="run folder of --dataset folder")
+    parser.add_argument(
+        "--take",
+        nargs="+",
+        required=True,
+        metavar="WHAT",
+        help="flagged: all labels that are flagged as wrong; top NUMBER: the most suspect ones; or "
+        "a file decisions.csv with the columns file_name, decision (keep, change, drop) and label",
+    )
+    parser.add_argument(
+        "--drop",
+        action="store_true",
+        help="leave the images out instead of taking the labels that are suggested",
+    )
+    parser.add_argument(
+        "--out", type=path, required=True, metavar="FILE", help="corrected manifest to write"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the corrected manifest and say what was changed; the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        folder = RunFolder(args.run)
+        if not folder.suspects.exists() or not folder.manifest.exists():
+            raise FileNotFoundError(
+                f"{folder}: has no suspects.csv with a manifest.csv; name the folder of a run with "
+                "--dataset folder"
+            )
+        if args.out.exists() and args.out.resolve() in _inputs(folder):
+            raise ValueError(f"--out {args.out}: is what the run was made from; choose another")
+        manifest = read_manifest(folder.manifest)
+        decisions = _decisions(args, folder, manifest)
+        result = corrected(manifest, decisions)
+        write_whole(args.out, as_csv(result))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    dropped = len(manifest.rows) - len(result.rows)
+    names, labels = manifest.cells(FILE_NAME), manifest.cells(LABEL)
+    pairs = ((old, decisions.get(name, old)) for name, old in zip(names, labels, strict=True))
+    changes = Counter((old, new) for old, new in pairs if new is not None and new != old)
+    print(
+        f"{args.out}: {sum(changes.values())} labels changed, {dropped} images dropped, "
+        f"{len(manifest.rows)} rows in the manifest"
+    )
+    for (old, new), number in changes.most_common(10):
+        print(f"{number:7}  {old} -> {new}")
+    return 0
+
+
+def _inputs(folder: RunFolder) -> set[Path]:
+    """Files that are not to be written over."""
+    manifest = folder.options().get("manifest")
+    return {folder.manifest.resolve(), *([Path(manifest).resolve()] if manifest else [])}
+
+
+def _decisions(
+    args: argparse.Namespace, folder: RunFolder, manifest: Manifest
+) -> dict[str, str | None]:
+    """File name -> label, None for an image to drop; raises ValueError naming what is wrong."""
+    kind, *number = args.take
+    if kind not in (FLAGGED, TOP) or (kind == FLAGGED and number):
+        if number:
+            raise ValueError(f"--take {' '.join(args.take)}: give flagged, top NUMBER, or one file")
+        if args.drop:
+            raise ValueError("--drop: a file of decisions tells by itself what is dropped")
+        return _decided(path(kind), manifest)
+    suspects = read_manifest(folder.suspects, (FILE_NAME, SUGGESTED, FLAGGED))
+    names, suggested = suspects.cells(FILE_NAME), suspects.cells(SUGGESTED)
+    taken = [row for row, flag in enumerate(suspects.cells(FLAGGED)) if flag == "1"]
+    if kind == TOP:
+        try:
+            taken = list(range(min(len(names), count(*number))))
+        except (TypeError, argparse.ArgumentTypeError) as error:
+            raise ValueError(f"--take {' '.join(args.take)}: give top and a number") from error
+    return {names[row]: None if args.drop else suggested[row] for row in taken}
+
+
+def _decided(file: Path, manifest: Manifest) -> dict[str, str | None]:
+    """The decisions of a file; every name must be in the manifest, every label one of its own."""
+    table = read_manifest(file, (FILE_NAME, DECISION, LABEL))
+    names, labels = set(manifest.cells(FILE_NAME)), set(manifest.cells(LABEL))
+    decisions: dict[str, str | None] = {}
+    rows = zip(*(table.cells(column) for column in (FILE_NAME, DECISION, LABEL)), strict=True)
+    for number, (name, decision, label) in enumerate(rows, start=1):
+        if name not in names:
+            raise ValueError(f"{file}: row {number}: {name!r} is not in the run's manifest")
+        if decision == CHANGE and label not in labels:
+            raise ValueError(f"{file}: row {number}: no image has the label {label!r}")
+        if decision not in (KEEP, CHANGE, DROP):
+            raise ValueError(
+                f"{file}: row {number}: decision {decision!r}; it should be keep, change or drop"
+            )
+        if decision != KEEP:
+            decisions[name] = label if decision == CHANGE else None
+    return decisions
