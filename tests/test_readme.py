@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
 from utils.options.parser import OneLineParser
 from utils.options.sweep import split_words, sweep_parser
@@ -23,9 +22,9 @@ from utils.summary.table import as_markdown, table
 TOP = Path(__file__).parents[1]
 TEXT = (TOP / "README.md").read_text(encoding="utf-8")
 PARSERS = {
-    "blind_knowledge_dist_training.py": training_parser(LABEL_SETS),
-    "learning.py": learning_parser(LABEL_SETS),
-    "detection.py": detection_parser(LABEL_SETS),
+    "blind_knowledge_dist_training.py": training_parser(),
+    "learning.py": learning_parser(),
+    "detection.py": detection_parser(),
     "-m tests.benchmark": benchmark_parser(),
     "-m utils.plots": plots_parser(),
     "-m utils.summary": summary_parser(),
