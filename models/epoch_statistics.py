@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.fast.training_step import StepResult
 
-STEPS_PER_CHECK = 50  # on CUDA, where the host waits for the device to look at a loss
+STEPS_PER_CHECK = {"cpu": 1, "cuda": 50}  # to look at a loss on CUDA the host waits for it
 
 
 class EpochStats(NamedTuple):
@@ -35,8 +35,8 @@ class EpochStatistics:
     def update(self, result: StepResult, index: Tensor) -> None:
         """Take in a step on the images at `index` [B].
 
-        Raises FloatingPointError for a loss that is not finite: on a CPU at once, on CUDA after at
-        most `STEPS_PER_CHECK` steps.
+        Raises FloatingPointError for a loss that is not finite, looking every `STEPS_PER_CHECK`
+        steps of the device.
         """
         self.sums += len(index) * result.means
         self.losses[self.steps] = result.means[0]
@@ -44,7 +44,7 @@ class EpochStatistics:
         self.prediction[index] = result.prediction
         self.steps += 1
         self.images += len(index)
-        if self.steps % (STEPS_PER_CHECK if self.sums.is_cuda else 1) == 0:
+        if self.steps % STEPS_PER_CHECK[self.sums.device.type] == 0:
             self.check()
 
     def share_done(self) -> float:

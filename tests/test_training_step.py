@@ -11,11 +11,13 @@ from torch.autograd.graph import Node
 from torch.testing import assert_close
 
 from data.loader import Loader
+from models.build import Training, baseline_loss
+from models.epoch_statistics import EpochStatistics
 from models.fast import cuda_graph, training_step
 from models.fast.concurrent_networks import in_turn
 from models.fast.training_step import WARM_UP, StepResult, TrainingStep
-from models.guidance import Guidance
-from models.losses import Guide, agreement, baseline_loss, pair_loss
+from models.losses import agreement
+from models.robust_phase import LossInputs, RobustPhase, loss_with_departures
 from models.step_timing import time_steps
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
 from tests.conftest import devices
@@ -36,12 +38,12 @@ def batches(device: str, count: int, digits: bool = False, plus: bool = False) -
         images = torch.randn(size, *shape, generator=generator)
         labels = torch.randint(CLASSES, (size,), generator=generator)
         alpha = torch.rand(size, generator=generator) * (number > 2)
-        guide = plus_guide(alpha, number, generator) if plus else [alpha]
-        yield tuple(each.to(device) for each in (images, labels, *guide))
+        inputs = loss_inputs(alpha, number if plus else 0, generator)
+        yield tuple(each.to(device) for each in (images, labels, *inputs))
 
 
-def plus_guide(alpha: Tensor, number: int, generator: torch.Generator) -> Guide:
-    """All that bkd+ gives the loss; the robust phase begins with the fourth batch."""
+def loss_inputs(alpha: Tensor, number: int, generator: torch.Generator) -> LossInputs:
+    """All that the loss takes of a batch; the robust phase of bkd+ begins with the fourth."""
 
     def shares(rows: int) -> Tensor:
         return torch.randn(rows, CLASSES, generator=generator).softmax(1)
@@ -51,7 +53,7 @@ def plus_guide(alpha: Tensor, number: int, generator: torch.Generator) -> Guide:
     partner = torch.randperm(size, generator=generator)
     weight = torch.tensor(0.6 if robust and number % 2 else 1.0)
     mean = torch.tensor(float(robust))
-    return Guide(alpha, shares(size), transition, shares(2), mean, partner, weight)
+    return LossInputs(alpha, shares(size), transition, shares(2), mean, partner, weight)
 
 
 def new_step(
@@ -71,12 +73,12 @@ def new_step(
         pair.prepare(torch.device(device), bf16=bf16, plain=plain)
     fused = None if plain else True
     optimizer = torch.optim.SGD(pair.parameters(), 0.05, 0.9, weight_decay=5e-4, fused=fused)
-    loss_function = pair_loss if build is build_pair else baseline_loss
+    loss_function = loss_with_departures if build is build_pair else baseline_loss
     if plus:
         prior = torch.full((CLASSES,), 1 / CLASSES, device=device)
         departures = {"posterior": True, "both_learn": True, "naive_compensation": True}
-        departures |= {"class_balance": 1.0, "prior": prior, "marginal_momentum": 0.9}
-        loss_function = partial(pair_loss, **departures, mixup=True)
+        departures |= {"class_balance": 1.0, "prior": prior}
+        loss_function = partial(loss_with_departures, **departures, mixup=True)
     return TrainingStep(pair.train(), optimizer, loss_function, BATCH, compiled=compiled)
 
 
@@ -129,10 +131,10 @@ def test_no_autograd_node_outlives_its_step(
 def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Callable, plus: bool):
     step = new_step(device, plain=True, build=build, plus=plus)
     twin = new_step(device, plain=True, build=build, plus=plus)
-    for images, labels, *guide in batches(device, 6, plus=plus):
-        result = step(images, labels, *guide)
+    for images, labels, *inputs in batches(device, 6, plus=plus):
+        result = step(images, labels, *inputs)
         teacher, student = twin.pair.teacher(images), twin.pair.student(images)
-        loss = twin.loss_function(teacher, student, labels, Guide(*guide))
+        loss = twin.loss_function(teacher, student, labels, inputs)
         twin.optimizer.zero_grad()
         loss.total.backward()
         twin.optimizer.step()
@@ -305,7 +307,7 @@ def test_prepared_pairs_are_channels_last_unless_plain(device: str):
 
 @devices
 def test_scoring_is_the_same_fast_and_plain(device: str):
-    images, labels, _ = next(batches(device, 1))
+    images, labels, *_ = next(batches(device, 1))
     index = torch.arange(BATCH, device=device)
     fast, plain = (new_step(device, plain=p).pair for p in (False, True))
     of_fast, of_plain = (infer_logits(p, [(images, labels, index)], BATCH) for p in (fast, plain))
@@ -329,8 +331,10 @@ def test_step_timing(device: str):
     class Loaders:
         train = scored = loader
 
+    statistics = EpochStatistics(len(labels), 2, torch.device(device))
+    robust_phase = RobustPhase(len(labels), CLASSES, torch.device(device))
+    training = Training(step, None, statistics, robust_phase, None, None)
     for steps in (1, 5):  # an epoch has two
-        guidance = Guidance(len(labels), CLASSES, torch.device(device))
-        seconds = time_steps(step, guidance, Loaders, steps)
+        seconds = time_steps(training, Loaders, steps)
         assert seconds.keys() == {"step_seconds", "image_seconds"}
         assert all(0 < value < 60 for value in seconds.values())
