@@ -286,7 +286,7 @@ def test_no_loss_compares_values_for_equality_either(departures: bool):
         chosen = options if departures else {}
         return loss_with_departures(teacher, student, index, inputs, **chosen).total
 
-    logits = torch.randn(2, 8, 10).requires_grad_()
+    logits = [torch.randn(8, 10, requires_grad=True) for _ in range(2)]
     assert not compares_values(loss, *logits)
 
 
