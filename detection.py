@@ -19,7 +19,6 @@ from data.datasets import given_labels, load_images
 from data.images import UNKNOWN
 from utils.console import logged_to, say
 from utils.files import read_array, read_arrays, read_json, write_json
-from utils.label_sets import LABEL_SETS
 from utils.metrics import (
     GROUP_CUTS,
     detection_metrics,
@@ -214,4 +213,4 @@ def evaluate_file(
 
 
 if __name__ == "__main__":
-    run_script(main, detection_parser(LABEL_SETS).parse_args())
+    run_script(main, detection_parser().parse_args())

@@ -20,7 +20,7 @@ from models.weights import load_pair
 from utils.console import logged_to, say
 from utils.devices import pick_device, pick_precision
 from utils.files import write_json
-from utils.label_sets import LABEL_SETS
+from utils.methods import METHODS
 from utils.metrics import accuracy, accuracy_per_class, most_confused
 from utils.options.evaluation import learning_parser
 from utils.run_folder.folder import RunFolder
@@ -87,7 +87,7 @@ def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
             folder,
             len(images.class_names),
             images.test.images.shape[1],
-            alone=args.method == "ce",
+            alone=not METHODS[args.method].has_student,
             best=best,
             width=width,
             missing_hint=hint if folder.training.exists() else "train it first",
@@ -116,4 +116,4 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(main, learning_parser(LABEL_SETS).parse_args())
+    run_script(main, learning_parser().parse_args())

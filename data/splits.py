@@ -1,20 +1,13 @@
 """Which images are trained on, scored and validated on."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
-class Positions(NamedTuple):
-    """Positions in the full training set, from 0."""
-
-    train: NDArray[np.int64]
-    scored: NDArray[np.int64]
-    val: NDArray[np.int64]
+from utils.labels import Positions
 
 
 def split_indices(

@@ -9,12 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
-from models.build import average_weights
+from models.build import Training
 from models.epoch_statistics import EpochStatistics
-from models.fast.training_step import WARM_UP, TrainingStep
-from models.guidance import Guidance
+from models.fast.training_step import WARM_UP
 from models.teacher_student import infer
 from utils.console import say
 from utils.devices import peak_memory_gib
@@ -42,18 +40,13 @@ class Loaders(Protocol):
     test: Loader | None
 
 
-def time_steps(
-    step: TrainingStep,
-    guidance: Guidance,
-    loaders: Loaders,
-    steps: int,
-    averaged: AveragedModel | None = None,
-) -> dict[str, Any]:
+def time_steps(training: Training, loaders: Loaders, steps: int) -> dict[str, Any]:
     """Mean seconds of a training step, over at most one epoch, and of one image's evaluation.
 
     The weights change as in training. The first steps, in which networks are compiled and graphs
     captured, are not counted. Raises FloatingPointError for a loss that is not finite.
     """
+    step, _, _, robust_phase, _, averaged = training
     train = loaders.train
     device, images = train.labels.device, len(train.labels)
     step.pair.train()
@@ -61,12 +54,12 @@ def time_steps(
         start = time.perf_counter()
         statistics = EpochStatistics(images, len(train), device)
         for batch, labels, index in islice(train, count):
-            mix = guidance.mix(index, 0, 0)
-            result = step(batch, labels, *guidance.of(index, mix))
-            statistics.add(result, index)
-            guidance.add(result, index, mix)
+            mix = robust_phase.mix(index, 0, 0)
+            result = step(mix.of(batch), labels, *robust_phase.inputs(index, mix))
+            statistics.update(result, index)
+            robust_phase.update(result, index, mix)
             if averaged:
-                averaged.update_parameters(step.pair)
+                averaged.update()
         statistics.stats()  # waits for the device
     step_seconds = (time.perf_counter() - start) / min(steps, len(train))
 
@@ -78,13 +71,10 @@ def time_steps(
     return {"step_seconds": step_seconds, "image_seconds": image_seconds}
 
 
-def estimate(
-    args: argparse.Namespace, step: TrainingStep, guidance: Guidance, loaders: Loaders
-) -> dict[str, Any]:
+def estimate(args: argparse.Namespace, training: Training, loaders: Loaders) -> dict[str, Any]:
     """Time a few steps and print what the whole run would take; returns the measurements."""
     start, began, steps = time.process_time(), time.perf_counter(), len(loaders.train)
-    averaged = average_weights(step.pair, args.ema_decay) if args.ema_decay else None
-    one, look = time_steps(step, guidance, loaders, args.measure_steps, averaged).values()
+    one, look = time_steps(training, loaders, args.measure_steps).values()
     warm_up = time.perf_counter() - began - min(args.measure_steps, steps) * one
     evaluated = math.ceil(args.n_epoch / args.noisy_val_freq) * len(loaders.val.labels)
     if loaders.test:

@@ -13,7 +13,6 @@ import torch
 from torchvision import datasets
 
 import blind_knowledge_dist_training as training
-from utils.label_sets import LABEL_SETS
 from utils.options.training import training_parser
 from utils.run_folder import session
 
@@ -31,7 +30,7 @@ CLASSES, PER_CLASS, TEST_COUNT, NOISE = 10, 50, 100, 0.3
 
 def training_options(*words: object) -> argparse.Namespace:
     """The training script's options for these words of a command line."""
-    return training_parser(LABEL_SETS).parse_args([str(word) for word in words])
+    return training_parser().parse_args([str(word) for word in words])
 
 
 @pytest.fixture(autouse=True, scope="session")

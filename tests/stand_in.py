@@ -111,10 +111,9 @@ if __name__ == "__main__":
     elif Path(words[0]).parent != TOP:
         os.execv(sys.executable, [sys.executable, *words])
     else:
-        from utils.label_sets import LABEL_SETS
         from utils.options.training import training_parser
 
-        options = training_parser(LABEL_SETS).parse_args(words[1:])
+        options = training_parser().parse_args(words[1:])
         stage = Path(words[0]).stem
         try:
             evaluate(options, stage) if stage in ("learning", "detection") else train(options)

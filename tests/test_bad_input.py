@@ -23,15 +23,14 @@ import detection
 import learning
 from data.cifar_n import LABEL_FILES
 from tests.conftest import MadeUpCifar
-from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.training import training_parser
 from utils.run_folder.folder import RunFolder
 
 PARSERS = {
-    training: training_parser(LABEL_SETS),
-    learning: learning_parser(LABEL_SETS),
-    detection: detection_parser(LABEL_SETS),
+    training: training_parser(),
+    learning: learning_parser(),
+    detection: detection_parser(),
 }
 
 

@@ -14,7 +14,6 @@ from models import noise_split
 from tests.conftest import training_options
 from tests.own_images import NAMES, write_folder
 from utils.files import read_arrays, read_columns, read_json
-from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.own_images import defaults_by_count
 from utils.review import clean
@@ -35,7 +34,7 @@ def train(tmp_path: Path, *words: object) -> tuple[dict, RunFolder]:
 
 
 def evaluate(script, tmp_path: Path, *words: object) -> dict:
-    parser = learning_parser(LABEL_SETS) if script is learning else detection_parser(LABEL_SETS)
+    parser = learning_parser() if script is learning else detection_parser()
     return script.main(parser.parse_args(words_of(tmp_path, *words)))
 
 

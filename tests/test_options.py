@@ -183,9 +183,9 @@ def test_a_missing_pair_is_refused_by_name(capsys: pytest.CaptureFixture):
 PARSERS = pytest.mark.parametrize(
     "parser",
     [
-        training_parser(LABEL_SETS),
-        learning_parser(LABEL_SETS),
-        detection_parser(LABEL_SETS),
+        training_parser(),
+        learning_parser(),
+        detection_parser(),
         benchmark_parser(),
     ],
     ids=["training", "learning", "detection", "benchmark"],

@@ -23,9 +23,7 @@ runs = pytest.mark.parametrize("run", RUNS, ids=" ".join)
 
 
 def choices_of(name: str) -> list[str]:
-    (choices,) = (
-        action.choices for action in training_parser(LABEL_SETS)._actions if action.dest == name
-    )
+    (choices,) = (action.choices for action in training_parser()._actions if action.dest == name)
     return choices
 
 
@@ -44,9 +42,9 @@ def own_defaults_of(run: tuple[str, ...]) -> dict[str, object]:
 
 @runs
 def test_options_that_are_not_given_are_the_runs_defaults(run: tuple[str, ...]):
-    defaults = training_parser(LABEL_SETS).defaults_of(*run)
+    defaults = training_parser().defaults_of(*run)
     assert vars(training_options(*words_of(run))) == defaults | dict(zip(NAMES, run, strict=True))
-    papers = training_parser(LABEL_SETS).defaults_of("cifar10", "preact18", "bkd")
+    papers = training_parser().defaults_of("cifar10", "preact18", "bkd")
     differing = {name for name, value in defaults.items() if papers[name] != value}
     own = own_defaults_of(run)
     assert {name: defaults[name] for name in own} == own
@@ -55,14 +53,12 @@ def test_options_that_are_not_given_are_the_runs_defaults(run: tuple[str, ...]):
 
 def test_defaults_suit_the_network_and_the_method():
     for dataset, net, method in RUNS:
-        defaults = training_parser(LABEL_SETS).defaults_of(dataset, net, method)
+        defaults = training_parser().defaults_of(dataset, net, method)
         if method == "ce":  # which has no tipping point: the rate would never fall
             late = {defaults["lr_schedule"], defaults["augmentation"]}
             assert "after_tipping" not in late, (dataset, net)
     for dataset, method in itertools.product(("cifar10", "cifar100"), METHODS):
-        preact, compact = (
-            training_parser(LABEL_SETS).defaults_of(dataset, net, method) for net in NETS
-        )
+        preact, compact = (training_parser().defaults_of(dataset, net, method) for net in NETS)
         assert compact["n_epoch"] < preact["n_epoch"]
 
 
@@ -110,7 +106,7 @@ def test_of_several_own_defaults_the_later_ones_win():
 
 
 def test_help_ends_with_them(capsys: pytest.CaptureFixture):
-    last = " ".join(help_of(training_parser(LABEL_SETS), capsys).split("Own defaults: ")[1].split())
+    last = " ".join(help_of(training_parser(), capsys).split("Own defaults: ")[1].split())
     for own, shown in zip(OWN_DEFAULTS, last.split("; "), strict=True):
         of, _, defaults = shown.partition(": ")
         assert of == " ".join(f"--{name} {value}" for name, value in own.runs.items())

@@ -17,7 +17,6 @@ import learning
 from models import noise_split
 from tests.conftest import NOISE, MadeUpCifar, training_options
 from utils.files import read_arrays, read_columns, read_json
-from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.run_folder.folder import RunFolder
 
@@ -27,7 +26,7 @@ SUFFIXES = {"bkd": "", "bkd+": "_bkd+", "ce": "_ce"}
 
 
 def evaluate(script, *words: object) -> dict:
-    parser = learning_parser(LABEL_SETS) if script is learning else detection_parser(LABEL_SETS)
+    parser = learning_parser() if script is learning else detection_parser()
     return script.main(parser.parse_args([str(word) for word in words]))
 
 
@@ -224,7 +223,7 @@ def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Pa
 def test_a_run_folder_alone_names_its_run(digits_run, tmp_path: Path, capsys):
     """It is a run with --noise_type rand1, and the default of the option is worst."""
     own = RunFolder.of(digits_run).path
-    parsers = (learning_parser(LABEL_SETS), detection_parser(LABEL_SETS))
+    parsers = (learning_parser(), detection_parser())
     for parser in parsers:
         args = parser.parse_args(["--run_dir", str(own)])
         for name in ("dataset", "noise_type", "seed", "method", "net"):

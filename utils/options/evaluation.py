@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.files import read_json
 from utils.options.parser import (
     USAGE,
-    LabelSets,
     OneLineParser,
     RunParser,
     add_batch_size,
@@ -42,19 +41,17 @@ class EvaluationParser(RunParser):
         return super().parse_args([*recorded, *words], namespace)
 
 
-def learning_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
+def learning_parser() -> RunParser:
     """The options of `learning.py`."""
-    parser = EvaluationParser(label_sets, description="Measure the clean test accuracy of a run.")
+    parser = EvaluationParser(description="Measure the clean test accuracy of a run.")
     add_device_options(parser, compiles=False)
     _add_run_dir(parser)
     return parser
 
 
-def detection_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
+def detection_parser() -> RunParser:
     """The options of `detection.py`."""
-    parser = EvaluationParser(
-        label_sets, description="Measure how well a run found the wrong labels."
-    )
+    parser = EvaluationParser(description="Measure how well a run found the wrong labels.")
     _add_run_dir(parser)
     parser.add_argument(
         "--prediction",

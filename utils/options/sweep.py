@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.label_sets import LABEL_SETS
-from utils.options.parser import METHODS, OneLineParser, add_net
+from utils.methods import METHOD_HELP, METHODS
+from utils.options.parser import OneLineParser, add_net
 from utils.options.values import count, count_or_none, path, positive, seed
 
 SWEPT = [name for name in LABEL_SETS if name != "folder"]  # own images have one label set
@@ -52,7 +53,7 @@ def sweep_parser() -> OneLineParser:
         nargs="+",
         choices=list(METHODS),
         default=["bkd"],
-        help="; ".join(f"{name}: {words}" for name, words in METHODS.items()),
+        help=METHOD_HELP,
     )
     add_net(runs)
     _add_folders(runs, "results")

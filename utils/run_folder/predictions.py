@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from utils.console import say
 from utils.files import write_array, write_arrays, write_text, write_whole
+from utils.labels import Labels
 from utils.manifest import Manifest, as_csv
 from utils.review.page import Suspect, review_page
 from utils.run_folder.detections import chosen, detections
@@ -39,25 +40,21 @@ class PredictionsWriter:
     def __init__(
         self,
         folder: RunFolder,
-        scored: NDArray[np.int64],
-        trained: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        clean_labels: NDArray[np.int64],
-        class_names: Sequence[str],
+        labels: Labels,
         images: NDArray[np.uint8],
         own: OwnImages | None = None,
     ):
-        """`scored`: positions [S] in the full training set, `trained`: those that were trained on;
-        labels of the scored images [S], given and clean. Scored are in data order, and all trained.
-
-        A clean label of -1 is unknown. `images`: bytes of the full set, [N, channels, height,
-        width].
-        """
-        self.folder, self.scored, self.class_names = folder, scored, class_names
-        self.labels, self.clean_labels, self.images = labels, clean_labels, images
-        self.known, self.own = clean_labels >= 0, own  # [S]
-        self.held_out = ~np.isin(scored, trained)  # [S]
-        self.trained_rows = np.searchsorted(scored, trained)  # [N], among the scored
+        """`images`: bytes of the full set, [N, channels, height, width]."""
+        self.folder, self.images, self.own = folder, images, own
+        self.class_names = labels.class_names
+        self.scored = labels.positions.scored  # [S], in data order; all trained ones are among them
+        self.labels, self.clean_labels = (
+            each.numpy()[self.scored] for each in (labels.given, labels.clean)
+        )  # [S]
+        self.known = self.clean_labels >= 0  # [S]
+        trained = labels.positions.train
+        self.held_out = ~np.isin(self.scored, trained)  # [S]
+        self.trained_rows = np.searchsorted(self.scored, trained)  # [N], among the scored
 
     def write(self, arrays: Mapping[str, Any]) -> None:
         """Flag labels by the arrays, see `chosen`; images that are not scored are not flagged.

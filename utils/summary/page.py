@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from utils.options.parser import METHODS
+from utils.methods import METHODS
 from utils.plots.style import DOTS_PER_INCH, as_png
 from utils.summary.checks import duration, memory, warnings_of
 from utils.summary.overview import TITLES, draw_overview
@@ -97,7 +97,7 @@ def page(runs: Sequence[Run], spread: str, place: Path, embed: bool) -> tuple[st
         accuracy_statistic=ACCURACY_STATISTIC,
         f1_statistic=F1_STATISTIC,
         reruns=RERUNS,
-        methods=METHODS,
+        methods={name: method.words for name, method in METHODS.items()},
     )
     return text, left_out
 

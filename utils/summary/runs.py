@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from utils.files import read_columns, read_json
 from utils.label_sets import LABEL_SETS
-from utils.options.parser import METHODS
-from utils.run_folder.folder import NOT_PART_OF_A_RUN, RunFolder
+from utils.methods import METHODS
+from utils.run_folder.description import NOT_PART_OF_A_RUN
+from utils.run_folder.folder import RunFolder
 
 DATASETS = tuple(LABEL_SETS)
 PRECISIONS = ("fp32", "tf32", "bf16")

@@ -17,6 +17,7 @@ from utils.lock import HOLDER, LOCK
 from utils.options.parser import NETS
 from utils.options.sweep import CHALLENGE
 from utils.options.training import training_parser
+from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 
 TOP = Path(__file__).parents[2]  # of the checkout, where the scripts are
@@ -112,8 +113,9 @@ class SweepRun:
         ]
 
     def _trained(self) -> dict[str, Any] | None:
-        options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.args).items()}
-        return self.folder.finished_run({"options": options})
+        run = self.args.dataset, self.args.net, self.args.method
+        defaults = training_parser().defaults_of(*run)
+        return self.folder.finished_run(Description.of(self.args, defaults))
 
     def epochs_done(self) -> int:
         """Rows of metrics.csv."""
@@ -190,7 +192,7 @@ def make_runs(
     for word in words:
         if instead := SET_BY_THE_SWEEP.get(word.split("=")[0]):
             error(f"{word}: give {instead}")
-    parser = training_parser(LABEL_SETS)
+    parser = training_parser()
     parser.prog = "utils.sweep"
     known = LABEL_SETS[args.dataset]
     chosen = args.noise_types or ([known.default] if args.dataset == "cifar100" else CHALLENGE)
