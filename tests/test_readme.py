@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from docs.detection.compare_with_cleanlab import make_parser as cleanlab_parser
-from utils.label_sets import LABEL_SETS
 from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
 from utils.options.sweep import split_words, sweep_parser
 from utils.options.training import training_parser
@@ -23,9 +22,9 @@ FILES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 PAGES = {file.name: file.read_text(encoding="utf-8") for file in FILES}
 README = PAGES["README.md"]
 PARSERS = {
-    "blind_knowledge_dist_training.py": training_parser(LABEL_SETS),
-    "learning.py": learning_parser(LABEL_SETS),
-    "detection.py": detection_parser(LABEL_SETS),
+    "blind_knowledge_dist_training.py": training_parser(),
+    "learning.py": learning_parser(),
+    "detection.py": detection_parser(),
     "-m tests.benchmark": benchmark_parser(),
     "-m utils.plots": plots_parser(),
     "-m utils.summary": summary_parser(),
