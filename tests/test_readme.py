@@ -82,9 +82,8 @@ def test_links_lead_somewhere(name: str):
 
 
 def test_the_last_lines_are_in_the_scripts_words():
-    headings = "  ".join(column.heading for column in COLUMNS)
     shown = re.search(r"^    data set .*?  n  (.*)$", README, re.MULTILINE)
-    assert shown and re.sub(" {2,}", "  ", shown[1]) in headings
+    assert shown and re.sub(" {2,}", "  ", shown[1]) in "  ".join(each.heading for each in COLUMNS)
     printed = "".join((TOP / name).read_text() for name in ("learning.py", "detection.py"))
     for words in ("Best test acc selected by val", "precision", "recall", "The f-score"):
         assert f'"{words} is {{' in printed
