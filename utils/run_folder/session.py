@@ -8,17 +8,15 @@ from typing import Any, Protocol
 
 import torch
 
-from utils.console import ProgressBars, logged_to, say
+from utils.console import ProgressBars, duration, logged_to, say
 from utils.devices import peak_memory_gib
 from utils.files import remove_partial_files, write_json, write_text
 from utils.labels import Labels
 from utils.lock import locked
-from utils.methods import METHODS
-from utils.metrics import accuracy
 from utils.plots.draw import write_plots
 from utils.run_folder.checkpoint import Checkpoint
 from utils.run_folder.description import Description
-from utils.run_folder.epoch_log import EpochLog, absent_classes, newly_vanished
+from utils.run_folder.epoch_log import EpochLog
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interrupted, Interruption
 from utils.run_folder.tensorboard import TensorBoard
@@ -54,11 +52,11 @@ class Session:
     ):
         """`args`: see `utils.options.training`. `generator`: of batches and augmentation."""
         self.folder, self.args, self.description = folder, args, description
-        self.labels, self.interruption, self.stack = labels, interruption, ExitStack()
+        self.interruption, self.stack = interruption, ExitStack()
         self.epoch, self.best_val, self.seconds_before = 0, -1.0, 0.0
         self.record: dict[str, Any] = {"tipping_point": None, "best_val_epoch": None}
         self.statistics, self.randomness = training.statistics, Randomness(generator)
-        self.log = EpochLog(folder.metrics)
+        self.log = EpochLog(folder.metrics, labels, args.method)
         self.tensorboard = TensorBoard(folder.tensorboard, args.tensorboard)
         parts = {**training.parts(), "session": self, "log": self.log}
         parts["randomness"] = self.randomness
@@ -176,42 +174,13 @@ class Session:
         naive: bool,
         lr: float,
     ) -> None:
-        """Log what the epoch measured, and warn of classes that vanished.
-
-        `stats`: see models/epoch_statistics.py. `val`, `test`: predictions [N], where made.
-        `naive`: before the tipping point.
-        """
-        labels, has_student = self.labels, METHODS[self.args.method].has_student
-        phase = ("naive" if naive else "robust") if has_student else self.args.method
-        prediction, *evaluated = (
-            None if each is None else each.cpu() for each in (stats.prediction, val, test)
-        )
-        val, test = evaluated
-        # Before the robust phase a class may simply not have been learned yet.
-        robust = phase == "robust"
-        predictions = [each for each in (prediction, val, test) if robust and each is not None]
-        vanished = absent_classes(predictions, len(labels.class_names))
+        """Log what the epoch measured; see `EpochLog.add`."""
         now = time.perf_counter()
         each = (now - self.began) / (self.epoch + 1 - self.first)
-        self.log.add(
-            seconds=now - self.epoch_began,
-            left=each * (self.args.n_epoch - self.epoch - 1),
-            epoch=self.epoch,
-            phase=phase,
-            lr=lr,
-            loss=stats.loss,
-            naive_loss=stats.naive_loss,
-            compensation_loss=stats.compensation_loss if has_student else None,
-            student_confidence=stats.confidence if has_student else None,
-            noisy_val_accuracy=None if val is None else accuracy(val, labels.val),
-            clean_test_accuracy=None if test is None else accuracy(test, labels.test),
-            agreed_wrong=labels.agreed_wrong(prediction),
-            vanished_classes=" ".join(map(str, vanished)),
-        )
+        left = duration(each * (self.args.n_epoch - self.epoch - 1))
+        times = f"{now - self.epoch_began:.1f} s, {left} left"
+        self.log.add(self.epoch, stats, val, test, naive=naive, lr=lr, times=times)
         self.tensorboard.scalars(self.log.rows[-1])
-        for k in newly_vanished(self.log.rows):
-            name = labels.class_names[k]
-            say(f"warning: epoch {self.epoch}: no image is predicted as {name!r} any more")
 
     def is_best(self) -> bool:
         """Whether the epoch just logged has the best noisy validation accuracy so far."""
