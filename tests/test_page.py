@@ -18,7 +18,7 @@ from utils.summary.overview import draw_overview
 from utils.summary.page import CAPTIONS
 from utils.summary.published import PUBLISHED, published_rows
 from utils.summary.runs import read_runs
-from utils.summary.table import ACCURACY
+from utils.summary.table import ACCURACY, group_runs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 FEW = ("noise_split.png", "transitions.png")  # to draw them all takes seconds
@@ -74,33 +74,30 @@ def test_the_page_has_all_there_is(tmp_path: Path, capsys: pytest.CaptureFixture
         "cifar10, labels aggre",
         "digits, labels rand1",
         "setting width=8",
-        "setting default",
-        "cifar10_aggre_seed_0 accuracy 91.25 %, F1 0.600 looks wrong",
-        "digits_rand1_seed_0 accuracy 91.25 %, F1 0.600 data set",
-        "wall time 1 min 23 s",
+        "cifar10_aggre_seed_0 : accuracy 91.25 %, F1 0.600 the tipping point never came; expected",
+        "digits_rand1_seed_0 : accuracy 91.25 %, F1 0.600 data set",
+        "wall time 1:23",
         "peak memory 1.2 GiB",
         "versions python 3.11, torch 2.11",
         "device cpu",
-        "compute precision fp32",
-        "tipping point epoch 5",
-        "tipping point none; the split is a fallback",
+        "precision fp32",
+        "tipping epoch 5",
+        "tipping epoch never",
         "weight_decay 0.0005",
         "default ce 1 91.25 90.50 0.750 0.500 0.600",
         "mean ± sample standard deviation over n seeds",
         "each run at its best test epoch, trained on all 50,000 images. That is not the statistic",
-        "Warnings cifar10_aggre_seed_0 : the tipping point never came; expected is epoch 5 to 60",
     ):
         assert words in page.text, words
     assert page.text.count("ProMix 97.65 ± 0.19 89.86 ProMix, IJCAI 2023") == 1  # cifar10 alone
     assert page.text.count("Published by others") == 1
     assert page.text.count("python -m utils.plots") == 2
     runs = [attributes for attributes in page.all("details") if attributes.get("class") == "run"]
-    assert [run["id"] for run in runs] == ["run-0", "run-1", "run-2"]
+    assert len(runs) == 3
     assert all("open" not in run for run in page.all("details"))
-    assert page.all("a") == [{"href": "#run-0"}]
     accuracy, f1, *plots = page.all("img")
-    assert "digits rand1 ce: 91.25" in accuracy["alt"]
-    assert "cifar10 aggre width=8 bkd: 0.600" in f1["alt"]
+    assert "digits rand1 ce 91.25" in accuracy["alt"]
+    assert "cifar10 aggre width=8 bkd 0.600" in f1["alt"]
     assert {tmp_path / plot["src"] for plot in plots} == set(drawn) and len(plots) == len(FEW)
     for plot in page.all("img"):
         assert plot["loading"] == "lazy" and int(plot["width"]) and int(plot["height"])
@@ -114,7 +111,7 @@ def test_the_spread_is_that_of_the_table(tmp_path: Path):
         page = Elements(write_page(tmp_path, "--spread", spread))
         assert words in page.text and words in page.all("img")[0]["alt"]
         assert "small dots: single seeds" in page.text
-        figure = draw_overview(read_runs(tmp_path)[0], ACCURACY, spread)
+        figure = draw_overview(group_runs(read_runs(tmp_path)[0]), ACCURACY, spread)
         (bar,) = figure.axes[0].collections[0].get_segments()
         width = float(words.split()[-1])
         assert bar[:, 0] == pytest.approx((85 - width, 85 + width), abs=0.01)
@@ -123,9 +120,9 @@ def test_the_spread_is_that_of_the_table(tmp_path: Path):
 def test_what_was_not_measured_is_not_drawn(tmp_path: Path):
     folder = made_up_run(tmp_path).folder
     (folder / "learning.json").unlink()
-    assert draw_overview(read_runs(tmp_path)[0], ACCURACY, "std") is None
+    assert draw_overview(group_runs(read_runs(tmp_path)[0]), ACCURACY, "std") is None
     page = Elements(write_page(tmp_path))
-    assert len(page.all("img")) == 1 and "accuracy -, F1 0.600" in page.text
+    assert len(page.all("img")) == 1 and "accuracy - %, F1 0.600" in page.text
 
 
 @pytest.mark.parametrize("embed", [False, True])
@@ -170,7 +167,7 @@ def test_what_comes_from_files_is_text_and_no_more(tmp_path: Path):
     page = Elements(write_page(tmp_path))
     assert not page.all("script") and len(page.all("img")) == 2
     assert page.text.count(HOSTILE) >= 8
-    assert "wall time -" in page.text and "peak memory -" in page.text
+    assert "wall time" not in page.text and "peak memory" not in page.text
 
 
 def test_each_plot_has_a_caption():
