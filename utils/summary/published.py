@@ -34,7 +34,7 @@ PUBLISHED = (
         "ProMix",
         ("97.65 ± 0.19", "97.39 ± 0.16", "96.34 ± 0.23", "73.79 ± 0.28"),
         ("89.86", "93.88", "96.06", "79.87"),
-        "ProMix, IJCAI 2023; F1: ProMix's challenge report",
+        "IJCAI 2023; F1: challenge report",
     ),
 )
 
