@@ -1,7 +1,6 @@
 """What became of each run, and what looks wrong about it."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from utils.console import duration
 from utils.summary.runs import Run
@@ -19,13 +18,6 @@ HEADING = (
     "wall time",
     "peak memory",
 )
-
-
-class RunWarning(NamedTuple):
-    """A run that looks wrong, and why."""
-
-    run: Run
-    words: str
 
 
 def checks_table(runs: Iterable[Run]) -> list[list[str]]:
@@ -59,8 +51,8 @@ def run_cells(run: Run) -> list[str]:
     ]
 
 
-def warnings_of(runs: Sequence[Run]) -> list[RunWarning]:
-    """What looks wrong: tipping points on CIFAR, and accuracies below the baseline's."""
+def warnings_of(runs: Sequence[Run]) -> list[tuple[Run, str]]:
+    """Runs that look wrong, and why: by tipping point on CIFAR, and by the baseline's accuracy."""
     accuracy = {(run.key, run.seed): run.value("training", "clean_test_accuracy") for run in runs}
     warnings = []
     for run in (run for group in group_runs(runs).values() for run in group):
@@ -70,9 +62,9 @@ def warnings_of(runs: Sequence[Run]) -> list[RunWarning]:
         if key.dataset.startswith("cifar") and not EARLIEST <= (tipping or 0) <= LATEST:
             came = "never came" if tipping is None else f"came in epoch {tipping}"
             words = f"the tipping point {came}; expected is epoch {EARLIEST} to {LATEST}"
-            warnings.append(RunWarning(run, words))
+            warnings.append((run, words))
         own, other = (accuracy.get((key._replace(method=m), run.seed)) for m in (key.method, "ce"))
         if own is not None and other is not None and own < other:
             words = f"ends at {own:.2f} % clean test accuracy, below the baseline's {other:.2f} %"
-            warnings.append(RunWarning(run, words))
+            warnings.append((run, words))
     return warnings

@@ -43,6 +43,7 @@ def draw_overview(runs: Groups, column: Column, spread: str) -> Figure | None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), _row_labels(rows), parse_math=False)
     axes.tick_params(labelsize=FONT_SIZE)
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="y", visible=False)
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1)}
     axes.legend(fontsize=FONT_SIZE, frameon=False, ncols=3, columnspacing=1, **place)

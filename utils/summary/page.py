@@ -54,13 +54,11 @@ def page(runs: Sequence[Run], spread: str, place: Path, embed: bool) -> tuple[st
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    label_sets = _label_sets(groups, spread)
     text = environment.get_template("page.html").render(
         image_sources="data:" if embed else "'self' file: data:",
         overview=list(_overview(groups, spread)),
         footnote=footnote(spread),
-        label_sets=label_sets,
-        any_published=any(part["published"] for part in label_sets),
+        label_sets=_label_sets(groups, spread),
         runs=list(views.values()),
         accuracy_statistic=ACCURACY_STATISTIC,
         f1_statistic=F1_STATISTIC,

@@ -145,7 +145,9 @@ def _checked(
                     _number(name, value, maximum)
         part = "training"
         _number("epochs", records["training"]["epochs"])
-        groups = _groups(records["training"])
+        sizes, wrong = (records["training"].get(f"group_{name}") for name in ("sizes", "wrong"))
+        pairs = zip(sizes, wrong, strict=True) if sizes and wrong else ()
+        groups = [tuple(_number("group size", n) for n in pair) for pair in pairs]
         part = "metrics"
         cells = zip(*(metrics.get(c, ()) for c in ("epoch", "clean_test_accuracy")), strict=False)
         tests = [
@@ -175,14 +177,6 @@ def _identity(args: dict[str, Any]) -> tuple[RunKey, int]:
     )
     printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in setting)
     return RunKey(dataset, labels, printable, precision, method), seed
-
-
-def _groups(training: dict[str, Any]) -> list[tuple[int, int]]:
-    sizes, wrong = (training.get(f"group_{name}") for name in ("sizes", "wrong"))
-    if not sizes or not wrong:
-        return []
-    pairs = zip(sizes, wrong, strict=True)
-    return [(_number("group_sizes", a), _number("group_wrong", b)) for a, b in pairs]
 
 
 def _lookup(record: dict[str, Any], key: str) -> Any:
