@@ -132,9 +132,6 @@ def test_a_manifest_with_true_labels_is_evaluated(tmp_path: Path):
     np.save(tmp_path / "none.npy", np.zeros(len(rows), dtype=bool))
     other = evaluate(detection, tmp_path, *where, "--prediction", tmp_path / "none.npy")
     assert (other["images"], other["flagged"]) == (len(rows) - 10, 0)
-    folder.keep_in(RunFolder(tmp_path / "kept"))
-    kept = json.loads((tmp_path / "kept" / "args.json").read_text())["options"]
-    assert (kept["images"], kept["manifest"]) == ("pets", "list.csv")
     with pytest.raises(ValueError, match="there are no test images"):
         evaluate(learning, tmp_path, *where)
     assert not folder.learning.exists()

@@ -107,15 +107,15 @@ def test_the_baseline_has_neither_tipping_point_nor_groups(tmp_path: Path):
     assert "cross-entropy" in words_of(draw_training_curves(run))
 
 
-def test_before_the_split_and_in_a_kept_folder_there_are_only_curves(tmp_path: Path):
-    made, kept = made_up_run(tmp_path, epochs=1), RunFolder(tmp_path / "kept")
-    RunFolder(made.folder).keep_in(kept)  # without predictions.npz
-    reasons = left_out(kept.path)
+def test_before_the_split_there_are_only_curves(tmp_path: Path):
+    folder = RunFolder(made_up_run(tmp_path, epochs=1).folder)
+    folder.predictions.unlink()
+    reasons = left_out(folder.path)
     assert set(reasons) == set(ALL) - CURVES
     assert set(reasons.values()) == {"nothing is split yet: there is no predictions.npz"}
-    assert "tipping point: epoch" not in words_of(draw_tipping_point(read_run(kept.path)))
-    kept.metrics.unlink()
-    assert set(left_out(kept.path)) == set(ALL)
+    assert "tipping point: epoch" not in words_of(draw_tipping_point(read_run(folder.path)))
+    folder.metrics.unlink()
+    assert set(left_out(folder.path)) == set(ALL)
 
 
 def test_arrays_that_a_run_lacks_leave_out_the_plots_that_need_them(run: MadeUpRun):

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from utils.files import read_json, write_json, write_whole
+from utils.files import read_json
 from utils.lock import HOLDER, locked
 from utils.options.own_images import OWN_IMAGES
 from utils.run_folder.description import Description
 
-PLACES = {"data_dir", "results_dir"}
 REPLACED = "replaced"  # beside the run folders: those that --restart has moved away
 OTHERS_FILES = (".tar", ".npy", ".npz", ".pt")
 
@@ -64,17 +63,6 @@ class RunFolder:
     def log(self, stage: str) -> Path:
         """What "training", "learning" or "detection" said."""
         return self.path / f"{stage}.log"
-
-    def small_files(self) -> tuple[Path, ...]:
-        """The evidence of a run: small, and nothing of the images."""
-        return (
-            self.args,
-            self.metrics,
-            self.training,
-            self.timing,
-            self.learning,
-            self.detection_metrics,
-        )
 
     def make(self) -> None:
         """Make the folder; raises OSError, naming it and the cause."""
@@ -147,24 +135,3 @@ class RunFolder:
             self.path.rename(place)
             (place / HOLDER).unlink()
         return place
-
-    def keep_in(self, target: "RunFolder") -> None:
-        """Copy the small files of a finished run, without the places on the machine it ran on.
-
-        Raises ValueError or OSError naming the file.
-        """
-        target.make()
-        for path in self.small_files():
-            if not path.exists():
-                continue
-            if path != self.args:
-                write_whole(target.path / path.name, path.read_bytes())
-                continue
-            record = read_json(path)
-            for part in ("options", "non_default_options"):
-                options = {k: v for k, v in record.get(part, {}).items() if k not in PLACES}
-                for name in ("noise_path", "images", "manifest"):
-                    if options.get(name):
-                        options[name] = Path(options[name]).name
-                record[part] = options
-            write_json(target.args, record)
