@@ -22,12 +22,12 @@ from data.loader import Batch, Loader
 from data.splits import Positions, check_last_batch, check_limit, choose_positions
 from models.build import average_weights, make_guidance, make_step
 from models.epoch_statistics import EpochStatistics, EpochStats
+from models.fast.step_timing import measure_steps
 from models.fast.training_step import TrainingStep
 from models.guidance import Guidance
 from models.learning_rate import LearningRate
 from models.noise_split import Scores, TippingPointMonitor, score, student_weights
 from models.scoring import ensemble_arrays, final_arrays, split_arrays
-from models.step_timing import estimate
 from models.teacher_student import TeacherStudent, infer, infer_logits
 from models.weights import save_networks
 from utils.console import say
@@ -188,8 +188,7 @@ def load(args: argparse.Namespace) -> tuple[ImageSet, Tensor, Positions]:
     )
     if images.own:
         choose_by_count(args, len(labels))
-    split = args.val_ratio, args.seed, args.limit_train, args.val_fold
-    positions = choose_positions(len(labels), *split)
+    positions = choose_positions(len(labels), args.val_ratio, args.seed, args.limit_train)
     if args.limit_train:
         check_limit(args.limit_train, labels[positions.train], args.batch_size, images.class_names)
     if args.dataset == "digits":
@@ -232,7 +231,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     step = make_step(args, classes, loaders.train, machine)
     guidance = make_guidance(args, classes, loaders.train.labels)
     if args.measure_steps:
-        return estimate(args, step, guidance, loaders)
+        return measure_steps(args, step, guidance, loaders)
 
     scored, clean_labels = positions.scored, images.train.clean_labels
     given = loaders.train.labels, loaders.val.labels, loaders.test.labels if loaders.test else None

@@ -22,6 +22,14 @@ TOP = Path(__file__).parents[1]
 FAILING_LR, KILLED_LR = 0.666, 0.999
 
 
+def make_executable(path: Path) -> str:
+    """A file there that starts this one as its Python does; its path."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__)}" "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
 def run_module(words: list[str]) -> None:
     """As `python -m`."""
     sys.executable = os.environ.get("PYTHON", sys.executable)
@@ -35,13 +43,7 @@ def train(args: Namespace) -> None:
     from utils.lock import locked
     from utils.run_folder.folder import RunFolder
     from utils.run_folder.interruption import Interrupted, Interruption
-    from utils.sweep.run_time import RunTime
 
-    if args.measure_steps:
-        if args.lr == FAILING_LR:
-            raise ValueError("the loss is not finite; try a smaller --lr")
-        print(RunTime(start=1, warm_up=2, epoch=30, scoring=5).line())
-        return
     folder = RunFolder.of(args)
     options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
     description = {"options": options, "non_default_options": {}, "precision": "fp32"}

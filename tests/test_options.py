@@ -51,7 +51,6 @@ AUTHORS_DEFAULTS = {
     "precision": "auto",
     "compile": "auto",
     "checkpoint_freq": 5,
-    "keep_checkpoint": False,
     "restart": False,
     "deterministic": False,
     "quiet": False,
@@ -81,7 +80,7 @@ AN_EXISTING_COMMAND = """
 def test_defaults_are_the_authors():
     args = vars(training_options())
     assert {name: args[name] for name in AUTHORS_DEFAULTS} == AUTHORS_DEFAULTS
-    others = {"images", "manifest", "image_size", "no_flip", "val_fold", "measure_steps", "debug"}
+    others = {"images", "manifest", "image_size", "no_flip", "measure_steps", "debug"}
     assert set(args) == {*AUTHORS_DEFAULTS, *DEPARTURES, *others}
     assert {name: args[name] for name in DEPARTURES} == DEPARTURES
 

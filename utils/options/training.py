@@ -127,13 +127,6 @@ def _add_data_and_length(parser: RunParser) -> None:
         help="share of the training images held out for noisy validation, 0 to below 1",
     )
     group.add_argument(
-        "--val_fold",
-        type=count_or_none,
-        default=0,
-        metavar="NUMBER",
-        help="which images are held out, for cross-validation; 0 to 1 / val_ratio - 1",
-    )
-    group.add_argument(
         "--n_epoch", type=count, default=300, metavar="EPOCHS", help="number of epochs"
     )
     add_batch_size(group)
@@ -210,9 +203,6 @@ def _add_resuming(parser: RunParser) -> None:
         help="epochs between checkpoints; SIGINT, SIGTERM and SIGHUP write one too",
     )
     group.add_argument(
-        "--keep_checkpoint", action="store_true", help="checkpoint.pt of a finished run is kept"
-    )
-    group.add_argument(
         "--restart",
         action="store_true",
         help="restart from the first epoch; the old run folder is moved to replaced/, not deleted",
@@ -247,7 +237,7 @@ def _add_reporting(parser: RunParser) -> None:
         "--measure_steps",
         type=count,
         metavar="STEPS",
-        help="number of steps to time for an estimate of the whole run; nothing is written",
+        help="number of training steps to time, and no training; nothing is written",
     )
     group.add_argument(
         "--num_workers",

@@ -24,7 +24,6 @@ NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same r
     "num_workers",
     "print_freq",
     "checkpoint_freq",
-    "keep_checkpoint",
     "restart",
     "quiet",
     "no_plots",

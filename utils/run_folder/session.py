@@ -243,15 +243,12 @@ class Session:
         last = self.log.rows[-1]
         accuracies = {name: last[name] for name in ("noisy_val_accuracy", "clean_test_accuracy")}
         record = self.record | {"epochs": self.args.n_epoch, **accuracies}
-        if self.args.keep_checkpoint:
-            self.checkpoint.save()
         memory = peak_memory_gib(self.device)
         timing = {"wall_seconds": self.seconds(), "peak_memory_gib": memory}
         write_json(self.folder.timing, timing)
         self.draw()
         write_json(self.folder.training, record)
-        if not self.args.keep_checkpoint:
-            self.checkpoint.remove()
+        self.checkpoint.remove()
         return record
 
     def stop(self, interrupted: Interrupted) -> None:
