@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests import benchmark
 from utils.label_sets import LABEL_SETS
-from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
+from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.parser import OneLineParser
 from utils.options.sweep import split_words, sweep_parser
 from utils.options.training import OWN_DEFAULTS, training_parser
@@ -26,7 +27,7 @@ PARSERS = {
     "blind_knowledge_dist_training.py": training_parser(LABEL_SETS),
     "learning.py": learning_parser(LABEL_SETS),
     "detection.py": detection_parser(LABEL_SETS),
-    "-m tests.benchmark": benchmark_parser(),
+    "-m tests.benchmark": benchmark.make_parser(),
     "-m utils.plots": plots_parser(),
     "-m utils.summary": summary_parser(),
     "-m utils.sweep": sweep_parser(),
