@@ -12,7 +12,15 @@ SCRIPTS = {path.stem for path in TOP.glob("*.py")}
 PACKAGES = ("data", "models", "utils")
 MODULES = sorted(path for package in PACKAGES for path in (TOP / package).rglob("*.py"))
 MAY_IMPORT = {"data": {"data", "utils"}, "models": {"models", "utils"}, "utils": {"utils"}}
-GROUND = ("files", "console", "devices", "seeding", "metrics")  # utils/, import none of its rooms
+GROUND = (
+    "files",
+    "console",
+    "cpus",
+    "devices",
+    "lock",
+    "seeding",
+    "metrics",
+)  # utils/, import none of its rooms
 TO_BE_LIFTED_OUT = ("losses", "noise_split", "preact_resnet")  # models/, import but each other
 LONGEST_FILE, LONGEST_FUNCTION = 280, 65  # lines
 

@@ -111,6 +111,8 @@ def test_each_run_is_made_once_and_no_finished_stage_again(sweep: Callable, tmp_
     *_, total = sweep(*words, "--status", "--", "--n_epoch", "2")[1].splitlines()
     assert total == "2 runs: 2 finished"
     assert sweep(*words, "--dry_run", "--", "--n_epoch", "2") == (0, "", "")
+    status, said, error = sweep(*words, "--", "--n_epoch", "2", "--lr", "0.5")
+    assert (status, error.count("\n")) == (2, 2) and "--lr 0.02 there, 0.5 here" in error
 
 
 def test_nothing_is_made_by_a_dry_run_or_by_asking(sweep: Callable, tmp_path: Path):
@@ -175,13 +177,6 @@ def test_the_others_go_on_when_runs_fail(sweep: Callable, tmp_path: Path):
     said = sweep(*words, "2", "--status", "--", "--lr", "0.999", "--n_epoch", "3")[1]
     assert said.startswith(f"failed    aggre/ce/seed 2: {reason}\n")
     assert said.endswith("2 runs: 2 failed\n")
-
-
-def test_other_options_fail_without_a_training(sweep: Callable):
-    words = ("--noise_types", "aggre", "--methods", "ce")
-    assert sweep(*words, "--", "--n_epoch", "1")[0] == 0
-    status, _, error = sweep(*words, "--", "--n_epoch", "1", "--lr", "0.5")
-    assert status == 2 and "--lr 0.02 there, 0.5 here" in error
 
 
 def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Path):
@@ -324,17 +319,14 @@ def test_nohup_is_respected(tmp_path: Path):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_slurm_asks_for_submitit_in_one_line(sweep: Callable, monkeypatch: pytest.MonkeyPatch):
+def test_slurm_needs_submitit_and_its_commands(sweep: Callable, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    status, _, error = sweep("--slurm", "gpu")
+    assert status == 2 and error.count("\n") == 1 and '"srun"' in error
     monkeypatch.setitem(sys.modules, "submitit", None)
     status, _, error = sweep("--slurm", "gpu")
     assert status == 2 and error.count("\n") == 1 and "-m pip install 'submitit>=1.5'" in error
-
-
-def test_slurm_needs_its_commands(sweep: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    pytest.importorskip("submitit")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    status, _, error = sweep("--slurm", "gpu")
-    assert status == 2 and error.count("\n") == 1 and '"srun"' in error
 
 
 class Cluster:
