@@ -20,9 +20,9 @@ from data.loader import Batch, Loader
 from data.splits import check_last_batch, check_limit, choose_positions
 from models.build import Training, make_training
 from models.epoch_statistics import EpochStats
+from models.fast.step_timing import measure_steps
 from models.noise_split import Scores, TippingPointMonitor, score, student_weights
 from models.scoring import ensemble_arrays, final_arrays, split_arrays
-from models.step_timing import estimate
 from models.teacher_student import TeacherStudent, infer, infer_logits
 from models.weights import save_networks
 from utils.console import say
@@ -196,7 +196,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     )
     training = make_training(args, len(labels.class_names), loaders.train, machine)
     if args.measure_steps:
-        return estimate(args, training, loaders)
+        return measure_steps(args, training, loaders)
     if images.own:
         defaults |= defaults_by_count(args.method, len(labels.given))
     description = Description.of(args, defaults, machine)

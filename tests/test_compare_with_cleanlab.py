@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import blind_knowledge_dist_training as training
+from data.splits import choose_positions
 from docs.detection import compare_with_cleanlab
-from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table
-from utils.files import read_json, write_arrays
+from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table, train_fold
+from utils.files import read_arrays, read_json, write_arrays
 from utils.run_folder.folder import RunFolder
 from utils.summary.markers import marked_texts
 from utils.summary.table import as_markdown
@@ -43,38 +45,55 @@ def write_run(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
     return folder
 
 
-def folds_of(tmp_path: Path, count: int = FOLDS) -> list[Path]:
-    """Runs of which each has held out every third image."""
-    return [
-        write_run(
-            tmp_path / f"fold_{k}", predictions(k + 1, held_out=np.arange(IMAGES) % FOLDS == k)
-        )
-        for k in range(count)
-    ]
+def fold_of(tmp_path: Path, fold: int) -> Path:
+    """A run that has held out every third image."""
+    held_out = np.arange(IMAGES) % FOLDS == fold
+    return write_run(tmp_path / f"fold_{fold}", predictions(fold + 1, held_out=held_out))
 
 
 def test_each_image_has_the_probabilities_of_the_fold_that_held_it_out(tmp_path: Path):
-    result = out_of_fold(predictions(), folds_of(tmp_path))
+    result = out_of_fold(predictions(), [fold_of(tmp_path, fold) for fold in range(FOLDS)])
     for row in (0, 1, 2, 150):
         expected = predictions(row % FOLDS + 1)["teacher_probabilities"][row]
         assert np.allclose(result[row], expected)
 
 
-def test_folds_that_leave_images_out_are_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="100 of 300 images are held out in no fold or in two"):
-        out_of_fold(predictions(), folds_of(tmp_path, 2))
+def test_folds_of_other_images_are_refused(tmp_path: Path):
     other = write_run(tmp_path / "other", predictions(index=np.arange(IMAGES) + 1))
     with pytest.raises(ValueError, match="other images"):
         out_of_fold(predictions(), [other])
 
 
-def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_folds_hold_out_each_image_once(tmp_path: Path):
+    words = ("--dataset", "digits", "--width", "2", "--n_epoch", "1", "--seed", "7", "--no_plots")
+    held_out = []
+    for fold in range(FOLDS):
+        arrays = read_arrays(RunFolder(train_fold(fold, FOLDS, tmp_path, words)).predictions)
+        assert len(arrays["index"]) == 1297  # all are scored
+        held_out.append(arrays["index"][arrays["held_out"]])
+    assert sorted(np.concatenate(held_out)) == [*range(1297)]
+    assert {len(part) for part in held_out} == {432, 433}
+    assert training.choose_positions is choose_positions
+    with pytest.raises(ValueError, match="--limit_train with --folds"):
+        train_fold(0, FOLDS, tmp_path / "limited", (*words, "--limit_train", "300"))
+
+
+def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch):
     pytest.importorskip("cleanlab")
+    trained = []
+
+    def train(fold: int, folds: int, results: Path, words: list[str]) -> Path:
+        trained.append((fold, folds, results, words))
+        return fold_of(tmp_path, fold)
+
+    monkeypatch.setattr(compare_with_cleanlab, "train_fold", train)
     run = write_run(tmp_path / "run", predictions())
     text = tmp_path / "text.md"
     text.write_text("<!-- results made_up begin -->\n<!-- results made_up end -->\n")
     words = [str(run), "--json", str(tmp_path / "made_up.json"), "--into", str(text)]
-    assert compare_with_cleanlab.main([*words, "--folds", *map(str, folds_of(tmp_path))]) == 0
+    words += ["--folds", "3", "--results_dir", str(tmp_path), "--", "--n_epoch", "14"]
+    assert compare_with_cleanlab.main(words) == 0
+    assert trained == [(fold, 3, tmp_path, ["--n_epoch", "14"]) for fold in range(FOLDS)]
     record = json.loads((tmp_path / "made_up.json").read_text())
     rows = {(row["probabilities"], row["found_by"]): row for row in record["rows"]}
     assert len(rows) == len(record["rows"]) == 1 + 2 * (len(FILTERS) + 3) + 3

@@ -370,9 +370,8 @@ def test_another_command_names_what_differs_and_restart_moves_it_replaced(tmp_pa
 
 def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path):
     results = tmp_path / "results"
-    live(results, *SMALL, "--keep_checkpoint")
+    live(results, *SMALL)
     folder = only_run(results)
-    assert (folder / "checkpoint.pt").exists()
     before = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
     status, said = live(results, *SMALL)
     assert status == training.NO_TIPPING_POINT and said.endswith("this run is finished\n")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from data.digits import TRANSITIONS
+from tests import benchmark
 from tests.conftest import training_options
 from utils.label_sets import LABEL_SETS
-from utils.options.evaluation import benchmark_parser, detection_parser, learning_parser
+from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.training import training_parser
 
 AUTHORS_DEFAULTS = {
@@ -180,7 +181,7 @@ PARSERS = pytest.mark.parametrize(
         training_parser(),
         learning_parser(),
         detection_parser(),
-        benchmark_parser(),
+        benchmark.make_parser(),
     ],
     ids=["training", "learning", "detection", "benchmark"],
 )

@@ -300,9 +300,7 @@ def test_a_fallback_has_its_own_exit_status(tmp_path: Path):
     assert done.stderr == ""  # no progress bar where stderr is no terminal
 
 
-@pytest.mark.parametrize(
-    "script", ["blind_knowledge_dist_training", "learning", "detection", "benchmark"]
-)
+@pytest.mark.parametrize("script", ["blind_knowledge_dist_training", "learning", "detection"])
 @pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["--width", "none"], 2)])
 def test_help_and_wrong_options(script: str, words: list[str], status: int):
     done = call(f"{script}.py", *words)

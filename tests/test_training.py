@@ -475,9 +475,12 @@ def test_a_batch_of_one_digit_is_refused_before_anything_is_written(size: int, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measuring_writes_nothing(tmp_path: Path, capsys):
-    words = ("--dataset", "digits", "--measure_steps", 2, "--results_dir", tmp_path)
-    measured = training.main(training_options(*words))
-    assert measured["step_seconds"] > 0 and measured["peak_memory_gib"] > 0
-    assert "one run of 30 epochs of 21 steps" in capsys.readouterr().out
+@pytest.mark.parametrize("method", ["bkd+", "ce"])
+def test_measuring_writes_nothing(method: str, tmp_path: Path, capsys):
+    words = ("--dataset", "digits", "--method", method, "--ema_decay", 0.9, "--n_epoch", 30)
+    args = training_options(*words, "--measure_steps", 2, "--results_dir", tmp_path)
+    assert all(0 < value < 60 for value in training.main(args).values())
+    said = capsys.readouterr().out
+    assert " s a step of 64 images, " in said and "30 epochs of 21 steps: about " in said
+    assert ("the images are scored" in said) == (method == "bkd+")
     assert list(tmp_path.iterdir()) == []

@@ -10,15 +10,12 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.testing import assert_close
 
-from data.loader import Loader
-from models.build import Training, baseline_loss
-from models.epoch_statistics import EpochStatistics
+from models.build import baseline_loss
 from models.fast import cuda_graph, training_step
 from models.fast.concurrent_networks import in_turn
 from models.fast.training_step import WARM_UP, StepResult, TrainingStep
 from models.losses import agreement
-from models.robust_phase import LossInputs, RobustPhase, loss_with_departures
-from models.step_timing import time_steps
+from models.robust_phase import LossInputs, loss_with_departures
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
 from tests.conftest import devices
 from tests.test_concurrent_networks import threads
@@ -317,24 +314,3 @@ def test_scoring_is_the_same_fast_and_plain(device: str):
     low = infer_logits(new_step(device, bf16=True).pair, [(images, labels, index)], BATCH)
     assert low[0].dtype == torch.float32
     assert 0 < distance(flat([low[0]]), flat([of_plain[0]])) < TOLERANCES[True]
-
-
-@devices
-def test_step_timing(device: str):
-    step = new_step(device, digits=True)
-    generator = torch.Generator(device).manual_seed(0)
-    images = torch.zeros(BATCH + SHORT, 1, 8, 8, dtype=torch.uint8)
-    labels = torch.zeros(len(images), dtype=torch.long)
-    settings = {"mean": (0.0,), "std": (1.0,), "batch_size": BATCH, "generator": generator}
-    loader = Loader(images, labels, **settings)
-
-    class Loaders:
-        train = scored = loader
-
-    statistics = EpochStatistics(len(labels), 2, torch.device(device))
-    robust_phase = RobustPhase(len(labels), CLASSES, torch.device(device))
-    training = Training(step, None, statistics, robust_phase, None, None)
-    for steps in (1, 5):  # an epoch has two
-        seconds = time_steps(training, Loaders, steps)
-        assert seconds.keys() == {"step_seconds", "image_seconds"}
-        assert all(0 < value < 60 for value in seconds.values())

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from data.download import naming_folder, one_at_a_time
 from data.own_images.reading import Read, read_images
+from utils.cpus import usable_cpus
 from utils.files import PARTIAL, read_json, remove_partial_files, write_json
 
 FOLDER = "own_images"  # in --data_dir
@@ -87,8 +88,7 @@ def _read_into(pixels: Path, record: Path, paths: Sequence[Path], size: int, qui
 
 
 def _with_bar(paths: Sequence[Path], size: int, quiet: bool) -> Iterator[Read]:
-    processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    images = read_images(paths, size, processes or 1)
+    images = read_images(paths, size, usable_cpus())
     disable = True if quiet else None
     yield from tqdm(images, "reading images", len(paths), unit="image", disable=disable)
 

@@ -1,22 +1,13 @@
-"""The options of `learning.py`, `detection.py` and `benchmark.py`."""
+"""The options of `learning.py` and `detection.py`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from utils.files import read_json
-from utils.options.parser import (
-    USAGE,
-    OneLineParser,
-    RunParser,
-    add_batch_size,
-    add_debug,
-    add_device_options,
-    add_net,
-)
-from utils.options.values import count, path
+from utils.options.parser import RunParser, add_device_options
+from utils.options.values import path
 
 NAMES_A_RUN = ("dataset", "noise_type", "seed", "method", "net")
 
@@ -60,34 +51,6 @@ def detection_parser() -> RunParser:
         help="boolean .npy to evaluate in place of the run's, one entry for each training image "
         "(true: label flagged as wrong)",
     )
-    return parser
-
-
-def benchmark_parser() -> OneLineParser:
-    """The options of `benchmark.py`."""
-    parser = OneLineParser(
-        usage=USAGE,
-        description="Time loader, step and scoring on this machine against a straightforward "
-        "version, and against what the machine can do.",
-    )
-    add_device_options(parser)
-    group = parser.add_argument_group("benchmark")
-    add_net(group)
-    group.add_argument(
-        "--quick", action="store_true", help="narrow networks, short timings: under a minute"
-    )
-    add_batch_size(group)
-    group.add_argument(
-        "--rounds", type=count, default=5, metavar="NUMBER", help="number of timings of each"
-    )
-    group.add_argument(
-        "--json",
-        type=path,
-        default=Path("results/benchmark.json"),
-        metavar="FILE",
-        help="file to write",
-    )
-    add_debug(parser)
     return parser
 
 

@@ -152,7 +152,7 @@ def _add_reporting(parser: RunParser) -> None:
         "--measure_steps",
         type=count,
         metavar="STEPS",
-        help="number of steps to time for an estimate of the whole run; nothing is written",
+        help="number of training steps to time, and no training; nothing is written",
     )
     # Accepted and not shown: no progress bars (there are none where stderr is no terminal); no
     # plots; loading workers, which images that live on the device do not need.
