@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 
 from tests.made_up_run import edit_json, made_up_run
+from utils.plots import draw
 from utils.plots.draw import PLOTS, write_plots
 from utils.summary.__main__ import main
 from utils.summary.overview import draw_overview
@@ -23,6 +24,12 @@ from utils.summary.table import ACCURACY
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 FEW = ("noise_split.png", "transitions.png")  # to draw them all takes seconds
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{ 7 * 7 }}"
+
+
+@pytest.fixture
+def few_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only FEW are drawn."""
+    monkeypatch.setattr(draw, "PLOTS", {name: PLOTS[name] for name in FEW})
 
 
 class Elements(HTMLParser):
@@ -65,9 +72,10 @@ def challenge(results: Path) -> None:
     edit_json(folder / "training.json", tipping_point=None, fallback=True)
 
 
+@pytest.mark.usefixtures("few_plots")
 def test_the_page_has_all_there_is(tmp_path: Path, capsys: pytest.CaptureFixture):
     challenge(tmp_path)
-    drawn = write_plots(tmp_path / "cifar10_aggre_seed_0", names=FEW)
+    drawn = write_plots(tmp_path / "cifar10_aggre_seed_0")
     page = Elements(write_page(tmp_path))
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "index.html")
     for words in (
@@ -129,9 +137,10 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path):
 
 
 @pytest.mark.parametrize("embed", [False, True])
+@pytest.mark.usefixtures("few_plots")
 def test_nothing_comes_from_elsewhere(tmp_path: Path, embed: bool):
     challenge(tmp_path)
-    write_plots(tmp_path / "digits_rand1_seed_0", names=FEW)
+    write_plots(tmp_path / "digits_rand1_seed_0")
     text = write_page(tmp_path, *["--embed"] * embed)
     page = Elements(text)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
@@ -148,9 +157,10 @@ def test_nothing_comes_from_elsewhere(tmp_path: Path, embed: bool):
     assert "@import" not in text and "url(" not in text
 
 
+@pytest.mark.usefixtures("few_plots")
 def test_plots_are_found_from_another_folder_and_under_any_name(tmp_path: Path):
     folder = made_up_run(tmp_path / "results", name="a b#c?d%20:ü").folder
-    drawn = write_plots(folder, names=FEW)
+    drawn = write_plots(folder)
     (tmp_path / "docs").mkdir()
     path = tmp_path / "docs" / "index.html"
     assert main([str(tmp_path / "results"), "--html", str(path)]) == 0
@@ -188,9 +198,10 @@ def test_published_results_are_for_their_own_label_set_alone():
 
 
 @pytest.mark.parametrize("embed", [False, True])
+@pytest.mark.usefixtures("few_plots")
 def test_a_damaged_plot_is_left_out_with_one_line(tmp_path: Path, capsys, embed: bool):
     folder = made_up_run(tmp_path).folder
-    write_plots(folder, names=FEW)
+    write_plots(folder)
     (folder / FEW[0]).write_bytes(b"<svg onload=alert(1)>")
     page = tmp_path / "index.html"
     assert main([str(tmp_path), "--html", str(page), *["--embed"] * embed]) == 2

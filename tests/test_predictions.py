@@ -112,12 +112,10 @@ def test_the_chosen_detection_orders_and_flags_the_suspects(
 ):
     predictions = with_all_results(run.predictions)._replace(detection=choice)
     write_detection(tmp_path, predictions)
-    label, index = predictions.label, predictions.index
-    flagged, agreement, prediction = {
-        "split": (predictions.split_group == 4, *predictions[7:9]),
-        "final": (predictions.final_prediction != label, *predictions[14:16]),
-        "ensemble": (predictions.mean_prediction != label, *predictions[16:18]),
-    }[choice]
+    index, name = predictions.index, "mean" if choice == "ensemble" else choice
+    agreement = getattr(predictions, f"{name}_agreement")
+    prediction = getattr(predictions, f"{name}_prediction")
+    flagged = predictions.split_group == 4 if name == "split" else prediction != predictions.label
     rows, order = read_rows(tmp_path / "suspects.csv"), np.argsort(agreement, kind="stable")
     assert [row["index"] for row in rows] == [str(index[at]) for at in order]
     assert [row["suggested_label"] for row in rows] == [str(prediction[at]) for at in order]

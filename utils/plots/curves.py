@@ -37,9 +37,8 @@ def draw_tipping_point(run: RunData) -> Figure:
     figure = new_figure(7.2, height, f"{run.name}: tipping point")
     rows = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axes, (epochs, values, title, label) in zip(rows, panels, strict=True):
-        plain(axes, "", title).plot(
-            epochs, values, color=style.INK, label=label, **_markers(epochs)
-        )
+        marks = {"marker": "o", "markersize": 3.5} if len(epochs) <= MAX_MARKERS else {}
+        plain(axes, "", title).plot(epochs, values, color=style.INK, label=label, **marks)
     _mark_split(run, rows)
     for axes, (epochs, *_) in zip(rows, panels, strict=True):
         over_epochs(axes, epochs)
@@ -106,10 +105,6 @@ def _draw_learning_rate(run: RunData, axes: Axes, epochs: NDArray[np.float64]) -
     if 0 < len(rates) <= MAX_RATES_NAMED:
         axes.set_yticks(rates, [f"{value:g}" for value in rates])
         axes.set_yticks([], minor=True)
-
-
-def _markers(epochs: NDArray[np.float64]) -> dict[str, Any]:
-    return {"marker": "o", "markersize": 3.5} if len(epochs) <= MAX_MARKERS else {}
 
 
 def _mark_split(run: RunData, rows: Any) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from utils.plots.run_data import LeftOut, RunData
 from utils.plots.style import INK, MEDIUM, MIDDLE, RED, SMALL, Axes, Figure, new_figure, plain
+from utils.run_folder.predictions import Array
 
 PER_ROW = 8  # images
 STEP = 1.12  # from one image to the next, in images
@@ -37,9 +37,7 @@ def draw_suspects(run: RunData) -> Figure:
             words += f"\ntrue: {names[true_label[row]]}"
         corner = place % PER_ROW * STEP, place // PER_ROW * (1 + CAPTION)
         _draw_suspect(axes, corner, image, words, size, framed=right[place])
-    axes.set_xlim(-0.03, PER_ROW * STEP - 0.09)
-    axes.set_ylim(height, -0.03)
-    axes.set_aspect("equal")
+    axes.set(xlim=(-0.03, PER_ROW * STEP - 0.09), ylim=(height, -0.03), aspect="equal")
     axes.axis("off")
     if true_label is not None:
         note = f"false alarms (the given label is right): {right.sum() or 'none'}"
@@ -48,12 +46,7 @@ def draw_suspects(run: RunData) -> Figure:
 
 
 def _draw_suspect(
-    axes: Axes,
-    corner: Sequence[float],
-    image: NDArray[np.uint8],
-    words: str,
-    size: float,
-    framed: bool,
+    axes: Axes, corner: Sequence[float], image: Array, words: str, size: float, framed: bool
 ) -> None:
     """One image [height, width, channels] with its words; a false alarm bold and framed."""
     from matplotlib.patches import Rectangle
@@ -96,7 +89,7 @@ def draw_transitions(run: RunData) -> Figure:
     return figure
 
 
-def _draw_matrix(axes: Axes, shares: NDArray[np.float64], unit: str, other_name: str) -> Any:
+def _draw_matrix(axes: Axes, shares: Array, unit: str, other_name: str) -> Any:
     """The shares [C, C] in grey: given label by the other one; returns matplotlib's image."""
     from matplotlib.colors import PowerNorm
 
@@ -109,7 +102,7 @@ def _draw_matrix(axes: Axes, shares: NDArray[np.float64], unit: str, other_name:
     return axes.imshow(shares, cmap="Greys", norm=norm, interpolation="nearest")
 
 
-def _name_cells(axes: Axes, shares: NDArray[np.float64], names: NDArray[np.str_]) -> None:
+def _name_cells(axes: Axes, shares: Array, names: Array) -> None:
     """The classes' names along the axes, and the rounded share in each cell that has one."""
     turned = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 2 else {}
     axes.set_xticks(range(len(names)), names, parse_math=False, **turned)
@@ -120,9 +113,7 @@ def _name_cells(axes: Axes, shares: NDArray[np.float64], names: NDArray[np.str_]
             axes.text(column, row, f"{share:.0f}", color="white" if share > 55 else INK, **style)
 
 
-def _list_mistakes(
-    axes: Axes, counts: NDArray[np.int64], names: NDArray[np.str_], other_name: str
-) -> None:
+def _list_mistakes(axes: Axes, counts: Array, names: Array, other_name: str) -> None:
     """Bars for the most frequent pairs of different classes in counts [C, C]."""
     apart = counts - np.diag(counts.diagonal())
     order = np.argsort(-apart, axis=None, kind="stable")[:MISTAKES_LISTED]

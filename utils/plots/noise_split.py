@@ -3,25 +3,21 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from utils.metrics import GROUP_CUTS, detection_metrics, ranking_metrics
 from utils.plots import style
 from utils.plots.run_data import LeftOut, RunData
 from utils.plots.style import Axes, Figure, legend_above, new_figure, plain
+from utils.run_folder.predictions import Array
 
 BINS = 60
 CUT_STYLES = (("mean below", ":"), ("Otsu's threshold", "-"), ("mean above", "--"))
 GROUP_NAMES = ("1 most trusted", "2", "3", "4 flagged as wrong")
-RESULTS = {
-    "split": (", at the split", "-"),
-    "final": (", at the end", "--"),
-    "ensemble": (", over the epochs", "-."),
+RESULTS = {  # when it was found, its line; what its prediction flags, the marker
+    "split": ("at the split", "-"),
+    "final": ("at the end", "--", "predicted another class", "X"),
+    "ensemble": ("over the epochs", "-.", "another on the mean over the epochs", "P"),
 }
-CONTRADICTED = (
-    ("final", "predicted another class", "X"),
-    ("ensemble", "another on the mean over the epochs", "P"),
-)
 GROUP_MARKERS = (("o", style.INK), ("s", "white"), ("D", "white"))
 FALLBACK = " (fallback: no tipping point)"
 
@@ -38,8 +34,7 @@ def draw_noise_split(run: RunData) -> Figure:
     cuts = predictions.cuts or ()
     for cut, (words, line) in zip(cuts, CUT_STYLES, strict=False):
         above.axvline(cut, color=style.INK, ls=line, lw=1.5, label=f"{words}: {cut:.3f}")
-    above.set_yscale("log")
-    above.set_xlim(0, 1)
+    above.set(yscale="log", xlim=(0, 1))
     above.set_ylim(0.7, 3 * above.get_ylim()[1])  # room for the names of the groups
     legend_above(above, 3)
     if cuts:
@@ -48,9 +43,7 @@ def draw_noise_split(run: RunData) -> Figure:
     return figure
 
 
-def _draw_histogram(
-    axes: Axes, agreement: NDArray[np.floating], wrong: NDArray[np.bool_] | None
-) -> None:
+def _draw_histogram(axes: Axes, agreement: Array, wrong: Array | None) -> None:
     """Histogram of the agreements [N], those of right and wrong labels apart where known."""
     plain(axes, "agreement of the pair with the given label", "images")
     edges = np.linspace(0, 1, BINS + 1)
@@ -72,7 +65,7 @@ def _name_groups(axes: Axes, edges: Sequence[float]) -> None:
             axes.text((low + high) / 2, 0.97, words, fontsize=style.SMALL, **place)
 
 
-def _draw_groups(axes: Axes, group: NDArray[np.integer], wrong: NDArray[np.bool_] | None) -> None:
+def _draw_groups(axes: Axes, group: Array, wrong: Array | None) -> None:
     """A bar for each group, 1 at the top, its wrong labels apart where they are known."""
     plain(axes, "images", "group").grid(axis="y", visible=False)
     sizes = np.bincount(group, minlength=5)[1:]
@@ -108,15 +101,14 @@ def draw_detection_curve(run: RunData) -> Figure:
     for name, (_, agreement, _) in results.items():
         precision, recall, _ = precision_recall_curve(wrong, -agreement)
         average = ranking_metrics(agreement, wrong)["average_precision"]
-        when, line = RESULTS[name] if len(results) > 1 else ("", "-")
-        words = f"lowest agreement first{when}"
+        when, line = RESULTS[name][:2] if len(results) > 1 else ("", "-")
+        words = "lowest agreement first" + f", {when}" * bool(when)
         words += f" (average precision {average:.3f})" if average else ""
         axes.plot(recall[:-1], precision[:-1], line, color=style.INK, lw=1.3, label=words)
     chance = f"flagged at random: {wrong.mean():.3f}"
     axes.axhline(wrong.mean(), color=style.MIDDLE, ls=style.DOTTED, label=chance)
     _mark_cuts(run, axes)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.legend(fontsize=style.SMALL, framealpha=0.9, edgecolor="none", loc="lower left")
     return figure
 
@@ -125,9 +117,9 @@ def _mark_cuts(run: RunData, axes: Axes) -> None:
     """A point at precision and recall of each cut of the groups, and of the predictions."""
     predictions = run.predicted()
     points = [
-        (words, marker, style.INK, predictions.detections[name].flagged)
-        for name, words, marker in CONTRADICTED
-        if name in predictions.detections
+        (*RESULTS[name][2:], style.INK, result.flagged)
+        for name, result in predictions.detections.items()
+        if name != "split"
     ]
     if predictions.split_group is not None:
         points += [
