@@ -17,7 +17,7 @@ from tests.made_up_run import MadeUpRun, made_up_run
 from utils.plots import draw
 from utils.plots.__main__ import main
 from utils.plots.curves import draw_tipping_point, draw_training_curves
-from utils.plots.draw import CAPTIONS, PLOTS, Plot, write_plots
+from utils.plots.draw import PLOTS, Plot, write_plots
 from utils.plots.labels import draw_suspects, draw_transitions
 from utils.plots.noise_split import draw_detection_curve, draw_noise_split
 from utils.plots.run_data import LeftOut, read_run
@@ -73,7 +73,6 @@ def test_all_plots_are_drawn_whole_and_drawing_again_gives_the_same_bytes(
         assert 0.01 < inked < 0.8, f"{name} is blank or full"
         edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert (edge == 1).all(), f"{name}: something is cut off at the edge"
-        assert CAPTIONS[name].endswith(".")
     if classes == 10:
         write_plots(folder)
     assert before == {name: (folder / name).read_bytes() for name in ALL}
@@ -189,22 +188,7 @@ def test_groups_and_cuts_are_those_of_the_run(run: MadeUpRun):
         assert cut in words
 
 
-def test_the_cuts_lie_on_the_detection_curve(run: MadeUpRun):
-    (axes,) = draw_detection_curve(read_run(run.folder)).axes
-    wrong = run.predictions.label != run.predictions.true_label
-    curve, chance, *points = axes.lines
-    assert chance.get_ydata()[0] == wrong.mean()
-    assert len(points) == 3 and len({point.get_marker() for point in points}) == 3
-    for lowest, point in zip((4, 3, 2), points, strict=True):
-        flagged = run.predictions.split_group >= lowest
-        hits = sum(f and w for f, w in zip(flagged, wrong, strict=True))
-        x, y = point.get_xdata()[0], point.get_ydata()[0]
-        assert (x, y) == pytest.approx((hits / wrong.sum(), hits / flagged.sum()))
-        distance = np.hypot(curve.get_xdata() - x, curve.get_ydata() - y).min()
-        assert distance < 1e-9
-
-
-def test_last_epoch_and_mean_have_a_curve_and_a_point_of_their_own(run: MadeUpRun):
+def test_cuts_and_results_are_points_of_the_detection_curves(run: MadeUpRun):
     label, agreement = run.predictions.label, run.predictions.split_agreement
     final, mean = (np.where(np.arange(300) % every == 0, 0, label) for every in (5, 3))
     later = {"final_agreement": 1 - agreement, "final_prediction": final}
@@ -213,14 +197,23 @@ def test_last_epoch_and_mean_have_a_curve_and_a_point_of_their_own(run: MadeUpRu
     words = [line.get_label().split(" (")[0] for line in axes.lines]
     whens = ("at the split", "at the end", "over the epochs")
     assert words[:3] == [f"lowest agreement first, {when}" for when in whens]
-    wrong = label != run.predictions.true_label
-    for prediction, start in ((final, "predicted another"), (mean, "another on the mean")):
-        flagged = prediction != label
-        point = next(line for line in axes.lines if line.get_label().startswith(start))
-        hits = (flagged & wrong).sum()
-        assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx(
-            (hits / wrong.sum(), hits / flagged.sum())
-        )
+    wrong, group = label != run.predictions.true_label, run.predictions.split_group
+    curve, chance, points = axes.lines[0], axes.lines[3], axes.lines[4:]
+    assert chance.get_ydata()[0] == wrong.mean()
+    assert len(points) == 5 and len({point.get_marker() for point in points}) == 5
+    for start, flagged in {
+        "predicted another": final != label,
+        "another on the mean": mean != label,
+        "group 4": group >= 4,
+        "groups 3 and 4": group >= 3,
+        "groups 2 to 4": group >= 2,
+    }.items():
+        (point,) = [point for point in points if point.get_label().startswith(start)]
+        hits = sum(f and w for f, w in zip(flagged, wrong, strict=True))
+        x, y = point.get_xdata()[0], point.get_ydata()[0]
+        assert (x, y) == pytest.approx((hits / wrong.sum(), hits / flagged.sum()))
+        if start.startswith("group"):
+            assert np.hypot(curve.get_xdata() - x, curve.get_ydata() - y).min() < 1e-9
 
 
 def test_transitions_are_counted_right(run: MadeUpRun):
