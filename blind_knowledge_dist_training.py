@@ -21,8 +21,8 @@ from data.splits import check_last_batch, check_limit, choose_positions
 from models.build import Training, make_training
 from models.epoch_statistics import EpochStats
 from models.fast.step_timing import measure_steps
-from models.noise_split import Scores, TippingPointMonitor, score, student_weights
-from models.scoring import ensemble_arrays, final_arrays, split_arrays
+from models.losses import agreement
+from models.noise_split import Scores, score, student_weights
 from models.teacher_student import TeacherStudent, infer, infer_logits
 from models.weights import save_networks
 from utils.console import say
@@ -34,7 +34,7 @@ from utils.options.training import training_parser
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interruption
-from utils.run_folder.predictions import PredictionsWriter
+from utils.run_folder.predictions_writer import PredictionsWriter, log_split
 from utils.run_folder.session import Session
 from utils.seeding import be_deterministic, seed_everything
 
@@ -71,36 +71,37 @@ def predict(training: Training, loader: Loader) -> Tensor:
 
 def score_images(pair: TeacherStudent, loader: Loader) -> Scores:
     """The pair's scores of a loader's N images at their labels, in data order."""
-    return score(*infer_logits(pair, loader, len(loader.labels)), loader.labels)
+    return score(infer(pair, loader, len(loader.labels)), loader.labels)
 
 
 def write_predictions(
     args: argparse.Namespace,
-    monitor: TippingPointMonitor | None,
-    final: dict[str, Any],
-    ensemble: dict[str, Any],
+    training: Training,
+    loader: Loader,
     writer: PredictionsWriter,
 ) -> dict[str, Any]:
-    """Write what the run's split, its last epoch and all its epochs detect.
+    """Write what the split, the last epoch's pair and all epochs detect among the loader's images.
 
     Returns what training.json lacks yet.
-
-    `monitor`: None for the baseline, which has no split.
     """
-    if monitor is None:
-        writer.write({**final, **ensemble, "detection": args.detection})
-        return {}
-    split = split_arrays(monitor.record(), fallback=monitor.searching)
-    last = {f"final_{name}": final.pop(name) for name in ("agreement", "prediction")}
-    last |= {name: array for name, array in final.items() if name.endswith("_probabilities")}
-    writer.write({**split, **last, **ensemble, "detection": args.detection})
-    if not monitor.searching:
+    pair, has_student = training.evaluated(), METHODS[args.method].has_student
+    logits = infer_logits(pair, loader, len(loader.labels))
+    agreements = agreement(*logits)  # [S, C]
+    mean = agreements.clone()  # over the epochs; of images that are not trained on the last ones
+    mean[writer.trained_rows] = training.robust_phase.predicted
+    final, mean = (score(each, loader.labels) for each in (agreements, mean))
+    networks = zip(pair.trained_networks(), logits, strict=False)  # the baseline has but one
+    probabilities = {name: each.softmax(1) for name, each in networks}
+    split = training.monitor.split() if has_student else None
+    predictions = writer.write(split, final, mean, probabilities)
+    if not predictions.fallback:
         return {}
     say(
         f"no tipping point in {args.n_epoch} epochs: the detection result is a fallback, the split "
-        f"at epoch {split['split_epoch']}, where the student was most confident"
+        f"at epoch {split.epoch}, where the student was most confident"
     )
-    return writer.tell_split(split)
+    log_split(predictions)
+    return predictions.split_summary()
 
 
 def train(
@@ -133,9 +134,9 @@ def train(
             robust_phase.begin(student_weights(tipped.train_agreement, alphas))
             training.rate.tipping_point_found(epoch + 1)
             run.record["tipping_point"] = tipped.epoch
-            split = split_arrays(tipped, fallback=False)
-            run.record |= writer.tell_split(split)
-            writer.write(split)
+            predictions = writer.write(monitor.split())
+            log_split(predictions)
+            run.record |= predictions.split_summary()
             run.draw()
         if has_student and not monitor.searching:
             robust_phase.estimate_transition(labels)
@@ -143,9 +144,7 @@ def train(
             save_networks(training.evaluated(), run.folder, epoch, best=True)
 
     loaders.scored.augmented = False
-    final = final_arrays(training.evaluated(), loaders.scored)
-    ensemble = ensemble_arrays(robust_phase.predicted, labels, writer.trained_rows, final)
-    run.record |= write_predictions(args, monitor if has_student else None, final, ensemble, writer)
+    run.record |= write_predictions(args, training, loaders.scored, writer)
     save_networks(training.evaluated(), run.folder, args.n_epoch - 1)
     return run.finish()
 
@@ -201,7 +200,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         defaults |= defaults_by_count(args.method, len(labels.given))
     description = Description.of(args, defaults, machine)
     description.labels_sha256 = labels.sha256(images.digest())
-    writer = PredictionsWriter(folder, labels, images.train.images.numpy(), images.own)
+    pixels = images.train.images.numpy()
+    writer = PredictionsWriter(folder, args.detection, labels, pixels, images.own)
     state = description, labels, training, generator, interruption
     with Session(folder, args, *state) as run:
         run.tell_warnings(images.own.warnings if images.own else [])

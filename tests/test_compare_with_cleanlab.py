@@ -10,37 +10,41 @@ import blind_knowledge_dist_training as training
 from data.splits import choose_positions
 from docs.detection import compare_with_cleanlab
 from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table, train_fold
-from utils.files import read_arrays, read_json, write_arrays
+from utils.files import read_json
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 from utils.summary.markers import marked_texts
 from utils.summary.table import as_markdown
 
 IMAGES, CLASSES, FOLDS = 300, 4, 3
 
 
-def predictions(seed: int = 0, **more: np.ndarray) -> dict[str, np.ndarray]:
-    """Of a finished run: a fifth of the labels is wrong, and the networks mostly see it."""
+def predictions(seed: int = 0, **more: np.ndarray) -> Predictions:
+    """A finished run: a fifth of the labels is wrong, and the networks mostly see it."""
     generator = np.random.default_rng(0)
     true = generator.integers(0, CLASSES, IMAGES)
     wrong = generator.random(IMAGES) < 0.2
     label = np.where(wrong, (true + 1) % CLASSES, true)
     noise = np.random.default_rng(seed + 1)
-    arrays = {"index": np.arange(IMAGES), "label": label, "true_label": true}
-    for name in ("teacher", "student"):
-        logits = 3 * np.eye(CLASSES)[true] + noise.normal(0, 1, (IMAGES, CLASSES))
-        odds = np.exp(logits)
-        arrays[f"{name}_probabilities"] = odds / odds.sum(1, keepdims=True)
-    product = arrays["teacher_probabilities"] * arrays["student_probabilities"]
-    agreement = product / product.sum(1, keepdims=True)
-    arrays["agreement"] = agreement[np.arange(IMAGES), label]
-    arrays["prediction"] = agreement.argmax(1)
-    return arrays | more
+    odds = np.exp(3 * np.eye(CLASSES)[true] + noise.normal(0, 1, (2, IMAGES, CLASSES)))
+    teacher, student = odds / odds.sum(2, keepdims=True)
+    agreement = teacher * student / (teacher * student).sum(1, keepdims=True)
+    return Predictions(
+        np.arange(IMAGES),
+        label,
+        np.array([f"class {k}" for k in range(CLASSES)]),
+        true_label=true,
+        final_agreement=agreement[np.arange(IMAGES), label],
+        final_prediction=agreement.argmax(1),
+        teacher_probabilities=teacher,
+        student_probabilities=student,
+    )._replace(**more)
 
 
-def write_run(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+def write_run(folder: Path, predicted: Predictions) -> Path:
     run = RunFolder(folder)
     run.make()
-    write_arrays(run.predictions, **arrays)
+    predicted.write(run.predictions)
     run.timing.write_text(json.dumps({"wall_seconds": 7.0}))
     return folder
 
@@ -54,7 +58,7 @@ def fold_of(tmp_path: Path, fold: int) -> Path:
 def test_each_image_has_the_probabilities_of_the_fold_that_held_it_out(tmp_path: Path):
     result = out_of_fold(predictions(), [fold_of(tmp_path, fold) for fold in range(FOLDS)])
     for row in (0, 1, 2, 150):
-        expected = predictions(row % FOLDS + 1)["teacher_probabilities"][row]
+        expected = predictions(row % FOLDS + 1).teacher_probabilities[row]
         assert np.allclose(result[row], expected)
 
 
@@ -68,9 +72,10 @@ def test_folds_hold_out_each_image_once(tmp_path: Path):
     words = ("--dataset", "digits", "--width", "2", "--n_epoch", "1", "--seed", "7", "--no_plots")
     held_out = []
     for fold in range(FOLDS):
-        arrays = read_arrays(RunFolder(train_fold(fold, FOLDS, tmp_path, words)).predictions)
-        assert len(arrays["index"]) == 1297  # all are scored
-        held_out.append(arrays["index"][arrays["held_out"]])
+        run = RunFolder(train_fold(fold, FOLDS, tmp_path, words))
+        scored = Predictions.read(run.predictions)
+        assert len(scored.index) == 1297  # all are scored
+        held_out.append(scored.index[scored.held_out])
     assert sorted(np.concatenate(held_out)) == [*range(1297)]
     assert {len(part) for part in held_out} == {432, 433}
     assert training.choose_positions is choose_positions
@@ -120,10 +125,10 @@ def test_tables_are_those_of_the_committed_metrics():
 
 
 def test_runs_that_cannot_be_compared_are_told_in_one_line(tmp_path: Path, capsys):
-    arrays = predictions()
-    partly = write_run(tmp_path / "partly", arrays | {"true_label": arrays["true_label"] - 1})
-    del arrays["true_label"]
-    for folder in (tmp_path / "nowhere", write_run(tmp_path / "run", arrays), partly):
+    known = predictions().true_label
+    partly = write_run(tmp_path / "partly", predictions(true_label=known - 1))
+    unknown = write_run(tmp_path / "run", predictions(true_label=None))
+    for folder in (tmp_path / "nowhere", unknown, partly):
         with pytest.raises(SystemExit) as ended:
             compare_with_cleanlab.main([str(folder), "--json", str(tmp_path / "made_up.json")])
         error = capsys.readouterr().err

@@ -13,11 +13,12 @@ import learning
 from models import noise_split
 from tests.conftest import training_options
 from tests.own_images import NAMES, write_folder
-from utils.files import read_arrays, read_columns, read_json
+from utils.files import read_columns, read_json
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.own_images import defaults_by_count
 from utils.review import clean
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 
 FOLDER = ["--dataset", "folder"]
 
@@ -67,8 +68,8 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     flagged = [row[0] for row in suspects if row[4] == "1"]
     assert np.mean([wrong[name] for name in flagged]) > 0.9
 
-    arrays = read_arrays(folder.predictions)
-    assert "true_label" not in arrays and arrays["class_names"].tolist() == NAMES
+    predictions = Predictions.read(folder.predictions)
+    assert predictions.true_label is None and predictions.class_names.tolist() == NAMES
     assert set(read_columns(folder.metrics)["agreed_wrong"]) == {""}
     found = evaluate(detection, tmp_path, "--images", tmp_path / "pets")
     out = capsys.readouterr().out
@@ -170,7 +171,7 @@ def test_larger_images(net: str, size: int, tmp_path: Path):
     args = training_options(*words_of(tmp_path, *where, *small))
     record = training.main(args)
     assert record["epochs"] == 2
-    images = read_arrays(RunFolder.of(args).predictions)["suspect_images"]
+    images = Predictions.read(RunFolder.of(args).predictions).suspect_images
     assert images.shape == (18, size, size, 3)
     words = ["--images", tmp_path / "pets", "--net", net, "--method", "ce"]
     assert evaluate(learning, tmp_path, *words)["test_images"] == 6

@@ -16,9 +16,11 @@ import detection
 import learning
 from models import noise_split
 from tests.conftest import NOISE, MadeUpCifar, training_options
-from utils.files import read_arrays, read_columns, read_json
+from utils.files import read_columns, read_json
 from utils.options.evaluation import detection_parser, learning_parser
+from utils.run_folder.detection_report import report_cuts
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 
 TOP = Path(__file__).parents[1]
 
@@ -88,19 +90,18 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert list(found["detections"]) == results
     chosen = found["detections"][found["detection"]]
     assert chosen.items() <= found.items()
-    arrays = read_arrays(folder / "predictions.npz")
-    prefix, mean = "" if method == "ce" else "final_", arrays["ensemble_prediction"]
-    final = arrays[f"{prefix}prediction"]
-    assert found["detections"]["final"]["flagged"] == (final != arrays["label"]).sum()
-    assert found["detections"]["ensemble"]["flagged"] == (mean != arrays["label"]).sum()
+    predictions = Predictions.read(folder / "predictions.npz")
+    final, mean = predictions.final_prediction, predictions.mean_prediction
+    assert found["detections"]["final"]["flagged"] == (final != predictions.label).sum()
+    assert found["detections"]["ensemble"]["flagged"] == (mean != predictions.label).sum()
     # Of an image that was not trained on only the last networks know something.
-    held_out = arrays["held_out"]
-    agreements = arrays[f"{prefix}agreement"], arrays["ensemble_agreement"]
+    held_out = predictions.held_out
+    agreements = predictions.final_agreement, predictions.mean_agreement
     assert held_out.sum() == 50 and np.array_equal(final[held_out], mean[held_out])
     assert np.array_equal(*(each[held_out] for each in agreements))
     assert not np.isclose(*(each[~held_out] for each in agreements)).all()
     if method != "ce":
-        assert found["detections"]["split"]["flagged"] == (arrays["group"] == 4).sum()
+        assert found["detections"]["split"]["flagged"] == (predictions.split_group == 4).sum()
     assert len((folder / "suspects.csv").read_text().splitlines()) == 501
     recorded = json.loads((folder / "args.json").read_text())
     assert recorded["precision"] in ("fp32", "bf16") and recorded["options"]["precision"] == "auto"
@@ -142,9 +143,9 @@ def test_the_method_beats_the_baseline_on_the_same_noise(digits_run, tmp_path: P
     words = ("--dataset", "digits", "--noise_type", "rand1", "--precision", "fp32")
     args = training_options(*words, "--method", "ce", "--results_dir", tmp_path)
     training.main(args)
-    for name in ("label", "true_label"):
-        ours, theirs = (read_arrays(RunFolder.of(a).predictions)[name] for a in (digits_run, args))
-        assert np.array_equal(ours, theirs)
+    ours, theirs = (Predictions.read(RunFolder.of(a).predictions) for a in (digits_run, args))
+    assert np.array_equal(ours.label, theirs.label)
+    assert np.array_equal(ours.true_label, theirs.true_label)
     ours, theirs = (evaluate(learning, *name_of(a))["last"]["accuracy"] for a in (digits_run, args))
     assert ours > theirs + 5
     ours, theirs = (evaluate(detection, *name_of(a))["f1"] for a in (digits_run, args))
@@ -197,7 +198,7 @@ def test_cuts_that_flag_the_same_images_are_not_told_twice(capsys):
         row | {"flag": "groups 3 and 4", "below": 0.3},
         row | {"flag": "groups 2 to 4", "below": 0.9, "flagged": 7, "precision": 0.5},
     ]
-    detection.report_cuts(rows)
+    report_cuts(rows)
     _, first, second, third, _ = capsys.readouterr().out.splitlines()
     assert "0.600" in first and "0.500" in third and "same" not in first + third
     assert second.endswith("5 the same images as group 4") and "0.600" not in second

@@ -33,6 +33,7 @@ from tests import oracle
 from tests.conftest import MadeUpCifar, training_options
 from utils.labels import Labels
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 
 
 def small_loader(count: int, batch_size: int, **options: bool) -> Loader:
@@ -170,23 +171,21 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
     assert robust == [epoch > tipped + 2 for epoch in range(30)]
     assert [row["lr"] for row in rows] == ["0.02"] * 15 + ["0.002"] * 15
 
-    with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
-        scores = dict(archive)
+    scores = Predictions.read(folder / "predictions.npz")
     detection = np.load(folder / "detection.npy", allow_pickle=False)
-    agreements = torch.from_numpy(scores["agreement"])
+    agreements = torch.from_numpy(scores.split_agreement)
     split = otsu(agreements)
-    assert np.array_equal(scores["index"], np.arange(1297)) and detection.shape == (1297,)
-    assert (scores["low_mean"], scores["threshold"], scores["high_mean"]) == split
-    assert np.array_equal(scores["group"], trust_groups(agreements, split).numpy())
-    assert np.array_equal(detection, scores["group"] == 4)
-    assert record["group_sizes"] == [(scores["group"] == g).sum() for g in (1, 2, 3, 4)]
-    wrong = scores["label"] != scores["true_label"]
-    assert record["group_wrong"] == [(wrong & (scores["group"] == g)).sum() for g in (1, 2, 3, 4)]
+    assert np.array_equal(scores.index, np.arange(1297)) and detection.shape == (1297,)
+    assert scores.cuts == split
+    assert np.array_equal(scores.split_group, trust_groups(agreements, split).numpy())
+    assert np.array_equal(detection, scores.split_group == 4)
+    members = [scores.split_group == g for g in (1, 2, 3, 4)]
+    wrong = scores.label != scores.true_label
+    assert record["group_sizes"] == [each.sum() for each in members]
+    assert record["group_wrong"] == [(wrong & each).sum() for each in members]
     assert record["group_sizes"][3] == detection.sum() > 0
-    assert record["estimated_noise_rate"] == (scores["agreement"] < split.threshold).mean()
+    assert record["estimated_noise_rate"] == (scores.split_agreement < split.threshold).mean()
     assert record["true_noise_rate"] == wrong.mean()
-    for masked in ("teacher_masked", "student_masked"):
-        assert not (scores[masked] == scores["label"]).any()
 
 
 def test_weights_and_detection_come_from_the_tipping_epoch(
@@ -195,7 +194,7 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     """Weights from that epoch's training passes, detection from its scoring of the full set."""
     alphas_used, trained, means, scored, final = [], [], [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
-    final_arrays = training.final_arrays
+    write_predictions = training.write_predictions
 
     def spy_train(state: Training, *arguments: object, **options: bool) -> EpochStats:
         alphas_used.append(state.robust_phase.alpha.clone())
@@ -209,12 +208,12 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
 
     monkeypatch.setattr(training, "train_epoch", spy_train)
 
-    def spy_final(pair, loader) -> dict:
+    def spy_final(writer, pair, loader, *arguments: object) -> Predictions:
         final.append(score_images(pair, loader))
-        return final_arrays(pair, loader)
+        return write_predictions(writer, pair, loader, *arguments)
 
     monkeypatch.setattr(training, "score_images", spy_score)
-    monkeypatch.setattr(training, "final_arrays", spy_final)
+    monkeypatch.setattr(training, "write_predictions", spy_final)
     tips_at(monkeypatch, 3)
     words = ["--dataset", "digits", "--n_epoch", 7, "--limit_train", 500, "--results_dir", tmp_path]
     words += ["--alpha1", 0.1, "--alpha2", 0.2, "--alpha3", 0.6, "--alpha4", 0.9]
@@ -232,23 +231,22 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     assert all(torch.equal(alpha, torch.zeros(500)) for alpha in alphas_used[:6])
     assert torch.equal(alphas_used[6], expected)
     assert len(scored) == 6 and len(final) == 1  # until the tipping point is found; at the end
-    with np.load(RunFolder.of(args).path / "predictions.npz", allow_pickle=False) as archive:
-        assert np.array_equal(archive["agreement"], scored[3].agreement.numpy())
-        assert archive["split_epoch"] == 3
-        assert np.array_equal(archive["final_agreement"], final[0].agreement.numpy())
-        assert np.array_equal(archive["final_prediction"], final[0].prediction.numpy())
-        for name in ("teacher", "student"):
-            probabilities = archive[f"{name}_probabilities"]
-            assert probabilities.shape == (500, 10) and np.allclose(probabilities.sum(1), 1)
-        product = archive["teacher_probabilities"] * archive["student_probabilities"]
-        assert np.array_equal(product.argmax(1), archive["final_prediction"])
-        assert not archive["held_out"].any()
-        mean = np.zeros((1297, 10), np.float32)
-        mean[split_indices(1297, 0, 0)[0][:500]] = means[-1].numpy()
-        mean, rows = mean[archive["index"]], np.arange(500)
-        assert np.array_equal(archive["ensemble_prediction"], mean.argmax(1))
-        assert np.array_equal(archive["ensemble_agreement"], mean[rows, archive["label"]])
-        flagged = archive["index"][groups_of(scored[3].agreement).numpy() == 4]
+    predictions = Predictions.read(RunFolder.of(args).predictions)
+    assert np.array_equal(predictions.split_agreement, scored[3].agreement.numpy())
+    assert predictions.split_epoch == 3
+    assert np.array_equal(predictions.final_agreement, final[0].agreement.numpy())
+    assert np.array_equal(predictions.final_prediction, final[0].prediction.numpy())
+    networks = predictions.teacher_probabilities, predictions.student_probabilities
+    for probabilities in networks:
+        assert probabilities.shape == (500, 10) and np.allclose(probabilities.sum(1), 1)
+    assert np.array_equal(np.prod(networks, axis=0).argmax(1), predictions.final_prediction)
+    assert not predictions.held_out.any()
+    mean = np.zeros((1297, 10), np.float32)
+    mean[split_indices(1297, 0, 0)[0][:500]] = means[-1].numpy()
+    mean, rows = mean[predictions.index], np.arange(500)
+    assert np.array_equal(predictions.mean_prediction, mean.argmax(1))
+    assert np.array_equal(predictions.mean_agreement, mean[rows, predictions.label])
+    flagged = predictions.index[groups_of(scored[3].agreement).numpy() == 4]
     detection = np.load(RunFolder.of(args).path / "detection.npy", allow_pickle=False)
     assert np.array_equal(np.flatnonzero(detection), flagged)
 
@@ -338,9 +336,9 @@ def test_without_a_tipping_point_the_result_is_a_fallback(tmp_path: Path, capsys
     assert record["tipping_point"] is None and record["fallback"] is True
     assert record["split_epoch"] == int(np.argmax(curve))
     assert f"the split at epoch {np.argmax(curve)}, where" in capsys.readouterr().out
-    with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
-        assert archive["fallback"] and len(archive["index"]) == 300
-        scored, group = archive["index"], archive["group"]
+    predictions = Predictions.read(folder / "predictions.npz")
+    scored, group = predictions.index, predictions.split_group
+    assert predictions.fallback and len(scored) == 300
     detection = np.load(folder / "detection.npy", allow_pickle=False)
     assert len(detection) == 1297 and np.array_equal(detection[scored], group == 4)
     assert not np.delete(detection, scored).any()
@@ -403,8 +401,8 @@ def test_a_class_that_vanishes_in_the_robust_phase_is_warned_of_once(
 
 
 def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    def all_alike(teacher: Tensor, student: Tensor, labels: Tensor) -> training.Scores:
-        return training.Scores(torch.full((len(labels),), 0.25), labels, labels, labels)
+    def all_alike(agreements: Tensor, labels: Tensor) -> training.Scores:
+        return training.Scores(torch.full((len(labels),), 0.25), labels)
 
     monkeypatch.setattr(training, "score", all_alike)
     words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 import blind_knowledge_dist_training as training
 from data.splits import Positions, split_indices
-from utils.files import read_arrays, read_json, write_json
+from utils.files import read_json, write_json
 from utils.metrics import detection_metrics, ranking_metrics
 from utils.options.parser import OneLineParser
 from utils.options.sweep import split_words
 from utils.options.training import training_parser
 from utils.options.values import count_or_none, path
-from utils.run_folder.detections import detections
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import UNKNOWN, Predictions
 from utils.summary.markers import write_into
 from utils.summary.table import as_markdown
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.folds == 1 or (args.folds and not args.results_dir):
         parser.error("--folds: needs a number from 2, and --results_dir")
     try:
-        _arrays(args.run)  # before it takes hours
+        _predictions(args.run)  # before it takes hours
         folds = [train_fold(k, args.folds, args.results_dir, words) for k in range(args.folds)]
         record = measure(args.run, folds)
         write_json(args.json, record)
@@ -105,16 +105,17 @@ def train_fold(fold: int, folds: int, results: Path, words: Sequence[str]) -> Pa
 
 def measure(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     """The metrics of everything that finds wrong labels among those of a run."""
-    arrays = _arrays(run)
-    labels = Labels(arrays["label"], arrays["label"] != arrays["true_label"])
+    predictions = _predictions(run)
+    labels = Labels(predictions.label, predictions.label != predictions.true_label)
     rows = []
-    for name, flags in detections(arrays).items():
-        rows.append(_row("this run's", name, labels, 0.0, flags.flagged, flags.agreement))
-    networks = [array for name, array in arrays.items() if name.endswith("_probabilities")]
+    for name, result in predictions.detections.items():
+        rows.append(_row("this run's", name, labels, 0.0, result.flagged, result.agreement))
+    networks = predictions.teacher_probabilities, predictions.student_probabilities
+    networks = [each for each in networks if each is not None]
     both = networks if len(networks) > 1 else ()
     rows += _cleanlab("this run's", labels, np.mean(networks, axis=0), both)
     if folds:
-        rows += _cleanlab(f"{len(folds)} folds'", labels, out_of_fold(arrays, folds))
+        rows += _cleanlab(f"{len(folds)} folds'", labels, out_of_fold(predictions, folds))
     return {
         "run": run.resolve().name,
         "images": len(labels.given),
@@ -125,17 +126,16 @@ def measure(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _arrays(run: Path) -> dict[str, NDArray]:
+def _predictions(run: Path) -> Predictions:
     file = RunFolder(run).predictions
     if not file.exists():
         raise FileNotFoundError(f"{run}: no run folder with a predictions.npz; train it first")
-    arrays = read_arrays(file)
-    for name in ("true_label", "teacher_probabilities"):
-        if name not in arrays:
-            raise ValueError(f"{file}: has no {name}; a finished run with true labels is needed")
-    if (arrays["true_label"] < 0).any():
+    predictions = Predictions.read(file)
+    if predictions.true_label is None or predictions.teacher_probabilities is None:
+        raise ValueError(f"{file}: a finished run with true labels is needed")
+    if (predictions.true_label == UNKNOWN).any():
         raise ValueError(f"{file}: has images whose true labels are unknown; leave them out")
-    return arrays
+    return predictions
 
 
 def _seconds(run: Path) -> float:
@@ -143,18 +143,18 @@ def _seconds(run: Path) -> float:
     return float(read_json(timing)["wall_seconds"]) if timing.exists() else 0.0
 
 
-def out_of_fold(arrays: dict[str, NDArray], folds: Sequence[Path]) -> NDArray[np.float64]:
+def out_of_fold(predictions: Predictions, folds: Sequence[Path]) -> NDArray[np.float64]:
     """Probabilities [N, C] by networks that were not trained on the image.
 
     Raises ValueError for folds of other images than the run's.
     """
-    result = np.zeros(arrays["teacher_probabilities"].shape)
+    result = np.zeros(predictions.teacher_probabilities.shape)
     for fold in folds:
-        of_fold = _arrays(fold)
-        if not np.array_equal(of_fold["index"], arrays["index"]):
+        of_fold = _predictions(fold)
+        if not np.array_equal(of_fold.index, predictions.index):
             raise ValueError(f"{fold}: has scored other images than the run; train it on the same")
-        held_out = of_fold["held_out"]
-        result[held_out] = of_fold["teacher_probabilities"][held_out]
+        held_out = of_fold.held_out
+        result[held_out] = of_fold.teacher_probabilities[held_out]
     return result
 
 

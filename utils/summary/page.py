@@ -12,6 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.methods import METHODS
+from utils.plots.draw import CAPTIONS
 from utils.plots.style import as_png
 from utils.summary.checks import HEADING, run_cells, warnings_of
 from utils.summary.overview import TITLES, draw_overview
@@ -19,17 +20,6 @@ from utils.summary.published import ACCURACY_STATISTIC, F1_STATISTIC, RERUNS, pu
 from utils.summary.runs import Run
 from utils.summary.table import ACCURACY, F1, Groups, cell, footnote, group_runs, table
 
-CAPTIONS = {
-    "tipping_point.png": "The student's confidence; at its peak learning turns into memorising. "
-    "Below it, how many of the labels that the pair agrees with in training are wrong.",
-    "noise_split.png": "How far the pair agrees with each given label, the three cuts, and the "
-    "four groups.",
-    "training_curves.png": "Losses, accuracies and learning rate.",
-    "detection_curve.png": "Precision over recall when labels are flagged from the lowest "
-    "agreement on, and where each cut stands.",
-    "suspects.png": "The most suspect labels. The whole list is suspects.csv in the run folder.",
-    "transitions.png": "Which class is given for which, in % of the images given a label.",
-}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MADE_WITH = ("device", "precision", "compiled", "versions", "commit")
 
