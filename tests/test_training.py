@@ -23,7 +23,7 @@ from models.losses import Guide, agreement, pair_loss
 from models.noise_split import otsu, student_weights, tipping_point, trust_groups
 from models.teacher_student import TeacherStudent, build_pair
 from tests import oracle
-from tests.conftest import MadeUpCifar, training_options
+from tests.conftest import MadeUpCifar, devices, training_options
 from utils.run_folder.folder import RunFolder
 
 
@@ -188,9 +188,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     final_arrays = training.final_arrays
 
     def spy_train(step, batches, guidance: Guidance, *arguments: object) -> EpochStats:
-        alphas_used.append(guidance.alpha.clone())
+        alphas_used.append(guidance.alpha.cpu().clone())
         trained.append(train_epoch(step, batches, guidance, *arguments))
-        means.append(guidance.predicted.clone())
+        means.append(guidance.predicted.cpu().clone())
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:
@@ -223,10 +223,10 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     assert torch.equal(alphas_used[6], expected)
     assert len(scored) == 6 and len(final) == 1  # until the tipping point is found; at the end
     with np.load(RunFolder.of(args).path / "predictions.npz", allow_pickle=False) as archive:
-        assert np.array_equal(archive["agreement"], scored[3].agreement.numpy())
+        assert np.array_equal(archive["agreement"], scored[3].agreement.cpu().numpy())
         assert archive["split_epoch"] == 3
-        assert np.array_equal(archive["final_agreement"], final[0].agreement.numpy())
-        assert np.array_equal(archive["final_prediction"], final[0].prediction.numpy())
+        assert np.array_equal(archive["final_agreement"], final[0].agreement.cpu().numpy())
+        assert np.array_equal(archive["final_prediction"], final[0].prediction.cpu().numpy())
         for name in ("teacher", "student"):
             probabilities = archive[f"{name}_probabilities"]
             assert probabilities.shape == (500, 10) and np.allclose(probabilities.sum(1), 1)
@@ -408,8 +408,10 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
     assert not np.load(RunFolder.of(training_options(*words)).path / "detection.npy").any()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
+@devices
+def test_a_loss_that_is_not_finite_stops_the_run(device: str, tmp_path: Path):
     words = ("--dataset", "digits", "--lr", 1e30, "--n_epoch", 3, "--limit_train", 200)
+    words += ("--device", device)
     with pytest.raises(ValueError, match=r"epoch \d, step \d: the loss is (nan|inf)"):
         training.main(training_options(*words, "--results_dir", tmp_path))
 
