@@ -25,7 +25,7 @@ from utils.run_folder import session
 
 TEST_DEVICE = os.environ.get("BKD_TEST_DEVICE", "cpu")
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-CLASSES, PER_CLASS, TEST_COUNT, NOISE = 10, 50, 100, 0.3
+CLASSES, PER_CLASS, NOISE = 10, 50, 0.3
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -80,6 +80,13 @@ def no_plots() -> Iterator[None]:
         yield
 
 
+class Hostile:
+    """Would make a file if it were unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch hostile",)
+
+
 class MadeUpCifar(NamedTuple):
     """A data folder with 500 training images in CIFAR's format, 30 % of the labels wrong."""
 
@@ -125,13 +132,11 @@ def made_up_cifar(
         content = {"data": _images(split_labels, generator), label_key: split_labels.tolist()}
         return [name, _write_pickle(base / name, content)]
 
-    if hundred:
-        train_list = [write_split("train", clean_labels)]
-    else:
-        parts = enumerate(np.array_split(clean_labels, 5), start=1)
-        train_list = [write_split(f"data_batch_{number}", part) for number, part in parts]
-    test_name = "test" if hundred else "test_batch"
-    test_list = [write_split(test_name, np.resize(np.arange(CLASSES), TEST_COUNT))]
+    names = ["train"] if hundred else [f"data_batch_{number}" for number in range(1, 6)]
+    parts = zip(names, np.array_split(clean_labels, len(names)), strict=True)
+    train_list = [write_split(*part) for part in parts]
+    test_name, test_labels = "test" if hundred else "test_batch", np.resize(np.arange(10), 100)
+    test_list = [write_split(test_name, test_labels)]
     meta = {source.meta["key"]: [f"class {k}" for k in range(100 if hundred else 10)]}
     meta_sum = _write_pickle(base / source.meta["filename"], meta)
     monkeypatch.setattr(source, "train_list", train_list)

@@ -79,7 +79,7 @@ AN_EXISTING_COMMAND = """
 
 
 def test_defaults_are_the_authors():
-    args = vars(training_options())
+    args = vars(training_parser(LABEL_SETS).parse_args([]))
     assert {name: args[name] for name in AUTHORS_DEFAULTS} == AUTHORS_DEFAULTS
     others = {"images", "manifest", "image_size", "no_flip", "val_fold", "measure_steps", "debug"}
     assert set(args) == {*AUTHORS_DEFAULTS, *DEPARTURES, *others}
