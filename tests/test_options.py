@@ -76,7 +76,7 @@ AN_EXISTING_COMMAND = """
 
 
 def test_defaults_are_the_authors():
-    args = vars(training_options())
+    args = vars(training_parser().parse_args([]))
     assert {name: args[name] for name in AUTHORS_DEFAULTS} == AUTHORS_DEFAULTS
     others = {"images", "manifest", "image_size", "no_flip", "measure_steps", "debug"}
     assert set(args) == {*AUTHORS_DEFAULTS, *DEPARTURES, *others}

@@ -1,7 +1,6 @@
 """The three scripts and run.sh, end to end."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import blind_knowledge_dist_training as training
 import detection
 import learning
 from models import noise_split
-from tests.conftest import NOISE, MadeUpCifar, training_options
+from tests.conftest import NOISE, TEST_DEVICE, MadeUpCifar, environment, training_options
 from utils.files import read_columns, read_json
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.run_folder.detection_report import report_cuts
@@ -24,12 +23,15 @@ from utils.run_folder.predictions import Predictions
 
 TOP = Path(__file__).parents[1]
 
+SCRIPTS = ("blind_knowledge_dist_training", "learning", "detection")
 SUFFIXES = {"bkd": "", "bkd+": "_bkd+", "ce": "_ce"}
 
 
 def evaluate(script, *words: object) -> dict:
-    parser = learning_parser() if script is learning else detection_parser()
-    return script.main(parser.parse_args([str(word) for word in words]))
+    if script is detection:
+        return detection.main(detection_parser().parse_args([*map(str, words)]))
+    words = ("--device", TEST_DEVICE, *words)
+    return learning.main(learning_parser().parse_args([*map(str, words)]))
 
 
 def name_of(args) -> list[object]:
@@ -39,8 +41,8 @@ def name_of(args) -> list[object]:
 
 
 def call(*words: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=300)
+    command, settings = [sys.executable, *map(str, words)], {"cwd": TOP, "env": environment()}
+    return subprocess.run(command, **settings, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,9 @@ def test_learning_tells_where_the_accuracy_comes_from(digits_run, capsys):
     for row in confused:
         words = f"{row['true']} -> {row['predicted']}, {row['images']} of the {row['of']} images"
         assert sum(words in line for line in out) == 1
+    best = learnt["best_val"]
+    assert best["epoch"] == read_json(RunFolder.of(digits_run).training)["best_val_epoch"]
+    assert any(f"{best['accuracy']:.2f} %  networks of the best noisy" in line for line in out)
     assert "nothing is learnt from the test images" in learnt["statistic"]
     assert f"statistic: {learnt['statistic']}" in out
     assert out[-1] == f"Best test acc selected by val is {learnt['last']['accuracy']:.2f}"
@@ -202,14 +207,6 @@ def test_cuts_that_flag_the_same_images_are_not_told_twice(capsys):
     _, first, second, third, _ = capsys.readouterr().out.splitlines()
     assert "0.600" in first and "0.500" in third and "same" not in first + third
     assert second.endswith("5 the same images as group 4") and "0.600" not in second
-
-
-def test_the_best_validation_networks_are_evaluated_and_named(digits_run, capsys):
-    learnt = evaluate(learning, *name_of(digits_run))
-    best = learnt["best_val"]
-    record = json.loads((RunFolder.of(digits_run).path / "training.json").read_text())
-    assert best["epoch"] == record["best_val_epoch"]
-    assert f"{best['accuracy']:.2f} %  networks of the best noisy" in capsys.readouterr().out
 
 
 def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Path):
@@ -301,7 +298,7 @@ def test_a_fallback_has_its_own_exit_status(tmp_path: Path):
     assert done.stderr == ""  # no progress bar where stderr is no terminal
 
 
-@pytest.mark.parametrize("script", ["blind_knowledge_dist_training", "learning", "detection"])
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["--width", "none"], 2)])
 def test_help_and_wrong_options(script: str, words: list[str], status: int):
     done = call(f"{script}.py", *words)
@@ -312,19 +309,18 @@ def test_help_and_wrong_options(script: str, words: list[str], status: int):
         assert done.stderr.splitlines()[-1].startswith(f"{script}.py: error: ")
 
 
-@pytest.mark.parametrize("script", ["blind_knowledge_dist_training", "learning", "detection"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_ctrl_c_during_the_imports_leaves_no_traceback(script: str, tmp_path: Path):
     """numpy is replaced by a module that interrupts its own import."""
     (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = subprocess.run(
         [sys.executable, str(TOP / f"{script}.py"), "--dataset", "digits"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=environment(PYTHONPATH=str(tmp_path)),
         capture_output=True,
-        text=True,
         timeout=60,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert done.returncode == -signal.SIGINT and done.stderr == ""
+    assert done.returncode == -signal.SIGINT and done.stderr == b""
 
 
 def test_detection_needs_no_network():

@@ -30,7 +30,7 @@ from models.noise_split import (
 from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_pair
 from tests import oracle
-from tests.conftest import MadeUpCifar, training_options
+from tests.conftest import MadeUpCifar, devices, training_options
 from utils.labels import Labels
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Predictions
@@ -197,9 +197,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     write_predictions = training.write_predictions
 
     def spy_train(state: Training, *arguments: object, **options: bool) -> EpochStats:
-        alphas_used.append(state.robust_phase.alpha.clone())
+        alphas_used.append(state.robust_phase.alpha.cpu().clone())
         trained.append(train_epoch(state, *arguments, **options))
-        means.append(state.robust_phase.predicted.clone())
+        means.append(state.robust_phase.predicted.cpu().clone())
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:
@@ -232,10 +232,10 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     assert torch.equal(alphas_used[6], expected)
     assert len(scored) == 6 and len(final) == 1  # until the tipping point is found; at the end
     predictions = Predictions.read(RunFolder.of(args).predictions)
-    assert np.array_equal(predictions.split_agreement, scored[3].agreement.numpy())
+    assert np.array_equal(predictions.split_agreement, scored[3].agreement.cpu().numpy())
     assert predictions.split_epoch == 3
-    assert np.array_equal(predictions.final_agreement, final[0].agreement.numpy())
-    assert np.array_equal(predictions.final_prediction, final[0].prediction.numpy())
+    assert np.array_equal(predictions.final_agreement, final[0].agreement.cpu().numpy())
+    assert np.array_equal(predictions.final_prediction, final[0].prediction.cpu().numpy())
     networks = predictions.teacher_probabilities, predictions.student_probabilities
     for probabilities in networks:
         assert probabilities.shape == (500, 10) and np.allclose(probabilities.sum(1), 1)
@@ -413,13 +413,15 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
     assert not np.load(RunFolder.of(training_options(*words)).path / "detection.npy").any()
 
 
+@devices
 @pytest.mark.parametrize("steps", [1, 50])  # as on a CPU, and as on CUDA
 def test_a_loss_that_is_not_finite_stops_the_run(
-    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It is named before the weights, which are not finite either."""
-    monkeypatch.setitem(epoch_statistics.STEPS_PER_CHECK, "cpu", steps)
+    monkeypatch.setitem(epoch_statistics.STEPS_PER_CHECK, device, steps)
     words = ("--dataset", "digits", "--lr", 1e30, "--n_epoch", 3, "--limit_train", 200)
+    words += ("--device", device)
     with pytest.raises(ValueError, match=r"epoch \d, step \d: the loss is (nan|inf)"):
         training.main(training_options(*words, "--results_dir", tmp_path))
 
