@@ -1,7 +1,8 @@
 """Train teacher and student on wrong labels by Blind Knowledge Distillation (arXiv 2211.11355).
 
-Digits, a sixth of the labels wrong (rand1): 98.87 ± 0.12 % clean test accuracy over 3 seeds, plain
-cross-entropy 86.60 ± 1.25 %; 41 s a run, two at a time, on two slow cores. For CIFAR-10N:
+CIFAR-10N, the paper's networks, 300 epochs, one seed: 93.62 / 92.26 / 87.33 % clean test accuracy
+on aggre / rand1 / worst; half an hour for four runs at a time on one H200. Digits, rand1, 5 seeds,
+half a minute a run on a CPU core: 98.76 ± 0.43 %, plain cross-entropy 87.28 ± 2.03 %.
     python blind_knowledge_dist_training.py --dataset cifar10 --noise_type aggre --seed 42
 """
 

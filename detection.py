@@ -3,8 +3,9 @@
     python detection.py --dataset cifar10 --noise_type aggre --seed 42
     python detection.py --dataset cifar10 --noise_type aggre --prediction other_method.npy
 
-Reads a run folder's detection.npy and writes detection.json and detection.log, or evaluates any
-other such file.
+The paper's networks, 300 epochs, one seed: F1 0.667 / 0.788 / 0.760 on aggre / rand1 / worst, by
+the labels that the final pair contradicts 0.787 / 0.860 / 0.882. Reads a run folder's detection.npy
+and writes detection.json and detection.log, or evaluates any other such file.
 """
 
 from utils.startup import run_script

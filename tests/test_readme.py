@@ -17,6 +17,7 @@ from utils.summary.__main__ import make_parser as summary_parser
 from utils.summary.table import COLUMNS
 
 TOP = Path(__file__).parents[1]
+REPORT = "utils/run_folder/detection_report.py"
 FILES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 PAGES = {file.name: file.read_text(encoding="utf-8") for file in FILES}
 README = PAGES["README.md"]
@@ -74,7 +75,7 @@ def test_links_lead_somewhere(name: str):
 def test_the_last_lines_are_in_the_scripts_words():
     shown = re.search(r"^    data set .*?  n  (.*)$", README, re.MULTILINE)
     assert shown and re.sub(" {2,}", "  ", shown[1]) in "  ".join(each.heading for each in COLUMNS)
-    printed = "".join((TOP / name).read_text() for name in ("learning.py", "detection.py"))
+    printed = "".join((TOP / name).read_text() for name in ("learning.py", REPORT))
     for words in ("Best test acc selected by val", "precision", "recall", "The f-score"):
         assert f'"{words} is {{' in printed
         assert re.search(rf"^    {words} is [\d.]+$", README, re.MULTILINE)
