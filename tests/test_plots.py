@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -269,32 +268,29 @@ def test_names_that_fonts_and_formulas_cannot_take_are_drawn(tmp_path: Path):
     assert "given: caf\\udce9" in words_of(draw_suspects(read_run(folder)))
 
 
-def damage_metrics(content: str) -> Callable[[MadeUpRun], object]:
-    """Other bytes for metrics.csv."""
-    return lambda run: RunFolder(run.folder).metrics.write_bytes(content.encode("latin-1"))
-
-
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("file", "content", "message"),
     [
-        (lambda run: (run.folder / "args.json").unlink(), "no run folder"),
-        (lambda run: (run.folder / "predictions.npz").write_bytes(b"PK"), "predictions.npz"),
-        (damage_metrics("epoch,loss\nfew,1\n"), "metrics.csv: column epoch"),
-        (damage_metrics("epoch,vanished_classes\n0,x\n"), "column vanished_classes"),
-        (damage_metrics("epoch\n\xff\n"), "no table of text"),
-        (damage_metrics("epoch,lr\n,1\n"), "has no epoch"),
-        (damage_metrics("lr\n1\n"), "has no epoch"),
+        ("args.json", b"", "not JSON"),
+        ("predictions.npz", b"PK", "predictions.npz: not a whole .npz file"),
+        ("metrics.csv", b"epoch,loss\nfew,1\n", "metrics.csv: column epoch"),
+        ("metrics.csv", b"epoch,vanished_classes\n0,x\n", "column vanished_classes"),
+        ("metrics.csv", b"epoch\n\xff\n", "no table of text"),
+        ("metrics.csv", b"epoch,lr\n,1\n", "has no epoch"),
+        ("metrics.csv", b"lr\n1\n", "has no epoch"),
     ],
 )
 def test_a_damaged_folder_gives_one_line_and_status_2(
-    run: MadeUpRun, capsys: pytest.CaptureFixture, damage: Callable, message: str
+    run: MadeUpRun, capsys: pytest.CaptureFixture, file: str, content: bytes, message: str
 ):
-    damage(run)
-    with pytest.raises(SystemExit) as exit_:
-        main([str(run.folder)])
-    error = capsys.readouterr().err
-    assert exit_.value.code == 2 and message in error and str(run.folder) in error
-    assert error.count("\n") == 1
+    (run.folder / file).write_bytes(content)
+    for folder in (run.folder, run.folder.parent):  # the other one is no run folder
+        with pytest.raises(SystemExit) as exit_:
+            main([str(folder)])
+        error = capsys.readouterr().err
+        expected = message if folder == run.folder else "no run folder"
+        assert exit_.value.code == 2 and expected in error and str(folder) in error
+        assert error.count("\n") == 1
 
 
 def test_matplotlib_is_imported_only_to_draw_and_never_pyplot(run: MadeUpRun):
