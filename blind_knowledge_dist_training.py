@@ -205,7 +205,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     writer = PredictionsWriter(folder, args.detection, labels, pixels, images.own)
     state = description, labels, training, generator, interruption
     with Session(folder, args, *state) as run:
-        run.tell_warnings(images.own.warnings if images.own else [])
+        run.log_warnings(images.own.warnings if images.own else [])
         return run.resume() or train(args, run, training, loaders, writer)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -10,15 +10,18 @@ from models.compact_net import CompactNet
 from models.preact_resnet import PreActResNet
 from models.teacher_student import TeacherStudent, UniformStudent
 from utils.files import read_tensors, write_tensors
-from utils.run_folder.folder import RunFolder
 
 Network = PreActResNet | CompactNet
 PARALLEL = "module."  # before each key of a network saved by torch.nn.DataParallel
 
 
-def save_networks(
-    pair: TeacherStudent, folder: RunFolder, epoch: int, *, best: bool = False
-) -> None:
+class Folder(Protocol):
+    """A run's folder, which knows the path of each network."""
+
+    def network(self, name: str, *, best: bool = False) -> Path: ...
+
+
+def save_networks(pair: TeacherStudent, folder: Folder, epoch: int, *, best: bool = False) -> None:
     """Write each trained network to a file of its own; raises OSError naming it.
 
     `best`: as those of the best noisy validation accuracy, not of the last epoch.
@@ -29,7 +32,7 @@ def save_networks(
 
 
 def load_pair(
-    folder: RunFolder,
+    folder: Folder,
     num_classes: int,
     in_channels: int,
     *,

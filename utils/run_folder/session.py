@@ -95,15 +95,14 @@ class Session:
             raise
         self.stack.__exit__(kind, error, traceback)
 
-    def tell_warnings(self, lines: Sequence[str]) -> None:
+    def log_warnings(self, lines: Sequence[str]) -> None:
         """Say the first of the images' warnings; all are in a file of the run folder."""
         if not lines:
             return
         write_text(self.folder.image_warnings, "".join(f"{line}\n" for line in lines))
         for line in lines[:WARNINGS_SAID]:
             say(f"warning: {line}")
-        more = len(lines) - WARNINGS_SAID
-        if more > 0:
+        if (more := len(lines) - WARNINGS_SAID) > 0:
             say(f"warning: and {more} more; all are listed in {self.folder.image_warnings}")
 
     def resume(self) -> dict[str, Any] | None:
@@ -114,16 +113,16 @@ class Session:
         if record := self.folder.finished_run(self.description):
             say(f"{self.folder}: this run is finished")
             return record
-        resumes = self.checkpoint.path.exists()
-        if resumes:
-            versions = self.checkpoint.load()
-        else:
+        where = f"{self.folder}: {self.description.machine}"
+        if not self.checkpoint.path.exists():
             write_json(self.folder.args, self.description.record())
-        say(f"{self.folder}: {self.description.machine}")
-        if resumes and versions:
+            say(where)
+            return None
+        versions = self.checkpoint.load()
+        say(where)
+        if versions:
             say(f"started with other versions ({versions}): the last bits may differ")
-        if resumes:
-            say(f"resuming from epoch {self.epoch}, step {self.statistics.steps}")
+        say(f"resuming from epoch {self.epoch}, step {self.statistics.steps}")
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,15 +164,7 @@ class Session:
         done = self.statistics.steps
         return self.bars.batches(loader.after(done), self.epoch, done, len(loader))
 
-    def log_epoch(
-        self,
-        stats: Any,
-        val: torch.Tensor | None,
-        test: torch.Tensor | None,
-        *,
-        naive: bool,
-        lr: float,
-    ) -> None:
+    def log_epoch(self, stats: Any, val: Any, test: Any, *, naive: bool, lr: float) -> None:
         """Log what the epoch measured; see `EpochLog.add`."""
         now = time.perf_counter()
         each = (now - self.began) / (self.epoch + 1 - self.first)
