@@ -30,7 +30,7 @@ from utils.console import say
 from utils.devices import pick_machine
 from utils.labels import Labels
 from utils.methods import METHODS
-from utils.options.own_images import OWN_IMAGES, choose_by_count, defaults_by_count
+from utils.options.own_images import OWN_IMAGES, choose_by_count
 from utils.options.training import training_parser
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
@@ -176,10 +176,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     machine = pick_machine(args.device, args.precision, args.compile)
     if args.deterministic:
         be_deterministic()
-    defaults = training_parser().defaults_of(args.dataset, args.net, args.method)
     may_have_changed = args.noise_path or args.dataset == OWN_IMAGES
     early = not (args.measure_steps or args.restart or may_have_changed)
-    if early and (record := folder.finished_run(Description.of(args, defaults, machine))):
+    if early and (record := folder.finished_run(Description.of(args, machine))):
         say(f"{folder}: this run is finished")  # before anything is read
         return record
 
@@ -197,10 +196,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     training = make_training(args, len(labels.class_names), loaders.train, machine)
     if args.measure_steps:
         return measure_steps(args, training, loaders)
-    if images.own:
-        defaults |= defaults_by_count(args.method, len(labels.given))
-    description = Description.of(args, defaults, machine)
-    description.labels_sha256 = labels.sha256(images.digest())
+    description = Description.of(args, machine, labels, images.digest())
     pixels = images.train.images.numpy()
     writer = PredictionsWriter(folder, args.detection, labels, pixels, images.own)
     state = description, labels, training, generator, interruption

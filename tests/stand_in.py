@@ -41,14 +41,12 @@ def train(args: Namespace) -> None:
     """Epochs without networks, in a run folder like the real one."""
     from utils.console import logged_to, say
     from utils.lock import locked
-    from utils.options.training import training_parser
     from utils.run_folder.description import Description
     from utils.run_folder.folder import RunFolder
     from utils.run_folder.interruption import Interrupted, Interruption
 
     folder = RunFolder.of(args)
-    defaults = training_parser().defaults_of(args.dataset, args.net, args.method)
-    described = Description.of(args, defaults)
+    described = Description.of(args)
     description = {"options": described.options, "non_default_options": {}, "precision": "fp32"}
     description["children"] = {
         name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")

@@ -9,7 +9,6 @@ import torch
 import blind_knowledge_dist_training as training
 from tests.conftest import training_options
 from utils.files import read_json, write_json
-from utils.options.training import training_parser
 from utils.run_folder.checkpoint import Checkpoint
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
@@ -19,9 +18,7 @@ WORDS = ("--dataset", "digits", "--n_epoch", 2, "--limit_train", 200)
 
 def description_of(*words: object, record: dict | None = None) -> list[str]:
     """How the run of these options differs from a record."""
-    args = training_options(*words)
-    defaults = training_parser().defaults_of(args.dataset, args.net, args.method)
-    return Description.of(args, defaults).differs_from(record)
+    return Description.of(training_options(*words)).differs_from(record)
 
 
 def test_an_option_that_a_record_lacks_had_its_default():
@@ -76,12 +73,11 @@ def test_runs_of_a_version_with_other_options_are_finished_and_resumed(
 
 def test_a_checkpoint_of_another_identity_is_refused(tmp_path: Path):
     args = training_options(*WORDS)
-    defaults = training_parser().defaults_of("digits", "preact18", "bkd")
     machine = training.pick_machine("cpu", "fp32", "off")
     part = torch.zeros(2)
-    made = Checkpoint(tmp_path / "c.pt", Description.of(args, defaults, machine), {"part": part})
+    made = Checkpoint(tmp_path / "c.pt", Description.of(args, machine), {"part": part})
     made.save()
     args.lr = 0.5
-    other = Checkpoint(tmp_path / "c.pt", Description.of(args, defaults, machine), {"part": part})
+    other = Checkpoint(tmp_path / "c.pt", Description.of(args, machine), {"part": part})
     with pytest.raises(ValueError, match=r"of another run \(--lr 0.02 there, 0.5 here\)"):
         other.load()

@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from utils.options.own_images import OWN_IMAGES
+from utils.labels import Labels
+from utils.options.own_images import OWN_IMAGES, defaults_by_count
+from utils.options.training import training_parser
 
 # torch is imported where it is needed: the summary does without it.
 PACKAGES = ("torchvision", "numpy", "scikit-learn")
@@ -42,10 +44,18 @@ class Description:
 
     @classmethod
     def of(
-        cls, args: argparse.Namespace, defaults: Mapping[str, Any], machine: Any = None
+        cls,
+        args: argparse.Namespace,
+        machine: Any = None,
+        labels: Labels | None = None,
+        images: bytes = b"",
     ) -> "Description":
-        """Describe the run of these options; `defaults`: their values where they are not given."""
-        return cls(_plain(vars(args)), _plain(defaults), machine)
+        """Describe the run of these options; `images`: what tells own ones from others."""
+        defaults = training_parser().defaults_of(args.dataset, args.net, args.method)
+        if labels and args.dataset == OWN_IMAGES:  # their number decides some
+            defaults |= defaults_by_count(args.method, len(labels.given))
+        sha256 = labels.sha256(images) if labels else None
+        return cls(_plain(vars(args)), _plain(defaults), machine, sha256)
 
     def record(self) -> dict[str, Any]:
         """The content of args.json."""

@@ -87,9 +87,7 @@ class SweepRun:
         ]
 
     def _trained(self) -> dict[str, Any] | None:
-        run = self.args.dataset, self.args.net, self.args.method
-        defaults = training_parser().defaults_of(*run)
-        return self.folder.finished_run(Description.of(self.args, defaults))
+        return self.folder.finished_run(Description.of(self.args))
 
     def epochs_done(self) -> int:
         """Rows of metrics.csv."""
