@@ -1,20 +1,11 @@
 """What became of each run, and what looks wrong."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.made_up_run import edit_json, made_up_run
+from tests.made_up_run import made_up_run
 from utils.summary.__main__ import main
-
-
-def add_run(results: Path, seed: int, *words: object, **training: Any) -> Path:
-    """A run with other values in training.json."""
-    name = f"run_{len(list(results.iterdir()))}"
-    folder = made_up_run(results, "--seed", seed, *words, name=name).folder
-    edit_json(folder / "training.json", **training)
-    return folder
 
 
 def check(results: Path, capsys: pytest.CaptureFixture) -> tuple[int, str, str]:
@@ -22,16 +13,10 @@ def check(results: Path, capsys: pytest.CaptureFixture) -> tuple[int, str, str]:
     return main([str(results), "--checks", "--markdown"]), *capsys.readouterr()
 
 
-GROUPS = {
-    "group_sizes": [50, 20, 10, 20],
-    "group_wrong": [5, 1, 5, 19],
-    "estimated_noise_rate": 0.3,
-    "true_noise_rate": 0.301,
-}
-
-
 def test_what_became_of_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture):
-    add_run(tmp_path, 3, "--noise_type", "rand1", **GROUPS)
+    groups = {"group_sizes": [50, 20, 10, 20], "group_wrong": [5, 1, 5, 19]}
+    rates = {"estimated_noise_rate": 0.3, "true_noise_rate": 0.301}
+    made_up_run(tmp_path, "--seed", 3, "--noise_type", "rand1", training=groups | rates)
     status, out, err = check(tmp_path, capsys)
     heading, _, cells = ([c.strip() for c in line.split("|")[1:-1]] for line in out.splitlines())
     assert dict(zip(heading, cells, strict=True)) == {
@@ -53,7 +38,7 @@ def test_what_became_of_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("tipping", "expected"),
+    ("epoch", "came"),
     [
         (0, "came in epoch 0"),
         (4, "came in epoch 4"),
@@ -61,31 +46,29 @@ def test_what_became_of_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFix
         (None, "never came"),
     ],
 )
-def test_an_unlikely_tipping_point_looks_wrong(
-    tipping: int | None, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    folder = add_run(tmp_path, 0, tipping_point=tipping)
-    add_run(tmp_path, 1, tipping_point=60)
-    add_run(tmp_path, 0, "--dataset", "digits", tipping_point=tipping)  # of which less is known
+def test_an_unlikely_tipping_point_looks_wrong(epoch: int | None, came: str, tmp_path, capsys):
+    tipping = {"tipping_point": epoch}
+    folder = made_up_run(tmp_path, training=tipping).folder
+    made_up_run(tmp_path, "--seed", 1, training={"tipping_point": 60})
+    made_up_run(tmp_path, "--dataset", "digits", training=tipping)  # of which less is known
     status, out, err = check(tmp_path, capsys)
     assert status == 1 and err.count("\n") == 1 and len(out.splitlines()) == 5
-    assert f"{folder}: the tipping point {expected}" in err
+    assert f"{folder}: the tipping point {came}" in err
 
 
-def test_an_accuracy_below_the_baselines_looks_wrong(tmp_path: Path, capsys):
-    for seed, own in ((0, 80.0), (1, 70.0)):
-        below = add_run(tmp_path, seed, clean_test_accuracy=own)
-        add_run(tmp_path, seed, "--method", "ce", clean_test_accuracy=75.0)
-    add_run(tmp_path, 1, "--width", 8, clean_test_accuracy=10.0)  # has no baseline of its own
-    add_run(tmp_path, 1, "--precision", "bf16", clean_test_accuracy=10.0)  # nor has this one
+def test_an_accuracy_below_the_baselines_looks_wrong_and_skipped_runs_come_first(tmp_path, capsys):
+    def add(accuracy: float, *words: object) -> Path:
+        return made_up_run(tmp_path, *words, training={"clean_test_accuracy": accuracy}).folder
+
+    add(75, "--method", "ce")
+    add(80)
+    add(75, "--seed", 1, "--method", "ce")
+    below = add(70, "--seed", 1)
+    add(10, "--seed", 1, "--width", 8)  # has no baseline of its own
+    add(10, "--seed", 1, "--precision", "bf16")  # nor has this one
+    broken = made_up_run(tmp_path, "--seed", 2, training={"tipping_point": "soon"}).folder
     status, _, err = check(tmp_path, capsys)
-    assert status == 1 and err == (
-        f"{below}: ends at 70.00 % clean test accuracy, below the baseline's 75.00 %\n"
-    )
-
-
-def test_runs_that_had_to_be_skipped_come_before_warnings(tmp_path: Path, capsys):
-    add_run(tmp_path, 0, tipping_point=4)
-    add_run(tmp_path, 1, tipping_point="soon")
-    status, out, err = check(tmp_path, capsys)
-    assert status == 2 and err.count("\n") == 2 and len(out.splitlines()) == 3
+    skipped, *warnings = err.splitlines()
+    assert status == 2 and str(broken) in skipped
+    expected = "ends at 70.00 % clean test accuracy, below the baseline's 75.00 %"
+    assert warnings == [f"{below}: {expected}"]

@@ -17,6 +17,12 @@ EARLIER_BASELINE = {"final_agreement": "agreement", "final_prediction": "predict
 EARLIER_MEAN = {"mean_agreement": "ensemble_agreement", "mean_prediction": "ensemble_prediction"}
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> MadeUpRun:
     """A finished run with 300 images scored, ten classes and twelve epochs."""
@@ -32,12 +38,6 @@ def with_all_results(predictions: Predictions) -> Predictions:
         mean_agreement=agreement**2 * (rows % 2),
         mean_prediction=(predictions.split_prediction + (rows % 5 == 0)) % 10,
     )
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("baseline", [False, True])
@@ -87,7 +87,7 @@ def test_arrays_that_do_not_fit_are_refused(run: MadeUpRun, change: dict, messag
 def test_suspects_csv_against_a_slow_loop(run: MadeUpRun, tmp_path: Path):
     predictions, names = run.predictions, run.predictions.class_names
     order = sorted(range(300), key=lambda row: (predictions.split_agreement[row], row))
-    for row, at in zip(read_rows(run.folder / "suspects.csv"), order, strict=True):
+    for row, at in zip(rows_of(run.folder / "suspects.csv"), order, strict=True):
         assert row == {
             "index": str(predictions.index[at]),
             "given_label": str(predictions.label[at]),
@@ -100,30 +100,29 @@ def test_suspects_csv_against_a_slow_loop(run: MadeUpRun, tmp_path: Path):
             "true_label": str(predictions.true_label[at]),
             "true_name": names[predictions.true_label[at]],
         }
-    rows = read_rows(made_up_run(tmp_path, "--method", "ce", name="ce").folder / "suspects.csv")
+    rows = rows_of(made_up_run(tmp_path, "--method", "ce", name="ce").folder / "suspects.csv")
     assert {row["group"] for row in rows} == {""}
     for row in rows:
         assert (row["flagged"] == "1") == (row["given_name"] != row["suggested_name"])
 
 
 @pytest.mark.parametrize("choice", ["split", "final", "ensemble"])
-def test_the_chosen_detection_orders_and_flags_the_suspects(
-    run: MadeUpRun, tmp_path: Path, choice: str
-):
+def test_the_chosen_detection_orders_and_flags_the_suspects(run: MadeUpRun, tmp_path, choice: str):
     predictions = with_all_results(run.predictions)._replace(detection=choice)
     write_detection(tmp_path, predictions)
-    index, name = predictions.index, "mean" if choice == "ensemble" else choice
-    agreement = getattr(predictions, f"{name}_agreement")
-    prediction = getattr(predictions, f"{name}_prediction")
+    name = "mean" if choice == "ensemble" else choice
+    agreement, prediction = (
+        getattr(predictions, f"{name}_{key}") for key in ("agreement", "prediction")
+    )
     flagged = predictions.split_group == 4 if name == "split" else prediction != predictions.label
-    rows, order = read_rows(tmp_path / "suspects.csv"), np.argsort(agreement, kind="stable")
-    assert [row["index"] for row in rows] == [str(index[at]) for at in order]
-    assert [row["suggested_label"] for row in rows] == [str(prediction[at]) for at in order]
-    assert [row["flagged"] for row in rows] == [str(int(flagged[at])) for at in order]
+    rows, order = rows_of(tmp_path / "suspects.csv"), np.argsort(agreement, kind="stable")
+    shown = [[int(row[k]) for k in ("index", "suggested_label", "flagged")] for row in rows]
+    expected = np.stack([predictions.index, prediction, flagged], axis=1)[order]
+    assert shown == expected.tolist()
     detection = np.load(tmp_path / "detection.npy", allow_pickle=False)
-    assert np.array_equal(np.flatnonzero(detection), index[flagged])
+    assert np.array_equal(np.flatnonzero(detection), predictions.index[flagged])
     kept = Predictions.read(tmp_path / "predictions.npz")
-    assert np.array_equal(kept.suspect_index, index[order[:64]])
+    assert np.array_equal(kept.suspect_index, predictions.index[order[:64]])
 
 
 def test_a_real_run_folder_is_complete_in_itself(digits_run):
@@ -136,7 +135,7 @@ def test_a_real_run_folder_is_complete_in_itself(digits_run):
     places = predictions.suspect_index
     assert len(places) == 64 and len(set(places.tolist())) == 64
     assert np.array_equal(predictions.suspect_images[..., 0], train.images[places, 0].numpy())
-    rows = read_rows(run.suspects)
+    rows = rows_of(run.suspects)
     assert [int(row["index"]) for row in rows[:64]] == places.tolist()
     flagged = sorted(int(row["index"]) for row in rows if row["flagged"] == "1")
     assert flagged == np.flatnonzero(np.load(run.detection)).tolist()
