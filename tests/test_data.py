@@ -50,6 +50,8 @@ def test_digits():
     assert train.images.dtype == torch.uint8
     assert (train.images.min(), train.images.max()) == (0, 255)
     assert names == [str(k) for k in range(10)]
+    clean = given_labels("digits", "clean", train.clean_labels, Path(), None, 0)
+    assert torch.equal(clean, train.clean_labels)
     # Together they are exactly scikit-learn's images, whose largest value is 16.
     ours = [
         [label, *(16 / 255 * image.flatten()).round().int().tolist()]
@@ -98,8 +100,3 @@ def test_noisy_digits(noise_type: str):
     table = {"aggre": 0.0901, "rand1": 0.17234, "worst": 0.40208}  # CIFAR-10N's, equal classes
     assert noise == pytest.approx(table[noise_type], abs=0.005)
     assert np.array_equal(np.random.get_state()[1], before)
-
-
-def test_clean_digits():
-    clean_labels = load_digits()[0].clean_labels
-    assert torch.equal(given_labels("digits", "clean", clean_labels, Path(), None, 0), clean_labels)

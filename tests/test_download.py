@@ -6,6 +6,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -33,10 +34,6 @@ def whole(request: BaseHTTPRequestHandler, content: bytes = CONTENT, sent: int |
     request.wfile.flush()
 
 
-def cut_off(request: BaseHTTPRequestHandler) -> None:
-    whole(request, sent=len(CONTENT) // 2)
-
-
 def stalled(request: BaseHTTPRequestHandler) -> None:
     whole(request, sent=1000)
     time.sleep(2)
@@ -44,10 +41,6 @@ def stalled(request: BaseHTTPRequestHandler) -> None:
 
 def hung_up(request: BaseHTTPRequestHandler) -> None:
     request.connection.shutdown(socket.SHUT_RDWR)
-
-
-def wrong_bytes(request: BaseHTTPRequestHandler) -> None:
-    whole(request, CONTENT[::-1])
 
 
 def status(code: int) -> Answer:
@@ -89,6 +82,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.shutdown()
 
 
+cut_off = partial(whole, sent=len(CONTENT) // 2)
+wrong_bytes = partial(whole, content=CONTENT[::-1])
 TEMPORARY = [cut_off, stalled, hung_up, wrong_bytes, status(500), status(429)]
 
 

@@ -78,13 +78,10 @@ def test_the_page_has_all_there_is(tmp_path: Path, capsys: pytest.CaptureFixture
         "setting width=8",
         "cifar10_aggre_seed_0 : accuracy 91.25 %, F1 0.600 the tipping point never came; expected",
         "digits_rand1_seed_0 : accuracy 91.25 %, F1 0.600 data set",
-        "wall time 1:23",
         "peak memory 1.2 GiB",
         "versions python 3.11, torch 2.11",
         "device cpu",
-        "precision fp32",
         "tipping epoch 5",
-        "tipping epoch never",
         "weight_decay 0.0005",
         "default ce 1 91.25 90.50 0.750 0.500 0.600",
         "mean ± sample standard deviation over n seeds",
@@ -195,11 +192,8 @@ def test_a_browser_shows_it_at_1280_and_400_pixels(tmp_path: Path):
     for name, options in {"unfolded": [], "embedded": ["--embed"]}.items():
         page = write_page(results, *options).replace("<details", "<details open")
         (results / f"{name}.html").write_text(page.replace(' loading="lazy"', ""))
-    frames = [
-        (f"results/{name}.html", width)
-        for name in ("unfolded", "embedded")
-        for width in (1280, 400)
-    ]
+    names = ("unfolded", "unfolded", "embedded", "embedded")
+    frames = [(f"results/{n}.html", w) for n, w in zip(names, (1280, 400) * 2, strict=True)]
     measure = """(page) => [page.documentElement.scrollWidth, [...page.images].map((image) =>
       Math.min(image.naturalWidth, image.getBoundingClientRect().width))]"""
     seen = browse_frames(frames, tmp_path, measure)

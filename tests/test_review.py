@@ -19,7 +19,8 @@ from utils.review.page import Suspect, review_page
 
 CLASSES = ["cat", "Hündchen", 'a "b", c', "</script><script>alert(1)</script>", "all", "\udcfe"]
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;<!--</script>{{ 7 * 7 }}"
-NAMES = ["a.png", HOSTILE, 'x,"y".png', "ü/ö\n2.png", "\u2028 \U0001f600\udcff", "twice", " g "]
+NO_UTF_8 = "\u2028 \U0001f600\udcff\udce2\udc82A\udced\udca0"  # five of its bytes
+NAMES = ["a.png", HOSTILE, 'x,"y".png', "ü/ö\n2.png", NO_UTF_8, "twice", " g "]
 
 # What a person would do, and where downloads go.
 HANDS = r"""
@@ -178,24 +179,6 @@ def test_downloads_are_those_of_python(tmp_path: Path, form: str):
 
 
 @in_browser
-def test_csv_is_written_and_read_as_by_python(tmp_path: Path):
-    rows = [["a", ""], ["", ""], ["x\ry", "x\r\ny"], ['"', '""', 'a"b', ","], ["é", " b "], ["c"]]
-    odd = 'a"b,"c""d"e\r\n\r\n"f\n,"\r"",g,\n"never closed, '
-    script = f"""
-    const rows = {json.dumps(rows)};
-    const text = review.csvText([...rows, [""]], "\\n");
-    const bytes = [0xff, 0x41, 0xe2, 0x82, 0x41, 0xf0, 0x9f, 0x98, 0x80, 0xed, 0xa0, 0x80, 0xc3];
-    return {{ text, again: review.parseCsv(text), odd: review.parseCsv({json.dumps(odd)}),
-      decoded: review.fromBytes(Uint8Array.from(bytes)), bytes }};
-    """
-    seen = browse(blank_page(), tmp_path, script)
-    assert list(csv.reader(io.StringIO(seen["text"], newline=""))) == [*rows, [""]]
-    assert seen["again"] == [row for row in rows if "".join(row)]
-    assert seen["odd"] == [row for row in csv.reader(io.StringIO(odd, newline="")) if row]
-    assert seen["decoded"] == bytes(seen["bytes"]).decode("utf-8", "surrogateescape")
-
-
-@in_browser
 def test_keys_decide_and_move_on(tmp_path: Path):
     suspects = suspects_of([f"{k}.png" for k in range(6)])
     script = """
@@ -285,7 +268,11 @@ def test_decisions_are_loaded_again(tmp_path: Path):
     unknown = [["no.png", "drop", ""], [NAMES[0], "change", "dog"], [NAMES[0], "?", "cat"]]
     unknown += [["a.png"]]
     lines = [[*heading, "note"], *([*line, ""] for line in [*known, *unknown])]
-    text = "\ufeff" + csv_text(lines, "\r\n")
+    # Whatever else is there is read as by Python.
+    odd = 'a"b,"c""d"e\r\n\r\n"f\n,"\r"",g,\n,,\n"never closed,\nx\n'
+    text = "\ufeff" + csv_text(lines, "\r\n") + odd
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if "".join(row)]
+    not_listed = sum(row[0] not in NAMES for row in rows[1:])
     script = f"""
     await load({list(text.encode("utf-8", "surrogateescape"))});
     const said = by("message").textContent;
@@ -298,8 +285,8 @@ def test_decisions_are_loaded_again(tmp_path: Path):
     seen = browse(page_of(suspects), tmp_path, script)
     expected = csv_text([heading, *known])
     assert bytes(seen["decisions"]).decode("utf-8", "surrogateescape") == expected
-    assert seen["said"] == (
-        "Decisions loaded: 3. Not applied: 1 for images that are not listed here, "
+    assert not_listed > 3 and seen["said"] == (
+        f"Decisions loaded: 3. Not applied: {not_listed} for images that are not listed here, "
         "3 with an unknown label or decision."
     )
     assert set(seen["undone"]) == {"undecided"}
@@ -312,28 +299,23 @@ def test_thousands_of_suspects_come_by_and_by(tmp_path: Path):
     manifest = manifest_of(suspects)
     manifest.rows.extend(["1", f"folder/{k}.png", "cat"] for k in range(5000, 200000))
     script = """
-    const times = [performance.now()];
-    const made = cards().length;
+    const made = [cards().length], times = [performance.now()];
+    while (made.at(-1) < 300) { scrollTo(0, 1e6); await wait(50); made.push(cards().length); }
+    const names = files();
     const timed = (act) => {
       const start = performance.now(); act(); times.push(performance.now() - start);
     };
     timed(() => set(by("flagged"), true)); timed(() => press("s"));
     timed(() => by("bulk").click()); timed(() => by("save").click());
-    return [made, times, by("n-decided").textContent];
+    return [made, names, times, by("n-decided").textContent];
     """
     page = review_page("t", manifest, suspects, CLASSES, "k")
-    made, times, decided = browse(page, tmp_path, script)
-    assert 20 <= made <= 100 and decided == "3,334 of 5,000"
+    made, names, times, decided = browse(page, tmp_path, script)
+    assert 20 <= made[0] <= 100 and len(set(made)) > 3
+    assert names == [each.file_name for each in suspects[: made[-1]]]
+    assert decided == "3,334 of 5,000"
     limits = (10000, 1000, 1000, 3000, 10000)  # milliseconds, on a busy machine
     assert all(time < limit for time, limit in zip(times, limits, strict=True)), times
-    script = """
-    const made = [cards().length];
-    while (made.at(-1) < 300) { scrollTo(0, 1e6); await wait(50); made.push(cards().length); }
-    return [made, files()];
-    """
-    made, files = browse(page_of(suspects[:300]), tmp_path, script)
-    assert len(set(made)) > 3
-    assert files == [each.file_name for each in suspects[:300]]
 
 
 @in_browser

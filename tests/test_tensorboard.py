@@ -53,9 +53,7 @@ def test_epochs_done_again_replace_those_before(tmp_path: Path):
     assert written == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0), (4, 2.0)]
 
 
-def test_without_the_package_one_line_says_so_and_unless_wanted_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_without_the_package_one_line_says_so(tmp_path: Path, monkeypatch, capsys):
     TensorBoard(tmp_path, wanted=False).scalars({"epoch": 0, "loss": 1.0})
     assert capsys.readouterr().out == ""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
