@@ -61,26 +61,26 @@ def test_all_plots_are_drawn_whole_and_twice_the_same(tmp_path: Path, classes: i
     # Of ten classes with names that fonts and formulas cannot take.
     name = "$run_{\udcff" if classes == 10 else "run"
     run = made_up_run(tmp_path, name=name, classes=classes, curves=curves)
-    folder = run.folder
     if classes == 10:
         names = [*(f"$x^{{{k}" for k in range(8)), r"\frac{", "caf\udce9"]
         change(run, class_names=np.array(names))
-        assert "given: caf\\udce9" in words_of(draw_suspects(read_run(folder)))
-    assert write_plots(folder) == [folder / name for name in ALL]
-    before = {name: (folder / name).read_bytes() for name in ALL}
-    for name in ALL:
-        pixels = imread(folder / name)[..., :3]
+        assert "given: caf\\udce9" in words_of(draw_suspects(read_run(run.folder)))
+    paths = [run.folder / name for name in ALL]
+    assert write_plots(run.folder) == paths
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        pixels = imread(path)[..., :3]
         height, width, _ = pixels.shape
         assert 900 <= width <= 1700 and 400 <= height <= 2200
         inked = (pixels.min(2) < 0.95).mean()
-        assert 0.01 < inked < 0.8, f"{name} is blank or full"
+        assert 0.01 < inked < 0.8, f"{path} is blank or full"
         edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-        assert (edge == 1).all(), f"{name}: something is cut off at the edge"
+        assert (edge == 1).all(), f"{path}: something is cut off at the edge"
     if classes == 100:
-        main([str(folder)])  # which prints the paths
-        assert capsys.readouterr().out.splitlines() == [str(folder / name) for name in ALL]
-    assert before == {name: (folder / name).read_bytes() for name in ALL}
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+        main([str(run.folder)])  # which prints the paths
+        assert capsys.readouterr().out.splitlines() == [*map(str, paths)]
+    assert before == [path.read_bytes() for path in paths]
+    assert not list(run.folder.glob(".*"))
 
 
 def test_the_baseline_has_neither_tipping_point_nor_groups(tmp_path: Path):
@@ -153,7 +153,7 @@ def test_the_naive_phase_and_memorised_wrong_labels_have_panels_of_their_own(tmp
         folder = made_up_run(tmp_path, epochs=epochs, curves=curves).folder
         first, *others = draw_tipping_point(read_run(folder)).axes
         assert len(others) + 1 == panels and first.get_xlim() == (-0.5, epochs - 0.5)
-        naive = [first, *others[:1]][-1]
+        naive = others[0] if others else first
         confidence = [0.5 - 0.01 * (epoch - 5) ** 2 for epoch in range(8)]
         assert np.allclose(naive.lines[0].get_ydata(), confidence)
         assert naive.get_xlim() == (-0.5, 7.5) and set(naive.lines[1].get_xdata()) == {5}

@@ -126,8 +126,3 @@ def test_a_real_run_folder_is_complete_in_itself(digits_run):
     places = predictions.suspect_index
     assert len(places) == 64 and len(set(places.tolist())) == 64
     assert np.array_equal(predictions.suspect_images[..., 0], train.images[places, 0].numpy())
-    suspects = read_columns(run.suspects)
-    assert suspects["index"][:64] == [str(place) for place in places]
-    rows = zip(suspects["index"], suspects["flagged"], strict=True)
-    flagged = sorted(int(index) for index, flag in rows if flag == "1")
-    assert flagged == np.flatnonzero(np.load(run.detection)).tolist()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.made_up_run import edit_json, made_up_run
-from utils.files import read_columns
+from utils.files import read_columns, read_json
 from utils.summary.__main__ import main, marked_table
 from utils.summary.kept import keep
 from utils.summary.label_set_table import label_set_table
@@ -70,10 +70,10 @@ def test_what_is_kept_gives_the_same_table_and_names_no_place(tmp_path: Path, ca
     a, b = (json.loads(line) for line in (group / RUNS).read_text().splitlines())
     assert "timing" in a and "timing" not in b and "data_dir" not in a["args"]["options"]
     assert b["args"]["options"]["noise_path"] == "own.pt"
+    files = {"training": "training", "learning": "learning", "detection_metrics": "detection"}
     for run in (a, b):
-        for name in ("training", "learning", "detection"):
-            record = run[{"detection": "detection_metrics"}.get(name, name)]
-            assert record == json.loads((results / run["run"] / f"{name}.json").read_text())
+        for record, file in files.items():
+            assert run[record] == read_json(results / run["run"] / f"{file}.json")
     curves = read_columns(group / CURVES)
     rows = [row for row, name in enumerate(curves.pop("run")) if name == "b"]
     of_b = {column: [cells[row] for row in rows] for column, cells in curves.items()}
