@@ -77,7 +77,7 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert folder == RunFolder.of(args).path
     learnt = evaluate(learning, *name_of(args))
     found = evaluate(detection, *name_of(args))  # the label file is remembered by the run
-    assert learnt["last"]["accuracy"] > 40 and learnt["last"]["epoch"] == 11
+    assert learnt["last"]["accuracy"] > 30 and learnt["last"]["epoch"] == 11
     assert found["images"] == 500
     assert found["wrong"] == (made_up_cifar.labels != made_up_cifar.clean_labels).sum()
     assert found["precision"] > 2 * NOISE and found["recall"] > 0.2
