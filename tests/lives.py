@@ -27,7 +27,7 @@ from utils import files
 from utils.run_folder import session
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.lives"])
+CONTEXT.set_forkserver_preload(["tests.lives", "sklearn.datasets"])
 DIFFERENT = {"args.json", "timing.json", "training.log", ".lock"}  # folder, times, no content
 
 
