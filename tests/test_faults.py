@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from utils.files import PARTIAL
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interruption
 from utils.run_folder.session import Session
+from utils.sweep.local import Machine
 
 STEPS = 21  # of an epoch of digits: 1297 images in batches of 64
 DIGITS = ("--dataset", "digits", "--noise_type", "rand1", "--n_epoch", 12, "--checkpoint_freq", 1)
@@ -127,14 +127,14 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path):
     assert life.end(10) == -signal.SIGTERM
 
 
-def test_an_ignored_signal_stays_ignored():
+@pytest.mark.parametrize("make", [Interruption, lambda: Machine(1, [])], ids=["training", "sweep"])
+def test_an_ignored_signal_stays_ignored(make: Callable):
     """As SIGHUP under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Interruption() as interruption:
+        with make():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            os.kill(os.getpid(), signal.SIGHUP)
-            interruption.check()
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -258,33 +258,6 @@ def test_a_full_disk_loses_nothing(stopped: Path, whole_small_run: dict):
     assert sums(folder)["checkpoint.pt"] == before and (folder / "args.json").exists()
     assert not list(folder.glob(f".*{PARTIAL}"))
     live(stopped, *SMALL)
-    assert sums(folder) == whole_small_run
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path):
-    """A folder on a disk of its own, with room for half a run."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True)
-    except OSError:
-        pytest.skip("no mount command")
-    if done.returncode:
-        pytest.skip("file systems cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_up(tiny_disk: Path, whole_small_run: dict):
-    status, said = live(tiny_disk / "results", *SMALL)
-    assert status == 2 and "No space left on device" in said and "Traceback" not in said
-    folder = only_run(tiny_disk / "results")
-    assert str(folder) in said.splitlines()[-1]
-    (tiny_disk / "results.log").unlink()
-    subprocess.run(["mount", "-o", "remount,size=20m", str(tiny_disk)], check=True)
-    live(tiny_disk / "results", *SMALL)
     assert sums(folder) == whole_small_run
 
 

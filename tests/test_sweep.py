@@ -290,15 +290,6 @@ def test_nobody_reading_any_more_lets_it_write_a_checkpoint(tmp_path: Path, stan
     assert "the same command resumes" in (folders[1] / "training.log").read_text()
 
 
-def test_nohup_is_respected(tmp_path: Path):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with local.Machine(1, []):
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def test_slurm_needs_submitit_and_its_commands(sweep: Callable, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", "")
