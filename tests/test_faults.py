@@ -367,6 +367,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
         training.main(training_options(*SMALL, "--results_dir", stopped))
     assert str(path) in str(error.value) and "--restart" in str(error.value)
     assert "\n" not in str(error.value)
+    assert ("(--seed 7 there, 0 here)" in str(error.value)) == (what == "of another seed")
     assert sums(path.parent) == before and not (tmp_path / "hostile").exists()
 
 
