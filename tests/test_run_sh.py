@@ -111,10 +111,7 @@ def test_run_sh_laptop_takes_the_compact_networks_and_whole_label_sets(
     [
         ("train", {}, "unknown command 'train'"),
         ("demo --seed 3", {}, "SEEDS="),
-        ("demo --results_dir=there", {}, "RESULTS_DIR="),
         ("demo", {"SEEDS": "*"}, "'*' is not a whole number"),
-        ("demo", {"LABEL_SETS": "foo"}, "invalid choice: 'foo'"),
-        ("demo", {"METHODS": "bkd sgd"}, "invalid choice: 'sgd'"),
         ("demo", {"JOBS": "0"}, "--jobs: '0' is not a whole number from 1"),
     ],
 )
@@ -162,17 +159,11 @@ def test_run_sh_works_without_a_home(tmp_path: Path, stand_in: str):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{stand_in}\n", "")
 
 
-@pytest.mark.parametrize(
-    ("line", "there"),
-    [
-        ("# a comment", True),
-        ("numpy>=1.0", True),
-        ("numpy>=999.0", False),
-        ("numpy==1.0", False),
-        ("no-such-package-at-all>=1.0", False),
-    ],
-)
-def test_has_packages(line: str, there: bool, tmp_path: Path):
+def test_has_packages(tmp_path: Path):
     file = tmp_path / "requirements.txt"
-    file.write_text(f"{line}\n\n")
-    assert has_packages.main([str(file)]) is there
+    for line in ("# a comment", "numpy>=1.0"):
+        file.write_text(f"{line}\n\n")
+        assert has_packages.main([str(file)])
+    for line in ("numpy>=999.0", "numpy==1.0", "no-such-package-at-all>=1.0"):
+        file.write_text(f"{line}\n\n")
+        assert not has_packages.main([str(file)]), line
