@@ -1,6 +1,8 @@
 """Own images: what is found, how it is read, what is kept of it, and all that can be amiss."""
 
 import os
+import signal
+import warnings
 import zlib
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from data.own_images import cache, reading
 from data.own_images.cache import cached_images
 from data.own_images.files import find_images
 from data.own_images.image_set import load_own_images
-from data.own_images.reading import read_image, read_images, thumbnail
+from data.own_images.reading import read_image, read_images, thumbnail, thumbnails
 from data.splits import choose_positions
 from tests.own_images import COLOURS, NAMES, picture, write_folder
 
@@ -284,6 +286,37 @@ def test_processes_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert one[1:] == other[1:]
         assert (one.pixels is None) == (other.pixels is None)
         assert one.pixels is None or np.array_equal(one.pixels, other.pixels)
+
+
+def kill_itself(*_: object) -> None:
+    """In the place of reading, as the system does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reading_process_that_is_killed_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "FEW", 2)
+    monkeypatch.setattr(reading, "_read_chunk", kill_itself)
+    with pytest.raises(OSError, match="was killed, most likely for want of memory"):
+        list(read_images([Path("a.png")] * 4, SIZE, processes=2))
+
+
+def test_what_is_too_large_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "huge.ppm").write_bytes(b"P6 100000 100000 255\n")
+    (tmp_path / "long.png").touch()
+    os.truncate(tmp_path / "long.png", reading.MAX_BYTES + 1)  # a sparse file
+    (tmp_path / "text.png").write_text("text")
+    for name, words in {
+        "huge.ppm": "has more than 178,956,970 pixels",
+        "long.png": "has 715,827,881 bytes; at most 715,827,880 are read",
+        "text.png": "cannot identify image file",
+    }.items():
+        broken = read_image(tmp_path / name, SIZE).broken
+        assert words in broken and "0x" not in broken
+    wide = save(tmp_path / "wide.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns of more
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(wide, SIZE).broken == "" and len(thumbnails([wide])) == 1
 
 
 def test_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

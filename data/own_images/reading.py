@@ -2,8 +2,12 @@
 
 import hashlib
 import io
+import os
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +21,8 @@ FEW = 2000  # files for which no process is started
 RESAMPLING = Image.Resampling.BICUBIC
 THUMBNAIL, QUALITY = 96, 85  # pixels; of 100
 WHITE = (255, 255, 255, 255)  # behind what is transparent, as a browser shows it
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # of an image: Pillow reads none that has more
+MAX_BYTES = 4 * MAX_PIXELS  # of a file
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -34,13 +40,27 @@ def read_image(path: Path, size: int) -> Read:
     Of several frames the first. An unreadable file is told of, not raised.
     """
     try:
-        if not path.is_file():  # to read a pipe would be to wait for ever
-            return Read(None, "", "not a file" if path.exists() else "no such file")
+        if not os.path.isfile(path):  # to read a pipe would be to wait for ever
+            return Read(None, "", "not a file" if os.path.exists(path) else "no such file")
+        if (length := os.path.getsize(path)) > MAX_BYTES:
+            return Read(None, "", f"has {length:,} bytes; at most {MAX_BYTES:,} are read")
         content = path.read_bytes()
-        fitted = ImageOps.fit(_decoded(content, size), (size, size), RESAMPLING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, at what it reads all the same
+            fitted = ImageOps.fit(_decoded(content, size), (size, size), RESAMPLING)
         return Read(np.asarray(fitted), hashlib.blake2b(content, digest_size=8).hexdigest())
     except Exception as error:  # Pillow meets a broken file with errors of every kind
-        return Read(None, "", " ".join(str(error).split()) or type(error).__name__)
+        return Read(None, "", _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """One line of words for what is wrong with a file."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {MAX_PIXELS:,} pixels, the most that are read; make it smaller"
+    if isinstance(error, MemoryError):
+        return "not enough memory to read it"
+    text = getattr(error, "strerror", None) or re.sub(r" ?<[^<>]* at 0x\w+>", "", str(error))
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _decoded(content: bytes, size: int) -> Image.Image:
@@ -60,7 +80,8 @@ def thumbnail(path: Path) -> bytes:
 
 def thumbnails(paths: Sequence[Path]) -> list[bytes]:
     """Those of several images, by as many threads as the machine has cores."""
-    with ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")
         return list(pool.map(thumbnail, paths))
 
 
@@ -78,14 +99,23 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_images(paths: Sequence[Path], size: int, processes: int) -> Iterator[Read]:
-    """The images in order, read by that many processes unless they are few."""
+    """The images in order, read by that many processes unless they are few.
+
+    Raises OSError where the system kills one of the processes.
+    """
     if len(paths) < FEW or processes < 2:
         yield from (read_image(path, size) for path in paths)
         return
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    with ProcessPoolExecutor(processes, get_context("forkserver")) as pool:
-        for chunk in pool.map(_read_chunk, chunks, [size] * len(chunks)):
-            yield from chunk
+    try:
+        with ProcessPoolExecutor(processes, get_context("forkserver")) as pool:
+            for chunk in pool.map(_read_chunk, chunks, [size] * len(chunks)):
+                yield from chunk
+    except BrokenProcessPool as error:
+        raise OSError(
+            f"one of {processes} processes that read images was killed, most likely for want of "
+            "memory; use fewer cores (taskset) or more memory, or make the largest images smaller"
+        ) from error
 
 
 def _read_chunk(paths: Sequence[Path], size: int) -> list[Read]:
