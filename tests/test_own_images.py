@@ -1,7 +1,7 @@
 """Own images: what is found, how it is read, what is kept of it, and all that can be amiss."""
 
+import errno
 import os
-import signal
 import warnings
 import zlib
 from pathlib import Path
@@ -21,7 +21,7 @@ from data.own_images.files import find_images
 from data.own_images.image_set import load_own_images
 from data.own_images.reading import read_image, read_images, thumbnail, thumbnails
 from data.splits import choose_positions
-from tests.own_images import COLOURS, NAMES, picture, write_folder
+from tests.own_images import COLOURS, NAMES, kill_itself, picture, write_folder
 
 RED, SIZE = (200, 30, 30), 32
 
@@ -288,11 +288,6 @@ def test_processes_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert one.pixels is None or np.array_equal(one.pixels, other.pixels)
 
 
-def kill_itself(*_: object) -> None:
-    """In the place of reading, as the system does when memory runs out."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_reading_process_that_is_killed_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reading, "FEW", 2)
     monkeypatch.setattr(reading, "_read_chunk", kill_itself)
@@ -341,6 +336,13 @@ def test_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     os.utime(paths[0], ns=(1, 1))
     cached()
     assert len(reads) == 3  # a file has changed
+    for k in (0, 3):
+        paths[k] = save(folder / f"{k}.bmp", (60 * k, 0, 0))
+        os.utime(paths[k], ns=(1, 1))
+    before = cached().pixels.copy()
+    for old, new in ((paths[0], folder / "x"), (paths[3], paths[0]), (folder / "x", paths[3])):
+        old.rename(new)
+    assert np.array_equal(cached().pixels[[2, 1, 0]], before)  # of the same sizes and times
     assert {path.suffix for path in (data / "own_images").glob("[!.]*")} == {".pixels", ".json"}
     assert all(path.stat().st_mtime_ns == 1 for path in paths[:1])  # nothing was written there
 
@@ -355,9 +357,37 @@ def test_a_damaged_cache_is_refused(tmp_path: Path):
         pixels.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"damaged.*remove .* read again"):
             cached_images(*arguments)
+    pixels.write_bytes(whole)
+    cached_images(*arguments)
+    record = pixels.with_suffix(".json")
+    text = record.read_text()
+    for damaged in (text.replace("0,", "1,", 1), "{}", "[", text.replace('"read"', '"red"')):
+        record.write_text(damaged)
+        with pytest.raises(ValueError, match=r"damaged.*remove .* read again"):
+            cached_images(*arguments)
     pixels.unlink()
     with pytest.raises(ValueError, match="damaged"):
         cached_images(*arguments)
+
+
+def test_a_failure_of_the_system_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = [save(tmp_path / f"{k}.png") for k in range(3)]
+    arguments = (paths, [path.name for path in paths], SIZE, tmp_path, True)
+    whole = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path == paths[0]:
+            raise MemoryError
+        if path == paths[1]:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return whole(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        first = cached_images(*arguments)
+    assert first.read == [2]
+    assert first.broken == {0: "not enough memory to read it", 1: "Input/output error"}
+    assert cached_images(*arguments).read == [0, 1, 2]
 
 
 def test_a_kill_while_reading_leaves_nothing_half_done(

@@ -32,6 +32,7 @@ class Read(NamedTuple):
     pixels: NDArray[np.uint8] | None
     content: str
     broken: str = ""
+    passing: bool = False  # the system failed, so that another attempt may succeed
 
 
 def read_image(path: Path, size: int) -> Read:
@@ -50,7 +51,8 @@ def read_image(path: Path, size: int) -> Read:
             fitted = ImageOps.fit(_decoded(content, size), (size, size), RESAMPLING)
         return Read(np.asarray(fitted), hashlib.blake2b(content, digest_size=8).hexdigest())
     except Exception as error:  # Pillow meets a broken file with errors of every kind
-        return Read(None, "", _reason(error))
+        passing = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
+        return Read(None, "", _reason(error), passing)
 
 
 def _reason(error: Exception) -> str:
