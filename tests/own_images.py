@@ -41,6 +41,6 @@ def write_folder(folder: Path, count: int = 40, wrong: float = 0.2, test: int = 
     return rows
 
 
-def kill_itself(*_: object) -> None:
+def kill_itself(*_: object, **__: object) -> None:
     """In the place of reading, as the system does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)

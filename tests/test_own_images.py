@@ -1,6 +1,7 @@
 """Own images: what is found, how it is read, what is kept of it, and all that can be amiss."""
 
 import errno
+import io
 import os
 import warnings
 import zlib
@@ -266,6 +267,49 @@ def test_every_kind_of_image_becomes_rgb(mode: str, ending: str, tmp_path: Path)
     expected = 255 if mode == "1" else 128
     assert abs(pixels_of(path) - expected).max() <= 4
     assert thumbnail(path).startswith(b"\xff\xd8")  # JPEG
+
+
+DEEP = {  # kind -> how pixel values are written, value of white
+    "I;16": (".png", np.uint16, 4095),
+    "I": (".tif", np.int32, 2**20 - 1),
+    "F": (".tiff", np.float32, 1),
+}
+
+
+@pytest.mark.parametrize("mode", DEEP)
+def test_deep_images_of_a_data_set_are_read_on_one_scale(mode: str, tmp_path: Path):
+    ending, kind, white = DEEP[mode]
+    shares = {"a/dark": 0.02, "a/light": 0.9, "b/grey": 0.5, "b/black": 0}
+    for name, share in shares.items():
+        values = np.full((SIZE, SIZE), share * white, kind)
+        values[0, 0] = 0
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / f"{name}{ending}")
+    images = load(tmp_path, tmp_path)
+    names = [name.removesuffix(ending) for name in images.own.file_names(np.arange(4))]
+    read = images.train.images[:, 0, -1, -1].tolist()
+    assert dict(zip(names, read, strict=True)) == pytest.approx(
+        {name: 255 * share for name, share in shares.items()}, abs=1
+    )
+    (fact,) = images.own.facts
+    assert fact.startswith("4 images have more than 8 bits") and f"{white} is white" in fact
+    (line,) = images.own.warnings
+    assert line == f"1 images are of a single colour: b/black{ending}"
+    pages = images.own.thumbnails(np.arange(4))
+    shown = [Image.open(io.BytesIO(page)).getpixel((9, 9))[0] for page in pages]
+    assert shown == pytest.approx(read, abs=2)  # the page shows what was read
+
+
+def test_pixels_that_are_no_numbers_are_black_and_told(tmp_path: Path):
+    values = np.linspace(-1, 1, SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE)
+    for name, corner in (("a/1.tif", 0), ("b/1.tif", np.nan), ("b/2.tif", np.inf)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        values[-1, -1] = corner
+        Image.fromarray(values).save(tmp_path / name)
+    images = load(tmp_path, tmp_path)
+    assert images.train.images[:, 0, -1, -1].tolist() == [127, 0, 0]
+    assert images.train.images[:, 0, 0, 0].tolist() == [0, 0, 0]
+    assert "-1 is black and 1 is white; 2 have NaN" in images.own.facts[0]
 
 
 def test_what_is_transparent_is_white(tmp_path: Path):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.download import digest, naming_folder, one_at_a_time
-from data.own_images.reading import Read, read_images
+from data.own_images.reading import Read, Scale, read_images, scale_of
 from utils.files import PARTIAL, read_json, remove_partial_files, write_json
 
 FOLDER = "own_images"  # in --data_dir
@@ -26,6 +26,10 @@ class CachedImages(NamedTuple):
     content: list[str]  # digest of each file read
     broken: dict[int, str]  # position -> why it could not be read
     sha256: str  # of the pixels
+    scale: Scale | None  # of images of more than 8 bits
+    deep: int  # how many these are
+    no_numbers: int  # how many of these have NaN or infinite values
+    constant: list[int]  # which of the read are of a single colour
 
 
 def cached_images(
@@ -45,7 +49,7 @@ def cached_images(
 
 
 def _key(paths: Sequence[Path], names: Sequence[str], size: int) -> str:
-    digest = hashlib.blake2b(str(size).encode(), digest_size=12)
+    key = hashlib.blake2b(str(size).encode(), digest_size=12)
     for path, name in zip(paths, names, strict=True):
         try:
             status = os.stat(path)
@@ -54,8 +58,8 @@ def _key(paths: Sequence[Path], names: Sequence[str], size: int) -> str:
         except OSError:
             state = "missing"
         line = f"{len(name)} {name} {path.parent} {state}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+        key.update(line.encode("utf-8", "surrogateescape"))
+    return key.hexdigest()
 
 
 def _read_into(
@@ -64,38 +68,59 @@ def _read_into(
     """Write the pixels of all files that can be read, and after them the record of these."""
     remove_partial_files(pixels.parent)
     partial = pixels.with_name(f".{pixels.name}.{os.getpid()}{PARTIAL}")
-    read: list[int] = []
-    content: list[str] = []
-    broken: dict[str, str] = {}
-    passing = False
+    images: list[Read] = []  # without their pixels
     try:
         with open(partial, "wb") as file:
-            for place, image in enumerate(_with_bar(paths, size, quiet)):
-                if image.pixels is None:
-                    broken[str(place)] = image.broken
-                    passing |= image.passing
-                    continue
+            for image in _with_bar(paths, size, quiet):
+                file.write(b"" if image.pixels is None else image.pixels.tobytes())
+                images.append(image._replace(pixels=None))
+            read = [place for place, image in enumerate(images) if not image.broken]
+            deep = [images[place].values for place in read if images[place].values]
+            scale = scale_of(deep) if deep else None
+            again = {k: place for k, place in enumerate(read) if _other(images[place], scale)}
+            anew = _with_bar([paths[place] for place in again.values()], size, quiet, scale)
+            for (k, place), image in zip(again.items(), anew, strict=True):
+                if image.content != images[place].content:
+                    raise ValueError(f"{paths[place]}: changed while it was read; start again")
+                file.seek(k * image.pixels.nbytes)
                 file.write(image.pixels.tobytes())
-                read.append(place)
-                content.append(image.content)
+                images[place] = image._replace(pixels=None)
             file.flush()
             os.fsync(file.fileno())
-        record = {"read": read, "content": content, "broken": broken, "sha256": digest(partial)}
+        record = {
+            "read": read,
+            "content": [images[place].content for place in read],
+            "broken": {str(k): image.broken for k, image in enumerate(images) if image.broken},
+            "sha256": digest(partial),
+            "scale": scale,
+            "deep": len(deep),
+            "no_numbers": sum(not values.numbers for values in deep),
+            "constant": [k for k, place in enumerate(read) if images[place].constant],
+        }
         partial.replace(pixels)
     finally:
         partial.unlink(missing_ok=True)
-    if not passing:
+    if not any(image.passing for image in images):
         write_json(path, record | {"checksum": _checksum(record)})
     return record
+
+
+def _other(image: Read, scale: Scale | None) -> bool:
+    """Whether the image was read on another scale, its own."""
+    return image.values is not None and scale_of([image.values]) != scale
 
 
 def _checksum(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _with_bar(paths: Sequence[Path], size: int, quiet: bool) -> Iterator[Read]:
+def _with_bar(
+    paths: Sequence[Path], size: int, quiet: bool, scale: Scale | None = None
+) -> Iterator[Read]:
+    if not paths:
+        return
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    images = read_images(paths, size, processes or 1)
+    images = read_images(paths, size, processes or 1, scale)
     disable = True if quiet else None
     yield from tqdm(images, "reading images", len(paths), unit="image", disable=disable)
 
@@ -113,8 +138,9 @@ def _mapped(pixels: Path, path: Path, record: dict[str, Any] | None, size: int) 
         # Copied on write, which nobody does: torch wants memory that it could write to. An empty
         # file cannot be mapped.
         mapped = np.memmap(pixels, np.uint8, "c", shape=shape) if shape[0] else np.zeros(shape, "B")
-    except (ValueError, OSError) as error:
+        record["broken"] = {int(place): words for place, words in record["broken"].items()}
+        record["scale"] = Scale(*record["scale"]) if record["scale"] else None
+        return CachedImages(mapped, **record)
+    except (ValueError, OSError, KeyError, TypeError) as error:
         hint = f"remove {pixels.stem}.* from {path.parent}: the images are then read again"
         raise ValueError(f"{pixels}: damaged ({error}); {hint}") from error
-    broken = {int(place): words for place, words in record["broken"].items()}
-    return CachedImages(mapped, record["read"], record["content"], broken, record["sha256"])

@@ -61,6 +61,9 @@ def _assembled(
         )
     numbers = {name: number for number, name in enumerate(class_names)}
     given = torch.tensor([numbers[labels[row]] for row in read[:count]])
+    if cached.constant:
+        some = ", ".join(files.name(read[k]) for k in cached.constant[:5])
+        warnings.insert(0, f"{len(cached.constant)} images are of a single colour: {some}")
     warnings += _small_classes(given, class_names)
     warnings += _conflicts(files, read, labels, cached.content)
     true = _true_labels(files, read[:count], numbers, warnings)
@@ -74,8 +77,19 @@ def _assembled(
     mean, std = _mean_and_std(cached.pixels[:count])
     train = Split(pixels[:count], true)
     lines = [_one_line(words) for words in warnings]
-    own = OwnSource(files, read[:count], given, lines, cached.sha256)
+    facts = [_depth(cached)] if cached.scale else []
+    own = OwnSource(files, read[:count], given, lines, cached.sha256, facts, cached.scale)
     return ImageSet(train, test, class_names, mean, std, augment, own)
+
+
+def _depth(cached: CachedImages) -> str:
+    """How images of more than 8 bits were read."""
+    black, white = cached.scale
+    strange = f"; {cached.no_numbers} have NaN or infinite pixels, read as black"
+    return (
+        f"{cached.deep} images have more than 8 bits: in all of these {black:g} is black and "
+        f"{white:.10g} is white{strange if cached.no_numbers else ''}"
+    )
 
 
 def _true_labels(

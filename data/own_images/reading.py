@@ -2,12 +2,14 @@
 
 import hashlib
 import io
+import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +25,33 @@ THUMBNAIL, QUALITY = 96, 85  # pixels; of 100
 WHITE = (255, 255, 255, 255)  # behind what is transparent, as a browser shows it
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # of an image: Pillow reads none that has more
 MAX_BYTES = 4 * MAX_PIXELS  # of a file
-SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
+
+
+class Values(NamedTuple):
+    """What is in an image of more than 8 bits."""
+
+    lowest: float  # 0 where none is below
+    highest: float
+    numbers: bool  # no NaN and nothing infinite
+
+
+class Scale(NamedTuple):
+    """Which values are black and white."""
+
+    black: float
+    white: float
+
+
+def scale_of(values: Iterable[Values]) -> Scale:
+    """One scale for images of more than 8 bits, integers as well as floats.
+
+    Black is 0, or the lowest value of all if that is negative; white is 1, or the least 2^k - 1
+    that no value exceeds.
+    """
+    values = list(values)
+    highest = math.ceil(max(1.0, *(each.highest for each in values)))
+    return Scale(min(each.lowest for each in values), float(2 ** highest.bit_length() - 1))
 
 
 class Read(NamedTuple):
@@ -33,12 +61,15 @@ class Read(NamedTuple):
     content: str
     broken: str = ""
     passing: bool = False  # the system failed, so that another attempt may succeed
+    values: Values | None = None  # of an image of more than 8 bits
+    constant: bool = False  # all pixels are of one colour
 
 
-def read_image(path: Path, size: int) -> Read:
+def read_image(path: Path, size: int, scale: Scale | None = None) -> Read:
     """The image in RGB, turned as its EXIF data say; short side resized, then cut at the centre.
 
-    Of several frames the first. An unreadable file is told of, not raised.
+    Of several frames the first. `scale`: of images of more than 8 bits, the file's own if None.
+    An unreadable file is told of, not raised.
     """
     try:
         if not os.path.isfile(path):  # to read a pipe would be to wait for ever
@@ -48,8 +79,10 @@ def read_image(path: Path, size: int) -> Read:
         content = path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, at what it reads all the same
-            fitted = ImageOps.fit(_decoded(content, size), (size, size), RESAMPLING)
-        return Read(np.asarray(fitted), hashlib.blake2b(content, digest_size=8).hexdigest())
+            image, values = _decoded(content, size, scale)
+            fitted = np.asarray(ImageOps.fit(image, (size, size), RESAMPLING))
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+        return Read(fitted, digest, values=values, constant=bool((fitted == fitted[0, 0]).all()))
     except Exception as error:  # Pillow meets a broken file with errors of every kind
         passing = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
         return Read(None, "", _reason(error), passing)
@@ -65,53 +98,63 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _decoded(content: bytes, size: int) -> Image.Image:
+def _decoded(content: bytes, size: int, scale: Scale | None) -> tuple[Image.Image, Values | None]:
     with Image.open(io.BytesIO(content)) as image:
         image.draft(image.mode, (2 * size, 2 * size))  # a large JPEG is decoded smaller
-        return as_rgb(ImageOps.exif_transpose(image))
+        turned = ImageOps.exif_transpose(image)
+        return _grey(turned, scale) if turned.mode in DEEP else (as_rgb(turned), None)
 
 
-def thumbnail(path: Path) -> bytes:
+def thumbnail(path: Path, scale: Scale | None = None) -> bytes:
     """A JPEG file of the whole image, at most THUMBNAIL pixels wide and high."""
-    image = _decoded(path.read_bytes(), THUMBNAIL)
+    image, _ = _decoded(path.read_bytes(), THUMBNAIL, scale)
     image.thumbnail((THUMBNAIL, THUMBNAIL), RESAMPLING)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY, subsampling=0)
     return file.getvalue()
 
 
-def thumbnails(paths: Sequence[Path]) -> list[bytes]:
-    """Those of several images, by as many threads as the machine has cores."""
+def thumbnails(paths: Sequence[Path], scale: Scale | None = None) -> list[bytes]:
+    """JPEG files of several images, made by as many threads as the machine has cores."""
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
-        return list(pool.map(thumbnail, paths))
+        return list(pool.map(partial(thumbnail, scale=scale), paths))
+
+
+def _grey(image: Image.Image, scale: Scale | None) -> tuple[Image.Image, Values]:
+    """An image of more than 8 bits in grey, as RGB; what is no number becomes black."""
+    values = np.asarray(image, dtype=np.float64)
+    numbers = np.isfinite(values)
+    lowest, highest = (f(values, initial=0, where=numbers) for f in (np.min, np.max))
+    about = Values(float(lowest), float(highest), bool(numbers.all()))
+    black, white = scale or scale_of([about])
+    values = np.where(numbers, values, black).clip(black, white) - black
+    grey = (values * (255 / (white - black))).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB"), about
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's kinds of images in RGB; what is transparent becomes white."""
-    if image.mode in SIXTEEN_BITS or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        largest = 65535 if image.mode != "F" and values.max(initial=0) > 255 else 255
-        grey = (values.clip(0, largest) * (255 / largest)).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+    """An image of 8 bits or fewer in RGB; what is transparent becomes white."""
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
     return image.convert("RGB")
 
 
-def read_images(paths: Sequence[Path], size: int, processes: int) -> Iterator[Read]:
+def read_images(
+    paths: Sequence[Path], size: int, processes: int, scale: Scale | None = None
+) -> Iterator[Read]:
     """The images in order, read by that many processes unless they are few.
 
     Raises OSError where the system kills one of the processes.
     """
     if len(paths) < FEW or processes < 2:
-        yield from (read_image(path, size) for path in paths)
+        yield from (read_image(path, size, scale) for path in paths)
         return
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     try:
         with ProcessPoolExecutor(processes, get_context("forkserver")) as pool:
-            for chunk in pool.map(_read_chunk, chunks, [size] * len(chunks)):
+            for chunk in pool.map(partial(_read_chunk, size=size, scale=scale), chunks):
                 yield from chunk
     except BrokenProcessPool as error:
         raise OSError(
@@ -120,5 +163,5 @@ def read_images(paths: Sequence[Path], size: int, processes: int) -> Iterator[Re
         ) from error
 
 
-def _read_chunk(paths: Sequence[Path], size: int) -> list[Read]:
-    return [read_image(path, size) for path in paths]
+def _read_chunk(paths: Sequence[Path], size: int, scale: Scale | None) -> list[Read]:
+    return [read_image(path, size, scale) for path in paths]
