@@ -67,9 +67,12 @@ def test_mirrored_or_not(tmp_path: Path):
         assert window.columns[:, middle].unique().numel() > 4  # they are shifted all the same
 
 
-@pytest.mark.parametrize("test", ["test", "val"])
-def test_folders_of_training_and_test_images(test: str, tmp_path: Path):
-    for name in ("train/b/1.png", "train/a/1.png", f"{test}/a/2.png", f"{test}/c/3.png"):
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "test"), ("train", "val"), ("Training", "TESTING"), ("TRAIN", "dev")],
+)
+def test_folders_of_training_and_test_images(train: str, test: str, tmp_path: Path):
+    for name in (f"{train}/b/1.png", f"{train}/a/1.png", f"{test}/a/2.png", f"{test}/c/3.png"):
         save(tmp_path / "images" / name)
     images = load(tmp_path / "images", tmp_path)
     assert images.class_names == ["a", "b"]
@@ -78,6 +81,50 @@ def test_folders_of_training_and_test_images(test: str, tmp_path: Path):
     assert any("1 test images have labels" in line for line in images.own.warnings)
     assert images.own.manifest.columns == ["file_name", "label", "split"]
     assert len(images.own.manifest.rows) == 4
+    assert images.own.facts == ["2 training images of 2 classes (a 1, b 1), 1 test images"]
+    assert images.own.class_counts == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "words"),
+    [
+        (("boat/1", "train/2"), ["boat", "train"], "train: read as a class"),
+        (("boat/1", "train/2", "train/steam/3"), ["boat", "train", "train"], "train: read as a"),
+        (("boat/1", "car/1", "test/2"), ["boat", "car", "test"], "test: read as a class"),
+        (("train/a/1", "test/a/1", "val/a/1"), ["a"], "val: not used beside train and test"),
+        (("train/a/1", "test/a/1", "raw/1"), ["a"], "raw: not used beside train and test"),
+        (("Training/a/1", "train/1", "dev/a/1"), ["a"], "train: not used beside Training and dev"),
+        (("pets/cat/1", "cars/bus/1"), ["cars", "pets"], "all images of cars, pets are in folders"),
+    ],
+)
+def test_splits_are_told_from_classes(
+    names: tuple[str, ...], train: list[str], words: str, tmp_path: Path
+):
+    for name in names:
+        save(tmp_path / f"{name}.png")
+    found = find_images(tmp_path, None)
+    assert [found.manifest.cells("label")[row] for row in found.train] == train
+    (line,) = found.warnings
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("boat/1", "train/steam/2"), "are boat classes, or is train the train split"),
+        (("cat/1", "dog/1", "Test/cat/2"), "are cat, dog classes, or is Test the test split"),
+        (("train/1", "test/2"), "no image to train on.*1.png: not used, for it is in no class's"),
+        (("val/a/1", "test/a/2"), "no image to train on"),
+        (("all/cat/1", "all/dog/2"), "labelled 'all'.*one level deeper"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_refused(
+    names: tuple[str, ...], words: str, tmp_path: Path
+):
+    for name in names:
+        save(tmp_path / "images" / f"{name}.png")
+    with pytest.raises(ValueError, match=words):
+        load(tmp_path / "images", tmp_path)
 
 
 def test_what_is_amiss_in_a_folder_is_told_line_by_line(tmp_path: Path):
@@ -291,7 +338,7 @@ def test_deep_images_of_a_data_set_are_read_on_one_scale(mode: str, tmp_path: Pa
     assert dict(zip(names, read, strict=True)) == pytest.approx(
         {name: 255 * share for name, share in shares.items()}, abs=1
     )
-    (fact,) = images.own.facts
+    _, fact = images.own.facts
     assert fact.startswith("4 images have more than 8 bits") and f"{white} is white" in fact
     (line,) = images.own.warnings
     assert line == f"1 images are of a single colour: b/black{ending}"
@@ -309,7 +356,7 @@ def test_pixels_that_are_no_numbers_are_black_and_told(tmp_path: Path):
     images = load(tmp_path, tmp_path)
     assert images.train.images[:, 0, -1, -1].tolist() == [127, 0, 0]
     assert images.train.images[:, 0, 0, 0].tolist() == [0, 0, 0]
-    assert "-1 is black and 1 is white; 2 have NaN" in images.own.facts[0]
+    assert "-1 is black and 1 is white; 2 have NaN" in images.own.facts[1]
 
 
 def test_what_is_transparent_is_white(tmp_path: Path):

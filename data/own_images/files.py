@@ -1,7 +1,7 @@
 """Own images: which files there are, by class folders or by a manifest, and what is wrong there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, of_files, read_man
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 TRAIN, TEST = "train", "test"
-SPLITS = {"": TRAIN, "train": TRAIN, "training": TRAIN, "test": TEST, "val": TEST, "valid": TEST}
-SPLITS |= {"validation": TEST}  # words of a manifest's column
-TEST_FOLDERS = ("test", "val", "valid", "validation")  # of which the first that is there is used
+SPLITS = {"train": TRAIN, "training": TRAIN}  # as Hugging Face names them, in any case
+SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST)
+SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), TEST)  # used where there is no test
 
 
 class ImageFiles(NamedTuple):
@@ -33,7 +33,7 @@ class ImageFiles(NamedTuple):
 
 
 def find_images(images: Path | None, manifest: Path | None) -> ImageFiles:
-    """Those of a folder, or of a manifest whose file names are relative to `images` or to itself.
+    """The images of a folder, or of a manifest whose file names are relative to it or to itself.
 
     Raises OSError or ValueError, naming folder or file and what to do, where there are none.
     """
@@ -54,13 +54,9 @@ def find_images(images: Path | None, manifest: Path | None) -> ImageFiles:
 def _in_folders(images: Path) -> ImageFiles:
     """As torchvision's ImageFolder: a folder for each class, in `train` and `test` or directly."""
     warnings: list[str] = []
-    places = {images: TRAIN}
-    if any(path.is_dir() for path in _entries(images / TRAIN)):
-        there = [name for name in TEST_FOLDERS if (images / name).is_dir()]
-        places = {images / TRAIN: TRAIN} | {images / name: TEST for name in there[:1]}
-        warnings += [f"{images / name}: not used, {there[0]} is" for name in there[1:]]
     names = []
-    for place, split in places.items():
+    deeper: dict[str, set[str]] = {}  # class -> folders in it that hold all its images
+    for place, split in _places(images, warnings).items():
         for folder in _entries(place):
             if not folder.is_dir():
                 warnings.append(f"{folder}: not used, for it is in no class's folder")
@@ -69,9 +65,60 @@ def _in_folders(images: Path) -> ImageFiles:
             names += [(file.relative_to(images).as_posix(), folder.name, split) for file in files]
             if not files:
                 warnings.append(f"{folder}: no images of this class")
+            elif all(file.parent != folder for file in files):
+                deeper[folder.name] = {file.relative_to(folder).parts[0] for file in files}
+    if len(inner := sorted(set().union(*deeper.values()))) > 1:
+        warnings.insert(
+            0,
+            f"all images of {_some(deeper)} are in folders there ({_some(inner)}), whose names do "
+            "not count; where these are the classes, name the folder above them by --images",
+        )
     manifest = of_files(names)
     train, test = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
     return ImageFiles(images, manifest, train, test, warnings)
+
+
+def _places(images: Path, warnings: list[str]) -> dict[Path, str]:
+    """The folders that hold the classes' folders, and which split is in them.
+
+    Raises ValueError where it cannot be told whether a folder is a split or a class.
+    """
+    folders = [path for path in _entries(images) if path.is_dir()]
+    names = {path: path.name.casefold() for path in folders if path.name.casefold() in SPLITS}
+    if not names:
+        return {images: TRAIN}
+    whole = [path for path in names if _holds_classes(path)]
+    others = [path for path in folders if path not in names and any(_image_files(path, []))]
+    if others and not whole:  # a class may be called train
+        warnings += [f"{path}: read as a class, for it holds no classes' folders" for path in names]
+        return {images: TRAIN}
+    if others and {SPLITS[names[path]] for path in whole} != {TRAIN, TEST}:
+        raise ValueError(
+            f"{images}: are {_some(path.name for path in others)} classes, or is {whole[0].name} "
+            f"the {SPLITS[names[whole[0]]]} split? Name the folder of the classes' folders by "
+            "--images, or list the files with --manifest"
+        )
+    used: dict[Path, str] = {}
+    for split in (TRAIN, TEST):
+        there = [path for path in names if SPLITS[names[path]] == split]
+        there.sort(key=lambda path: (path not in whole, [*SPLITS].index(names[path])))
+        used |= dict.fromkeys(there[:1], split)
+    beside = " and ".join(path.name for path in used)
+    warnings += [f"{path}: not used beside {beside}" for path in folders if path not in used]
+    return used
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether there are folders of images in it, and no images beside them."""
+    return any(_image_files(folder, [])) and not any(
+        path.suffix.lower() in ENDINGS for path in _entries(folder)
+    )
+
+
+def _some(names: Iterable[str], count: int = 5) -> str:
+    """The first of the names."""
+    names = list(names)
+    return ", ".join([*names[:count], *(["…"] if len(names) > count else [])])
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -112,6 +159,7 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
     manifest = read_manifest(path)
     root = images or path.parent
     rows: dict[str, list[int]] = {TRAIN: [], TEST: []}
+    splits = SPLITS | {"": TRAIN}
     warnings, seen = [], set()
     columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
     for row, (name, label, split) in enumerate(zip(*columns, strict=True)):
@@ -124,7 +172,7 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
             else "has no label"
             if not label.strip()
             else f"has the split {split!r}; known are train, test, val"
-            if split.strip().lower() not in SPLITS
+            if split.strip().casefold() not in splits
             else "is listed before; the first row counts"
             if name in seen
             else None
@@ -133,5 +181,5 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
             warnings.append(f"{there} {reason}")
             continue
         seen.add(name)
-        rows[SPLITS[split.strip().lower()]].append(row)
+        rows[splits[split.strip().casefold()]].append(row)
     return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings)

@@ -15,6 +15,7 @@ from data.own_images.files import ImageFiles, find_images
 from utils.manifest import LABEL, TRUE_LABEL
 
 MEASURED = 10_000  # training images, evenly spread, by which mean and standard deviation are taken
+CLASSES_NAMED = 20  # in the line at the start
 SMALLEST_STD = 0.01  # of images that hardly differ
 
 
@@ -57,7 +58,8 @@ def _assembled(
     class_names = sorted({labels[row] for row in read[:count]})
     if len(class_names) < 2:
         raise ValueError(
-            f"{files.root}: all images are labelled {class_names[0]!r}; needed are two classes"
+            f"{files.root}: all images are labelled {class_names[0]!r}; needed are two classes; "
+            "where their folders are one level deeper, name the folder above these by --images"
         )
     numbers = {name: number for number, name in enumerate(class_names)}
     given = torch.tensor([numbers[labels[row]] for row in read[:count]])
@@ -77,9 +79,21 @@ def _assembled(
     mean, std = _mean_and_std(cached.pixels[:count])
     train = Split(pixels[:count], true)
     lines = [_one_line(words) for words in warnings]
-    facts = [_depth(cached)] if cached.scale else []
-    own = OwnSource(files, read[:count], given, lines, cached.sha256, facts, cached.scale)
+    counts = dict(zip(class_names, torch.bincount(given).tolist(), strict=True))
+    facts = [_classes(counts, len(known))] + ([_depth(cached)] if cached.scale else [])
+    facts = [_one_line(words) for words in facts]
+    own = OwnSource(files, read[:count], given, lines, cached.sha256, facts, counts, cached.scale)
     return ImageSet(train, test, class_names, mean, std, augment, own)
+
+
+def _classes(counts: dict[str, int], test: int) -> str:
+    """How many images there are, of which classes."""
+    some = [f"{name} {count}" for name, count in [*counts.items()][:CLASSES_NAMED]]
+    more = ["…"] if len(counts) > CLASSES_NAMED else []
+    return (
+        f"{sum(counts.values())} training images of {len(counts)} classes "
+        f"({', '.join(some + more)}), {test} test images"
+    )
 
 
 def _depth(cached: CachedImages) -> str:
