@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from data.augmentation import whole
-from data.datasets import make_loaders
+from data.datasets import load_images, make_loaders
 from data.images import UNKNOWN
 from data.loader import normalise
 from data.own_images import cache, reading
@@ -106,6 +106,21 @@ def test_splits_are_told_from_classes(
     assert [found.manifest.cells("label")[row] for row in found.train] == train
     (line,) = found.warnings
     assert words in line
+
+
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_results_and_data_among_the_images_are_left_out(top: str, tmp_path: Path):
+    for name in ("a/1", "b/1"):
+        save(tmp_path / f"{top}{name}.png")
+    before = load(tmp_path, tmp_path / "data").own
+    for name in ("results/plot", "other/run/plot", "b/run/plot", "data/x/photo"):
+        save(tmp_path / f"{name}.png" if name[0] != "b" else tmp_path / f"{top}{name}.png")
+    for run in ("other/run", f"{top}b/run"):
+        (tmp_path / run / "args.json").write_text("{}")
+    options = {"images": tmp_path, "results_dir": str(tmp_path / "results")}
+    after = load_images("folder", tmp_path / "data", options).own
+    assert after.manifest == before.manifest and after.sha256 == before.sha256
+    assert any("b/run: left out, for it holds results" in line for line in after.warnings)
 
 
 @pytest.mark.parametrize(

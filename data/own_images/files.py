@@ -1,7 +1,7 @@
 """Own images: which files there are, by class folders or by a manifest, and what is wrong there."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,9 @@ TRAIN, TEST = "train", "test"
 SPLITS = {"train": TRAIN, "training": TRAIN}  # as Hugging Face names them, in any case
 SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST)
 SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), TEST)  # used where there is no test
+
+RUN = "args.json"  # in each run folder
+IS_OUTPUT = "left out, for it holds results or data of this program"
 
 
 class ImageFiles(NamedTuple):
@@ -32,16 +35,20 @@ class ImageFiles(NamedTuple):
         return self.root / self.name(row)
 
 
-def find_images(images: Path | None, manifest: Path | None) -> ImageFiles:
+def find_images(
+    images: Path | None, manifest: Path | None, leave_out: Iterable[Path] = ()
+) -> ImageFiles:
     """The images of a folder, or of a manifest whose file names are relative to it or to itself.
 
-    Raises OSError or ValueError, naming folder or file and what to do, where there are none.
+    `leave_out`: folders that no image of `images` is taken from; run folders never count. Raises
+    OSError or ValueError, naming folder or file and what to do, where there are none.
     """
     if not (images or manifest):
         raise ValueError("own images are needed; give --images or --manifest")
     if images and not images.is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder")
-    found = _listed(images, manifest) if manifest else _in_folders(images)
+    outputs = {os.path.realpath(folder) for folder in leave_out}
+    found = _listed(images, manifest) if manifest else _in_folders(images, outputs)
     if not found.train:
         about = f"; {found.warnings[0]}" if found.warnings else ""
         raise ValueError(
@@ -51,17 +58,20 @@ def find_images(images: Path | None, manifest: Path | None) -> ImageFiles:
     return found
 
 
-def _in_folders(images: Path) -> ImageFiles:
+def _in_folders(images: Path, outputs: Container[str]) -> ImageFiles:
     """As torchvision's ImageFolder: a folder for each class, in `train` and `test` or directly."""
     warnings: list[str] = []
     names = []
     deeper: dict[str, set[str]] = {}  # class -> folders in it that hold all its images
-    for place, split in _places(images, warnings).items():
+    for place, split in _places(images, outputs, warnings).items():
         for folder in _entries(place):
             if not folder.is_dir():
                 warnings.append(f"{folder}: not used, for it is in no class's folder")
                 continue
-            files = list(_image_files(folder, warnings))
+            if _is_output(folder, outputs):
+                warnings.append(f"{folder}: {IS_OUTPUT}")
+                continue
+            files = list(_image_files(folder, outputs, warnings))
             names += [(file.relative_to(images).as_posix(), folder.name, split) for file in files]
             if not files:
                 warnings.append(f"{folder}: no images of this class")
@@ -78,17 +88,17 @@ def _in_folders(images: Path) -> ImageFiles:
     return ImageFiles(images, manifest, train, test, warnings)
 
 
-def _places(images: Path, warnings: list[str]) -> dict[Path, str]:
+def _places(images: Path, outputs: Container[str], warnings: list[str]) -> dict[Path, str]:
     """The folders that hold the classes' folders, and which split is in them.
 
     Raises ValueError where it cannot be told whether a folder is a split or a class.
     """
-    folders = [path for path in _entries(images) if path.is_dir()]
+    folders = [path for path in _entries(images) if path.is_dir() and not _is_output(path, outputs)]
     names = {path: path.name.casefold() for path in folders if path.name.casefold() in SPLITS}
     if not names:
         return {images: TRAIN}
-    whole = [path for path in names if _holds_classes(path)]
-    others = [path for path in folders if path not in names and any(_image_files(path, []))]
+    whole = [path for path in names if _holds_classes(path, outputs)]
+    others = [path for path in folders if path not in names and any(_image_files(path, outputs))]
     if others and not whole:  # a class may be called train
         warnings += [f"{path}: read as a class, for it holds no classes' folders" for path in names]
         return {images: TRAIN}
@@ -108,9 +118,9 @@ def _places(images: Path, warnings: list[str]) -> dict[Path, str]:
     return used
 
 
-def _holds_classes(folder: Path) -> bool:
+def _holds_classes(folder: Path, outputs: Container[str]) -> bool:
     """Whether there are folders of images in it, and no images beside them."""
-    return any(_image_files(folder, [])) and not any(
+    return any(_image_files(folder, outputs)) and not any(
         path.suffix.lower() in ENDINGS for path in _entries(folder)
     )
 
@@ -128,8 +138,16 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _image_files(folder: Path, warnings: list[str]) -> Iterator[Path]:
+def _is_output(folder: str | Path, outputs: Container[str]) -> bool:
+    """Whether a folder is one of these, by its real path, or holds a run."""
+    return os.path.realpath(folder) in outputs or os.path.isfile(os.path.join(folder, RUN))
+
+
+def _image_files(
+    folder: Path, outputs: Container[str], warnings: list[str] | None = None
+) -> Iterator[Path]:
     """The images in a folder and below it, each folder once, however many links lead to it."""
+    warnings = [] if warnings is None else warnings
 
     def unreadable(error: OSError) -> None:
         warnings.append(f"{error.filename}: cannot be read ({error.strerror})")
@@ -138,11 +156,14 @@ def _image_files(folder: Path, warnings: list[str]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         folders.sort()
         for name in list(folders):
-            real = os.path.realpath(os.path.join(place, name))
-            if name.startswith(".") or real in seen:
+            below = os.path.join(place, name)
+            real = os.path.realpath(below)
+            if name.startswith(".") or real in seen or _is_output(below, outputs):
                 folders.remove(name)
                 if real in seen:
-                    warnings.append(f"{place}/{name}: a link to a folder that is read already")
+                    warnings.append(f"{below}: a link to a folder that is read already")
+                elif not name.startswith("."):
+                    warnings.append(f"{below}: {IS_OUTPUT}")
             seen.add(real)
         for name in sorted(files):
             path = Path(place, name)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.augmentation import Augmentation, flip_and_crop, random_crop
 from data.images import UNKNOWN, ImageSet, OwnSource, Split
-from data.own_images.cache import CachedImages, cached_images
+from data.own_images.cache import FOLDER, CachedImages, cached_images
 from data.own_images.files import ImageFiles, find_images
 from utils.manifest import LABEL, TRUE_LABEL
 
@@ -26,13 +26,16 @@ def load_own_images(
     data_dir: Path,
     quiet: bool,
     flip: bool = True,
+    leave_out: Sequence[Path] = (),
 ) -> ImageSet:
     """Find, read (or take from the cache) and check the images; `size`: their side in pixels.
 
-    `flip`: they are mirrored at random in training. Raises OSError or ValueError, with a hint,
-    where there is nothing to train on; single files that are amiss are left out with a warning.
+    `flip`: they are mirrored at random in training. `leave_out`: folders below `images` whose
+    images are none of them, beside `data_dir` and run folders. Raises OSError or ValueError, with a
+    hint, where there is nothing to train on; single files that are amiss are left out with a
+    warning.
     """
-    files = find_images(images, manifest)
+    files = find_images(images, manifest, (data_dir, data_dir / FOLDER, *leave_out))
     rows = [*files.train, *files.test]
     names = [files.name(row) for row in rows]
     cached = cached_images([files.path(row) for row in rows], names, size, data_dir, quiet)
