@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def test_a_corrected_manifest_tells_what_was_there_before():
     expected = [["1.png", "dog", "x", "cat"], ["3.png", "dog", "", ""], ["1.png", "dog"]]
     assert result.rows == expected
     assert rows[0] == ["1.png", "cat", "x"]  # the one read is as it was
+    composed = Manifest(["file_name", "label"], [["1.png", "Ma\u0308use"]])
+    assert corrected(composed, {"1.png": "M\u00e4use"}).rows == [["1.png", "Ma\u0308use", ""]]
     again = corrected(result, {"3.png": "cat"})
     assert again.columns == result.columns
     assert again.rows[:2] == [["1.png", "dog", "x", "cat"], ["3.png", "cat", "", "dog"]]
@@ -111,10 +114,12 @@ def test_taking_suggestions(run: RunFolder, tmp_path: Path, capsys: pytest.Captu
 def test_taking_decisions(run: RunFolder, tmp_path: Path):
     rows = [["file_name", "decision", "label"], [STRANGE[0], "keep", "cat"]]
     rows += [[STRANGE[1], "change", "dog"], [STRANGE[2], "drop", ""]]
+    rows += [[unicodedata.normalize("NFD", STRANGE[4]), "change", "dog"]]
     decisions = written(tmp_path / "decisions.csv", csv_text(rows).encode())
     table = take(run, tmp_path / "out.csv", "--take", decisions)
     assert STRANGE[2] not in table and len(table) == 7
     assert table[STRANGE[0]] == ["cat", ""] and table[STRANGE[1]] == ["dog", "cat"]
+    assert table[STRANGE[4]] == ["dog", "cat"]
 
 
 @pytest.mark.parametrize(

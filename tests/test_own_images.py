@@ -208,6 +208,37 @@ def test_a_manifest_with_true_labels_and_splits(tmp_path: Path):
     assert len(images.own.warnings) == 1 and "count as unknown: ?" in images.own.warnings[0]
 
 
+NFC, NFD = "M\u00e4use", "Ma\u0308use"  # as Linux and as macOS write it
+
+
+def test_names_are_compared_whatever_their_unicode_form(tmp_path: Path):
+    for name in (f"{NFD}/1", f"{NFC}/2", "cat/3"):
+        save(tmp_path / "files" / f"{name}.png")
+    images = load(tmp_path / "files", tmp_path)
+    assert images.own.class_counts == {NFC: 2, "cat": 1}
+    lines = ["file_name,label,true_label", f"{NFC}/1.png,{NFD},{NFC}", f"{NFD}/2.png,{NFC},{NFD}"]
+    lines += [f"{NFD}/1.png,cat,", "./cat/3.png,cat,", "cat//3.png,cat,"]
+    listed = load(tmp_path / "files", tmp_path, manifest_of(tmp_path / "list.csv", *lines))
+    assert listed.class_names == [NFC, "cat"] and listed.own.labels.tolist() == [0, 0, 1]
+    assert listed.train.clean_labels.tolist() == [0, 0, UNKNOWN]
+    assert torch.equal(listed.train.images[2], images.train.images[2])
+    assert sum("is listed before" in line for line in listed.own.warnings) == 2
+    assert len(listed.own.thumbnails(np.arange(3))) == 3
+
+
+def test_classes_that_may_be_one_or_none_are_told(tmp_path: Path):
+    labels = ["cat", "Cat", "cat ", "1", "1.0", "dog", "NaN", "-1"]
+    for name in labels:
+        save(tmp_path / "files" / f"{name}.png")
+    lines = [f"{name}.png,{name}" for name in labels]
+    manifest = manifest_of(tmp_path / "list.csv", "file_name,label", *lines)
+    told = load(tmp_path / "files", tmp_path, manifest).own.warnings[:4]
+    assert told[0].startswith("classes '1', '1.0' differ in case, blanks or number form alone")
+    assert told[1].startswith("classes 'Cat', 'cat', 'cat ' differ")
+    assert told[2].startswith("class '-1' reads like a missing label")
+    assert told[3].startswith("class 'NaN' reads like a missing label")
+
+
 def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
     for name in ("1.png", "2.png", "3.png", "4.png", "5.png"):
         save(tmp_path / name)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,11 @@ FILE_NAME, LABEL = "file_name", "label"  # the columns that must be there
 SPLIT, TRUE_LABEL = "split", "true_label"  # understood where they are there
 CHANGED_FROM = "changed_from"  # added by a correction: the label that was there before
 BYTE_ORDER_MARK = "\ufeff"
+
+
+def nfc(text: str) -> str:
+    """The text in the Unicode form in which names are compared: macOS writes another one."""
+    return unicodedata.normalize("NFC", text)
 
 
 class Manifest(NamedTuple):
@@ -94,7 +100,7 @@ def corrected(manifest: Manifest, decisions: Mapping[str, str | None]) -> Manife
             decision = decisions.get(cells[name], cells[label])
             if decision is None:
                 continue
-            if decision != cells[label]:
+            if nfc(decision) != nfc(cells[label]):
                 cells[label], cells[changed] = decision, cells[label]
         rows.append(cells)
     return manifest._replace(columns=columns, rows=rows)

@@ -1,20 +1,13 @@
 """Own images: which files there are, by class folders or by a manifest, and what is wrong there."""
 
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, of_files, read_manifest
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-TRAIN, TEST = "train", "test"
-SPLITS = {"train": TRAIN, "training": TRAIN}  # as Hugging Face names them, in any case
-SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST)
-SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), TEST)  # used where there is no test
-
-RUN = "args.json"  # in each run folder
-IS_OUTPUT = "left out, for it holds results or data of this program"
+from data.own_images.folders import SPLITS, TEST, TRAIN, in_folders
+from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, nfc, of_files, read_manifest
 
 
 class ImageFiles(NamedTuple):
@@ -25,6 +18,7 @@ class ImageFiles(NamedTuple):
     train: list[int]  # rows
     test: list[int]
     warnings: list[str]
+    on_disk: dict[str, Path]  # where a file is whose name is written there in another Unicode form
 
     def name(self, row: int) -> str:
         """The file name in that row."""
@@ -32,7 +26,7 @@ class ImageFiles(NamedTuple):
 
     def path(self, row: int) -> Path:
         """Where the image of that row is."""
-        return self.root / self.name(row)
+        return self.on_disk.get(self.name(row), self.root / self.name(row))
 
 
 def find_images(
@@ -59,120 +53,10 @@ def find_images(
 
 
 def _in_folders(images: Path, outputs: Container[str]) -> ImageFiles:
-    """As torchvision's ImageFolder: a folder for each class, in `train` and `test` or directly."""
-    warnings: list[str] = []
-    names = []
-    deeper: dict[str, set[str]] = {}  # class -> folders in it that hold all its images
-    for place, split in _places(images, outputs, warnings).items():
-        for folder in _entries(place):
-            if not folder.is_dir():
-                warnings.append(f"{folder}: not used, for it is in no class's folder")
-                continue
-            if _is_output(folder, outputs):
-                warnings.append(f"{folder}: {IS_OUTPUT}")
-                continue
-            files = list(_image_files(folder, outputs, warnings))
-            names += [(file.relative_to(images).as_posix(), folder.name, split) for file in files]
-            if not files:
-                warnings.append(f"{folder}: no images of this class")
-            elif all(file.parent != folder for file in files):
-                deeper[folder.name] = {file.relative_to(folder).parts[0] for file in files}
-    if len(inner := sorted(set().union(*deeper.values()))) > 1:
-        warnings.insert(
-            0,
-            f"all images of {_some(deeper)} are in folders there ({_some(inner)}), whose names do "
-            "not count; where these are the classes, name the folder above them by --images",
-        )
-    manifest = of_files(names)
+    """The images in the folders of classes, of which a manifest is made."""
+    names, warnings = in_folders(images, outputs)
     train, test = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
-    return ImageFiles(images, manifest, train, test, warnings)
-
-
-def _places(images: Path, outputs: Container[str], warnings: list[str]) -> dict[Path, str]:
-    """The folders that hold the classes' folders, and which split is in them.
-
-    Raises ValueError where it cannot be told whether a folder is a split or a class.
-    """
-    folders = [path for path in _entries(images) if path.is_dir() and not _is_output(path, outputs)]
-    names = {path: path.name.casefold() for path in folders if path.name.casefold() in SPLITS}
-    if not names:
-        return {images: TRAIN}
-    whole = [path for path in names if _holds_classes(path, outputs)]
-    others = [path for path in folders if path not in names and any(_image_files(path, outputs))]
-    if others and not whole:  # a class may be called train
-        warnings += [f"{path}: read as a class, for it holds no classes' folders" for path in names]
-        return {images: TRAIN}
-    if others and {SPLITS[names[path]] for path in whole} != {TRAIN, TEST}:
-        raise ValueError(
-            f"{images}: are {_some(path.name for path in others)} classes, or is {whole[0].name} "
-            f"the {SPLITS[names[whole[0]]]} split? Name the folder of the classes' folders by "
-            "--images, or list the files with --manifest"
-        )
-    used: dict[Path, str] = {}
-    for split in (TRAIN, TEST):
-        there = [path for path in names if SPLITS[names[path]] == split]
-        there.sort(key=lambda path: (path not in whole, [*SPLITS].index(names[path])))
-        used |= dict.fromkeys(there[:1], split)
-    beside = " and ".join(path.name for path in used)
-    warnings += [f"{path}: not used beside {beside}" for path in folders if path not in used]
-    return used
-
-
-def _holds_classes(folder: Path, outputs: Container[str]) -> bool:
-    """Whether there are folders of images in it, and no images beside them."""
-    return any(_image_files(folder, outputs)) and not any(
-        path.suffix.lower() in ENDINGS for path in _entries(folder)
-    )
-
-
-def _some(names: Iterable[str], count: int = 5) -> str:
-    """The first of the names."""
-    names = list(names)
-    return ", ".join([*names[:count], *(["…"] if len(names) > count else [])])
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name, hidden files left out; nothing where it is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _is_output(folder: str | Path, outputs: Container[str]) -> bool:
-    """Whether a folder is one of these, by its real path, or holds a run."""
-    return os.path.realpath(folder) in outputs or os.path.isfile(os.path.join(folder, RUN))
-
-
-def _image_files(
-    folder: Path, outputs: Container[str], warnings: list[str] | None = None
-) -> Iterator[Path]:
-    """The images in a folder and below it, each folder once, however many links lead to it."""
-    warnings = [] if warnings is None else warnings
-
-    def unreadable(error: OSError) -> None:
-        warnings.append(f"{error.filename}: cannot be read ({error.strerror})")
-
-    seen = {os.path.realpath(folder)}
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        folders.sort()
-        for name in list(folders):
-            below = os.path.join(place, name)
-            real = os.path.realpath(below)
-            if name.startswith(".") or real in seen or _is_output(below, outputs):
-                folders.remove(name)
-                if real in seen:
-                    warnings.append(f"{below}: a link to a folder that is read already")
-                elif not name.startswith("."):
-                    warnings.append(f"{below}: {IS_OUTPUT}")
-            seen.add(real)
-        for name in sorted(files):
-            path = Path(place, name)
-            if name.startswith("."):
-                continue
-            if path.suffix.lower() not in ENDINGS:
-                warnings.append(f"{path}: no image by its ending; known are {', '.join(ENDINGS)}")
-            else:
-                yield path
+    return ImageFiles(images, of_files(names), train, test, warnings, {})
 
 
 def _listed(images: Path | None, path: Path) -> ImageFiles:
@@ -183,8 +67,13 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
     splits = SPLITS | {"": TRAIN}
     warnings, seen = [], set()
     columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
+    on_disk: dict[str, Path] = {}
+    folders: dict[Path, dict[str, list[str]]] = {}
     for row, (name, label, split) in enumerate(zip(*columns, strict=True)):
         there = f"{path}: row {row + 1} ({name!r})"
+        if not name.isascii() and not os.path.exists(root / name):
+            on_disk[name] = next(_by_unicode(root, Path(name).parts, folders), root / name)
+        place = os.path.normpath(on_disk.get(name, root / name))
         reason = (
             f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}"
             if not manifest.whole(row)
@@ -195,12 +84,28 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
             else f"has the split {split!r}; known are train, test, val"
             if split.strip().casefold() not in splits
             else "is listed before; the first row counts"
-            if name in seen
+            if place in seen
             else None
         )
         if reason:
             warnings.append(f"{there} {reason}")
             continue
-        seen.add(name)
+        seen.add(place)
         rows[splits[split.strip().casefold()]].append(row)
-    return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings)
+    return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings, on_disk)
+
+
+def _by_unicode(
+    place: Path, parts: Sequence[str], folders: dict[Path, dict[str, list[str]]]
+) -> Iterator[Path]:
+    """Where a file may be, the parts of its name compared in NFC; `folders`: lists made before."""
+    if not parts:
+        yield place
+        return
+    if place not in folders:
+        listed = folders[place] = {}
+        with suppress(OSError):
+            for name in os.listdir(place):
+                listed.setdefault(nfc(name), []).append(name)
+    for name in folders[place].get(nfc(parts[0]), ()):
+        yield from _by_unicode(place / name, parts[1:], folders)

@@ -1,6 +1,8 @@
 """`--dataset folder`: the user's own images and labels as an image set."""
 
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from data.augmentation import Augmentation, flip_and_crop, random_crop
 from data.images import UNKNOWN, ImageSet, OwnSource, Split
 from data.own_images.cache import FOLDER, CachedImages, cached_images
 from data.own_images.files import ImageFiles, find_images
-from utils.manifest import LABEL, TRUE_LABEL
+from utils.manifest import LABEL, TRUE_LABEL, nfc
 
 MEASURED = 10_000  # training images, evenly spread, by which mean and standard deviation are taken
 CLASSES_NAMED = 20  # in the line at the start
+NO_LABEL = {"", "nan", "none", "null", "na", "n/a", "<na>", "-1.0"}  # class names in lower case
 SMALLEST_STD = 0.01  # of images that hardly differ
 
 
@@ -55,7 +58,7 @@ def _assembled(
     augment: Augmentation,
 ) -> ImageSet:
     """The image set of those that could be read."""
-    labels = files.manifest.cells(LABEL)
+    labels = [nfc(label) for label in files.manifest.cells(LABEL)]
     read = [rows[place] for place in cached.read]  # manifest's rows
     count = sum(place < len(files.train) for place in cached.read)  # training images come first
     class_names = sorted({labels[row] for row in read[:count]})
@@ -69,6 +72,7 @@ def _assembled(
     if cached.constant:
         some = ", ".join(files.name(read[k]) for k in cached.constant[:5])
         warnings.insert(0, f"{len(cached.constant)} images are of a single colour: {some}")
+    warnings[:0] = _strange_classes(class_names)
     warnings += _small_classes(given, class_names)
     warnings += _conflicts(files, read, labels, cached.content)
     true = _true_labels(files, read[:count], numbers, warnings)
@@ -113,7 +117,7 @@ def _true_labels(
     files: ImageFiles, rows: Sequence[int], numbers: dict[str, int], warnings: list[str]
 ) -> torch.Tensor:
     """Those of the manifest's column [N], UNKNOWN where it has none."""
-    names = files.manifest.cells(TRUE_LABEL)
+    names = [nfc(name) for name in files.manifest.cells(TRUE_LABEL)]
     strange = {names[row] for row in rows} - {*numbers, ""}
     if strange:
         some = ", ".join(sorted(strange)[:5])
@@ -124,6 +128,28 @@ def _true_labels(
 def _one_line(words: str) -> str:
     """With the line breaks and the like that file names may have written out."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+
+
+def _strange_classes(class_names: Sequence[str]) -> list[str]:
+    """A line for each set of classes whose names are nearly equal, or mean that there is none."""
+    near: dict[str, list[str]] = {}
+    for name in class_names:
+        word = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        with suppress(ValueError):
+            word = str(float(word))  # 1, 1.0 and 01
+        near.setdefault(word, []).append(name)
+    lines = [
+        f"classes {', '.join(map(repr, names))} differ in case, blanks or number form alone: are "
+        "they one?"
+        for names in near.values()
+        if len(names) > 1
+    ]
+    return lines + [
+        f"class {name!r} reads like a missing label: leave out its images where it is none"
+        for word, names in near.items()
+        for name in names
+        if word in NO_LABEL
+    ]
 
 
 def _small_classes(given: torch.Tensor, class_names: Sequence[str]) -> list[str]:

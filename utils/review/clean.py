@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.files import write_whole
-from utils.manifest import FILE_NAME, LABEL, Manifest, as_csv, corrected, read_manifest
+from utils.manifest import FILE_NAME, LABEL, Manifest, as_csv, corrected, nfc, read_manifest
 from utils.options.parser import OneLineParser
 from utils.options.values import count, path
 from utils.run_folder.folder import RunFolder
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dropped = len(manifest.rows) - len(result.rows)
     names, labels = manifest.cells(FILE_NAME), manifest.cells(LABEL)
     pairs = ((old, decisions.get(name, old)) for name, old in zip(names, labels, strict=True))
-    changes = Counter((old, new) for old, new in pairs if new is not None and new != old)
+    changes = Counter((old, new) for old, new in pairs if new is not None and nfc(new) != nfc(old))
     print(
         f"{args.out}: {sum(changes.values())} labels changed, {dropped} images dropped, "
         f"{len(manifest.rows)} rows in the manifest"
@@ -106,13 +106,16 @@ def _decisions(
 def _decided(file: Path, manifest: Manifest) -> dict[str, str | None]:
     """The decisions of a file; every name must be in the manifest, every label one of its own."""
     table = read_manifest(file, (FILE_NAME, DECISION, LABEL))
-    names, labels = set(manifest.cells(FILE_NAME)), set(manifest.cells(LABEL))
+    names = manifest.cells(FILE_NAME)
+    written = {nfc(name): name for name in names} | {name: name for name in names}
+    labels = set(map(nfc, manifest.cells(LABEL)))
     decisions: dict[str, str | None] = {}
     rows = zip(*(table.cells(column) for column in (FILE_NAME, DECISION, LABEL)), strict=True)
     for number, (name, decision, label) in enumerate(rows, start=1):
-        if name not in names:
+        name = written.get(name, written.get(nfc(name), name))
+        if name not in written:
             raise ValueError(f"{file}: row {number}: {name!r} is not in the run's manifest")
-        if decision == CHANGE and label not in labels:
+        if decision == CHANGE and nfc(label) not in labels:
             raise ValueError(f"{file}: row {number}: no image has the label {label!r}")
         if decision not in (KEEP, CHANGE, DROP):
             raise ValueError(
