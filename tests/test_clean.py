@@ -113,12 +113,14 @@ def test_taking_suggestions(run: RunFolder, tmp_path: Path, capsys: pytest.Captu
 
 def test_taking_decisions(run: RunFolder, tmp_path: Path):
     rows = [["file_name", "decision", "label"], [STRANGE[0], "keep", "cat"]]
+    rows += [[STRANGE[3], "drop", ""], [STRANGE[3], "keep", "cat"], [STRANGE[1], "drop", ""]]
     rows += [[STRANGE[1], "change", "dog"], [STRANGE[2], "drop", ""]]
     rows += [[unicodedata.normalize("NFD", STRANGE[4]), "change", "dog"]]
     decisions = written(tmp_path / "decisions.csv", csv_text(rows).encode())
     table = take(run, tmp_path / "out.csv", "--take", decisions)
     assert STRANGE[2] not in table and len(table) == 7
-    assert table[STRANGE[0]] == ["cat", ""] and table[STRANGE[1]] == ["dog", "cat"]
+    assert table[STRANGE[0]] == table[STRANGE[3]] == ["cat", ""]  # the last decision counts
+    assert table[STRANGE[1]] == ["dog", "cat"]
     assert table[STRANGE[4]] == ["dog", "cat"]
 
 

@@ -272,6 +272,17 @@ def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
         (["file_name,label", "gone.png,a"], "no training image can be read"),
         (["file_name,label", "1.png,a", "2.png,a"], "all images are labelled 'a'"),
         (["file_name,label", '"1.png,a' + 200_000 * "x"], "is a quotation mark never closed"),
+        (
+            ["file_name,label", "1.png,a", '"2.png,b', "3.png,a", '4.png,"b"'],
+            "line 3: .*never closed",
+        ),
+        (["file_name,label", "1.png,a", '2.png,"b', "3.png,a"], "line 3: .*never closed"),
+        (["file_name,label", "1.png,a", '"2.png,b', '3.png",a'], "row 2 .* spans 2 lines; is a"),
+        (["file_name,label", '1.png,"a', "2.png,b", '3.png,a"'], "row 1 .* spans 3 lines; is a"),
+        (["file_name,label", r"a\1.png,a"], "row 1 .* has backslashes; write / between"),
+        (["file_name;label", "1.png;a"], "save it with commas, not ';', between the cells"),
+        (["file_name\tlabel", "1.png\ta"], r"save it with commas, not '\\t', between the cells"),
+        (["file_name,label", "1.png,a", "2\0.png,b"], "a NUL character in line 3; is it UTF-16"),
     ],
 )
 def test_a_manifest_of_no_use_is_refused(lines: list[str], words: str, tmp_path: Path):
@@ -279,6 +290,12 @@ def test_a_manifest_of_no_use_is_refused(lines: list[str], words: str, tmp_path:
     save(tmp_path / "2.png")
     with pytest.raises((ValueError, OSError), match=words):
         load(None, tmp_path, manifest_of(tmp_path / "list.csv", *lines))
+
+
+def test_a_manifest_in_utf_16_is_named(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("file_name,label\n1.png,a\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="is UTF-16; save it as CSV in UTF-8"):
+        load(None, tmp_path, tmp_path / "list.csv")
 
 
 def test_a_folder_of_no_use_is_refused(tmp_path: Path):

@@ -74,6 +74,10 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
         if not name.isascii() and not os.path.exists(root / name):
             on_disk[name] = next(_by_unicode(root, Path(name).parts, folders), root / name)
         place = os.path.normpath(on_disk.get(name, root / name))
+        gone = not os.path.exists(place)
+        asked = (label, split, name if gone else "") if manifest.whole(row) else manifest.rows[row]
+        if lines := sum(max(map(cell.count, "\n\r")) for cell in asked if "," in cell):
+            raise ValueError(f"{there} spans {lines + 1} lines; is a quotation mark never closed?")
         reason = (
             f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}"
             if not manifest.whole(row)
@@ -85,6 +89,8 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
             if split.strip().casefold() not in splits
             else "is listed before; the first row counts"
             if place in seen
+            else "has backslashes; write / between folders"
+            if gone and "\\" in name
             else None
         )
         if reason:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.console import say
 from utils.files import write_whole
 from utils.manifest import FILE_NAME, LABEL, Manifest, as_csv, corrected, nfc, read_manifest
 from utils.options.parser import OneLineParser
@@ -66,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     names, labels = manifest.cells(FILE_NAME), manifest.cells(LABEL)
     pairs = ((old, decisions.get(name, old)) for name, old in zip(names, labels, strict=True))
     changes = Counter((old, new) for old, new in pairs if new is not None and nfc(new) != nfc(old))
-    print(
+    say(
         f"{args.out}: {sum(changes.values())} labels changed, {dropped} images dropped, "
         f"{len(manifest.rows)} rows in the manifest"
     )
     for (old, new), number in changes.most_common(10):
-        print(f"{number:7}  {old} -> {new}")
+        say(f"{number:7}  {old} -> {new}")
     return 0
 
 
@@ -121,6 +122,7 @@ def _decided(file: Path, manifest: Manifest) -> dict[str, str | None]:
             raise ValueError(
                 f"{file}: row {number}: decision {decision!r}; it should be keep, change or drop"
             )
+        decisions.pop(name, None)  # as on the page, the last row of an image counts
         if decision != KEEP:
             decisions[name] = label if decision == CHANGE else None
     return decisions
