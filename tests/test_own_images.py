@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import warnings
 import zlib
 from pathlib import Path
@@ -106,6 +107,29 @@ def test_splits_are_told_from_classes(
     assert [found.manifest.cells("label")[row] for row in found.train] == train
     (line,) = found.warnings
     assert words in line
+
+
+def test_training_images_among_the_test_images_do_not_count(tmp_path: Path):
+    for name in (
+        "train/a/1",
+        "train/b/1",
+        "test/a/new",
+        "test/a/seen",
+        "test/b/seen",
+        "test/c/seen",
+    ):
+        save(tmp_path / "images" / f"{name}.png")
+    for name in "abc":
+        shutil.copy(tmp_path / "images/train/a/1.png", tmp_path / f"images/test/{name}/seen.png")
+    images = load(tmp_path / "images", tmp_path)
+    assert images.test.clean_labels.tolist() == [0] and len(images.test.images) == 1
+    assert images.own.facts[0].endswith(", 1 test images")
+    assert images.own.warnings[0] == (
+        "3 test images do not count, for they are training images as well: test/a/seen.png, "
+        "test/b/seen.png, test/c/seen.png"
+    )
+    (tmp_path / "images/test/a/new.png").unlink()
+    assert load(tmp_path / "images", tmp_path).test is None
 
 
 @pytest.mark.parametrize("top", ["", "train/"])

@@ -46,8 +46,8 @@ def in_folders(
     if len(inner := sorted(set().union(*deeper.values()))) > 1:
         warnings.insert(
             0,
-            f"all images of {_some(deeper)} are in folders there ({_some(inner)}), whose names do "
-            "not count; where these are the classes, name the folder above them by --images",
+            f"all images of {some_of(deeper)} are in folders there ({some_of(inner)}), whose names "
+            "do not count; where these are the classes, name the folder above them by --images",
         )
     return names, warnings
 
@@ -68,7 +68,7 @@ def _places(images: Path, outputs: Container[str], warnings: list[str]) -> dict[
         return {images: TRAIN}
     if others and {SPLITS[names[path]] for path in whole} != {TRAIN, TEST}:
         raise ValueError(
-            f"{images}: are {_some(path.name for path in others)} classes, or is {whole[0].name} "
+            f"{images}: are {some_of(path.name for path in others)} classes, or is {whole[0].name} "
             f"the {SPLITS[names[whole[0]]]} split? Name the folder of the classes' folders by "
             "--images, or list the files with --manifest"
         )
@@ -89,7 +89,7 @@ def _holds_classes(folder: Path, outputs: Container[str]) -> bool:
     )
 
 
-def _some(names: Iterable[str], count: int = 5) -> str:
+def some_of(names: Iterable[str], count: int = 5) -> str:
     """The first of the names."""
     names = list(names)
     return ", ".join([*names[:count], *(["…"] if len(names) > count else [])])

@@ -14,6 +14,7 @@ from data.augmentation import Augmentation, flip_and_crop, random_crop
 from data.images import UNKNOWN, ImageSet, OwnSource, Split
 from data.own_images.cache import FOLDER, CachedImages, cached_images
 from data.own_images.files import ImageFiles, find_images
+from data.own_images.folders import some_of
 from utils.manifest import LABEL, TRUE_LABEL, nfc
 
 MEASURED = 10_000  # training images, evenly spread, by which mean and standard deviation are taken
@@ -57,31 +58,29 @@ def _assembled(
     warnings: list[str],
     augment: Augmentation,
 ) -> ImageSet:
-    """The image set of those that could be read."""
+    """The image set of the files that could be read."""
     labels = [nfc(label) for label in files.manifest.cells(LABEL)]
     read = [rows[place] for place in cached.read]  # manifest's rows
     count = sum(place < len(files.train) for place in cached.read)  # training images come first
-    class_names = sorted({labels[row] for row in read[:count]})
+    names = [labels[row] for row in read]  # of classes
+    class_names = sorted({*names[:count]})
     if len(class_names) < 2:
         raise ValueError(
             f"{files.root}: all images are labelled {class_names[0]!r}; needed are two classes; "
             "where their folders are one level deeper, name the folder above these by --images"
         )
     numbers = {name: number for number, name in enumerate(class_names)}
-    given = torch.tensor([numbers[labels[row]] for row in read[:count]])
+    given = torch.tensor([numbers[name] for name in names[:count]])
     if cached.constant:
-        some = ", ".join(files.name(read[k]) for k in cached.constant[:5])
+        some = some_of(files.name(read[k]) for k in cached.constant)
         warnings.insert(0, f"{len(cached.constant)} images are of a single colour: {some}")
     warnings[:0] = _strange_classes(class_names)
     warnings += _small_classes(given, class_names)
     warnings += _conflicts(files, read, labels, cached.content)
     true = _true_labels(files, read[:count], numbers, warnings)
     pixels = torch.from_numpy(cached.pixels).permute(0, 3, 1, 2)  # [read, 3, size, size]
-    known = [place for place in range(count, len(read)) if labels[read[place]] in numbers]
-    strange = len(read) - count - len(known)
-    if strange:
-        warnings.append(f"{strange} test images have labels of which no training image has one")
-    test_labels = torch.tensor([numbers[labels[read[place]]] for place in known])
+    known = _test_images(files, read, count, names, cached.content, warnings)
+    test_labels = torch.tensor([numbers[names[place]] for place in known])
     test = Split(pixels[known], test_labels) if known else None
     mean, std = _mean_and_std(cached.pixels[:count])
     train = Split(pixels[:count], true)
@@ -93,14 +92,33 @@ def _assembled(
     return ImageSet(train, test, class_names, mean, std, augment, own)
 
 
+def _test_images(
+    files: ImageFiles,
+    read: Sequence[int],
+    count: int,
+    names: Sequence[str],
+    content: Sequence[str],
+    warnings: list[str],
+) -> list[int]:
+    """Positions of the test images that count, among those read: the first `count` are trained on.
+
+    Left out are images of other classes, and those that are training images as well.
+    """
+    tested, trained, classes = range(count, len(read)), {*content[:count]}, {*names[:count]}
+    if seen := [place for place in tested if content[place] in trained]:
+        some = some_of(files.name(read[place]) for place in seen)
+        line = "test images do not count, for they are training images as well"
+        warnings.insert(0, f"{len(seen)} {line}: {some}")
+    if strange := sum(names[place] not in classes for place in tested):
+        warnings.append(f"{strange} test images have labels of which no training image has one")
+    return [k for k in tested if names[k] in classes and content[k] not in trained]
+
+
 def _classes(counts: dict[str, int], test: int) -> str:
     """How many images there are, of which classes."""
-    some = [f"{name} {count}" for name, count in [*counts.items()][:CLASSES_NAMED]]
-    more = ["…"] if len(counts) > CLASSES_NAMED else []
-    return (
-        f"{sum(counts.values())} training images of {len(counts)} classes "
-        f"({', '.join(some + more)}), {test} test images"
-    )
+    some = some_of((f"{name} {count}" for name, count in counts.items()), CLASSES_NAMED)
+    images = f"{sum(counts.values())} training images of {len(counts)} classes"
+    return f"{images} ({some}), {test} test images"
 
 
 def _depth(cached: CachedImages) -> str:
@@ -116,11 +134,11 @@ def _depth(cached: CachedImages) -> str:
 def _true_labels(
     files: ImageFiles, rows: Sequence[int], numbers: dict[str, int], warnings: list[str]
 ) -> torch.Tensor:
-    """Those of the manifest's column [N], UNKNOWN where it has none."""
+    """True labels of the manifest's column [N], UNKNOWN where it has none."""
     names = [nfc(name) for name in files.manifest.cells(TRUE_LABEL)]
     strange = {names[row] for row in rows} - {*numbers, ""}
     if strange:
-        some = ", ".join(sorted(strange)[:5])
+        some = some_of(sorted(strange))
         warnings.append(f"true labels that no training image is given count as unknown: {some}")
     return torch.tensor([numbers.get(names[row], UNKNOWN) for row in rows])
 
