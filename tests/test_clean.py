@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -162,12 +163,31 @@ def test_wrong_words_are_told_in_one_line(
     assert message in error and error.count("\n") == 1
 
 
-def test_what_a_run_was_made_from_is_not_written_over(run: RunFolder, tmp_path: Path):
-    before = run.manifest.read_bytes()
-    for out in (run.manifest, tmp_path / "list.csv"):
+def test_what_is_no_earlier_output_is_not_written_over(run: RunFolder, tmp_path: Path, capsys):
+    def refused(out: Path, *words: object) -> str:
         with pytest.raises(SystemExit):
-            clean.main([str(run), "--take", "flagged", "--out", str(out)])
-        assert out.read_bytes() == before
+            clean.main([str(run), "--out", str(out), *map(str, words or ("--take", "flagged"))])
+        return capsys.readouterr().err
+
+    decisions = written(tmp_path / "d.csv", b"file_name,decision,label,changed_from\n")
+    image = written(tmp_path / "cat.png", b"an image")
+    files = (run.manifest, tmp_path / "list.csv", decisions, run.args, run.suspects, image)
+    before = [out.read_bytes() for out in files]
+    for out in files[:2]:
+        assert "is what the labels are read from" in refused(out, "--take", "flagged", "--force")
+    assert "is what the labels are read from" in refused(decisions, "--take", decisions, "--force")
+    for out in (run.args, run.suspects):
+        assert "is no earlier output" in refused(out, "--take", "flagged", "--force")
+    assert "cat.png: exists and is no earlier output" in refused(image)
+    assert [out.read_bytes() for out in files] == before
+    assert len(take(run, image, "--take", "flagged", "--force")) == 8
+    os.mkfifo(tmp_path / "pipe")
+    for words in ((), ("--take", "flagged", "--force")):
+        assert "not a regular file" in refused(tmp_path / "pipe", *words)
+    with pytest.raises(OSError, match="not a regular file"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo()
+    assert "is empty" in refused(tmp_path / "out.csv", "--take", "")
     with pytest.raises(SystemExit):
         clean.main([str(tmp_path), "--take", "flagged", "--out", str(tmp_path / "out.csv")])
     assert not (tmp_path / "out.csv").exists()

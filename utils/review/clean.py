@@ -10,8 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.console import say
-from utils.files import write_whole
-from utils.manifest import FILE_NAME, LABEL, Manifest, as_csv, corrected, nfc, read_manifest
+from utils.files import check_replaceable, write_whole
+from utils.manifest import (
+    CHANGED_FROM,
+    FILE_NAME,
+    LABEL,
+    Manifest,
+    as_csv,
+    corrected,
+    nfc,
+    read_manifest,
+)
 from utils.options.parser import OneLineParser
 from utils.options.values import count, path
 from utils.run_folder.folder import RunFolder
@@ -41,6 +50,11 @@ def make_parser() -> OneLineParser:
     parser.add_argument(
         "--out", type=path, required=True, metavar="FILE", help="corrected manifest to write"
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="write over whatever file --out is, unless it is one of the run",
+    )
     return parser
 
 
@@ -55,13 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{folder}: has no suspects.csv with a manifest.csv; name the folder of a run with "
                 "--dataset folder"
             )
-        if args.out.exists() and args.out.resolve() in _inputs(folder):
-            raise ValueError(f"--out {args.out}: is what the run was made from; choose another")
         manifest = read_manifest(folder.manifest)
         decisions = _decisions(args, folder, manifest)
         result = corrected(manifest, decisions)
+        _check_out(args, folder)
         write_whole(args.out, as_csv(result))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
     dropped = len(manifest.rows) - len(result.rows)
     names, labels = manifest.cells(FILE_NAME), manifest.cells(LABEL)
@@ -76,10 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _inputs(folder: RunFolder) -> set[Path]:
-    """Files that are not to be written over."""
-    manifest = folder.options().get("manifest")
-    return {folder.manifest.resolve(), *([Path(manifest).resolve()] if manifest else [])}
+def _check_out(args: argparse.Namespace, folder: RunFolder) -> None:
+    """Raise OSError or ValueError where a file is at --out that is not to be written over."""
+    inputs = [folder.manifest, Path(folder.options().get("manifest") or folder.manifest)]
+    inputs += [] if args.take[0] in (FLAGGED, TOP) else [path(args.take[0])]
+    if args.out.exists() and any(each.exists() and args.out.samefile(each) for each in inputs):
+        raise ValueError(f"--out {args.out}: is what the labels are read from; choose another")
+    of_the_run = folder.path.resolve() in args.out.resolve().parents
+    check_replaceable(args.out, CHANGED_FROM, args.force and not of_the_run)
 
 
 def _decisions(
