@@ -151,13 +151,18 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_tensors(
-    path: Path, what: str, hint: str, allowed_types: Sequence[Any] = ()
-) -> dict[str, Any]:
+    path: Path,
+    what: str,
+    hint: str,
+    allowed_types: Sequence[Any] = (),
+    kinds: type | tuple[type, ...] = dict,
+) -> Any:
     """Read a dictionary of plain containers and tensors onto the CPU, never running foreign code.
 
-    `allowed_types`: types beyond torch's own that may be rebuilt. The checksums inside of the file
-    are compared, which torch leaves out. Raises OSError or ValueError, naming the file, `what` it
-    should be, and a `hint` at what to do.
+    `allowed_types`: types beyond torch's own that may be rebuilt; `kinds`: what may be read, a
+    dictionary unless others are named. The checksums inside of the file are compared, which torch
+    leaves out. Raises OSError or ValueError, naming the file, `what` it should be, and a `hint` at
+    what to do.
     """
     import torch
 
@@ -179,6 +184,6 @@ def read_tensors(
         raise ValueError(f"{path}: not a readable {what}; {hint}") from error
     if damaged:
         raise ValueError(f"{path}: damaged, a checksum inside it does not match; {hint}")
-    if not isinstance(tensors, dict):
+    if not isinstance(tensors, kinds):
         raise ValueError(f"{path}: not a {what} of this project's format; {hint}")
     return tensors
