@@ -28,7 +28,7 @@ class CachedImages(NamedTuple):
     sha256: str  # of the pixels
     scale: Scale | None  # of images of more than 8 bits
     deep: int  # how many these are
-    no_numbers: int  # how many of these have NaN or infinite values
+    not_finite: int  # how many of these have NaN or infinite values
     constant: list[int]  # which of the read are of a single colour
 
 
@@ -75,9 +75,10 @@ def _read_into(
                 file.write(b"" if image.pixels is None else image.pixels.tobytes())
                 images.append(image._replace(pixels=None))
             read = [place for place, image in enumerate(images) if not image.broken]
-            deep = [images[place].values for place in read if images[place].values]
-            scale = scale_of(deep) if deep else None
-            again = {k: place for k, place in enumerate(read) if _other(images[place], scale)}
+            values = {k: images[place].values for k, place in enumerate(read)}
+            deep = {k: each for k, each in values.items() if each}
+            scale = scale_of([*deep.values()]) if deep else None
+            again = {k: read[k] for k, each in deep.items() if scale_of([each]) != scale}
             anew = _with_bar([paths[place] for place in again.values()], size, quiet, scale)
             for (k, place), image in zip(again.items(), anew, strict=True):
                 if image.content != images[place].content:
@@ -94,7 +95,7 @@ def _read_into(
             "sha256": digest(partial),
             "scale": scale,
             "deep": len(deep),
-            "no_numbers": sum(not values.numbers for values in deep),
+            "not_finite": sum(not finite for _, _, finite in deep.values()),
             "constant": [k for k, place in enumerate(read) if images[place].constant],
         }
         partial.replace(pixels)
@@ -103,11 +104,6 @@ def _read_into(
     if not any(image.passing for image in images):
         write_json(path, record | {"checksum": _checksum(record)})
     return record
-
-
-def _other(image: Read, scale: Scale | None) -> bool:
-    """Whether the image was read on another scale, its own."""
-    return image.values is not None and scale_of([image.values]) != scale
 
 
 def _checksum(record: dict[str, Any]) -> str:
@@ -139,7 +135,7 @@ def _mapped(pixels: Path, path: Path, record: dict[str, Any] | None, size: int) 
         # file cannot be mapped.
         mapped = np.memmap(pixels, np.uint8, "c", shape=shape) if shape[0] else np.zeros(shape, "B")
         record["broken"] = {int(place): words for place, words in record["broken"].items()}
-        record["scale"] = Scale(*record["scale"]) if record["scale"] else None
+        record["scale"] = record["scale"] and tuple(record["scale"])
         return CachedImages(mapped, **record)
     except (ValueError, OSError, KeyError, TypeError) as error:
         hint = f"remove {pixels.stem}.* from {path.parent}: the images are then read again"

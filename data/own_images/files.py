@@ -1,13 +1,13 @@
 """Own images: which files there are, by class folders or by a manifest, and what is wrong there."""
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import suppress
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from data.own_images.folders import SPLITS, TEST, TRAIN, in_folders
-from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, nfc, of_files, read_manifest
+from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, of_files, read_manifest
 
 
 class ImageFiles(NamedTuple):
@@ -41,8 +41,12 @@ def find_images(
         raise ValueError("own images are needed; give --images or --manifest")
     if images and not images.is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder")
-    outputs = {os.path.realpath(folder) for folder in leave_out}
-    found = _listed(images, manifest) if manifest else _in_folders(images, outputs)
+    if manifest:
+        found = _listed(images, manifest)
+    else:
+        names, warnings = in_folders(images, {os.path.realpath(folder) for folder in leave_out})
+        splits = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
+        found = ImageFiles(images, of_files(names), *splits, warnings, {})
     if not found.train:
         about = f"; {found.warnings[0]}" if found.warnings else ""
         raise ValueError(
@@ -50,13 +54,6 @@ def find_images(
             f"(DIR/CLASS/… or DIR/train/CLASS/…), or a manifest with file_name,label{about}"
         )
     return found
-
-
-def _in_folders(images: Path, outputs: Container[str]) -> ImageFiles:
-    """The images in the folders of classes, of which a manifest is made."""
-    names, warnings = in_folders(images, outputs)
-    train, test = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
-    return ImageFiles(images, of_files(names), train, test, warnings, {})
 
 
 def _listed(images: Path | None, path: Path) -> ImageFiles:
@@ -68,50 +65,27 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
     warnings, seen = [], set()
     columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
     on_disk: dict[str, Path] = {}
-    folders: dict[Path, dict[str, list[str]]] = {}
     for row, (name, label, split) in enumerate(zip(*columns, strict=True)):
         there = f"{path}: row {row + 1} ({name!r})"
         if not name.isascii() and not os.path.exists(root / name):
-            on_disk[name] = next(_by_unicode(root, Path(name).parts, folders), root / name)
+            forms = (root / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+            on_disk[name] = next(filter(os.path.exists, forms), root / name)
         place = os.path.normpath(on_disk.get(name, root / name))
-        gone = not os.path.exists(place)
-        asked = (label, split, name if gone else "") if manifest.whole(row) else manifest.rows[row]
+        gone, whole, kind = not os.path.exists(place), manifest.whole(row), split.strip().casefold()
+        asked = (label, split, name if gone else "") if whole else manifest.rows[row]
         if lines := sum(max(map(cell.count, "\n\r")) for cell in asked if "," in cell):
             raise ValueError(f"{there} spans {lines + 1} lines; is a quotation mark never closed?")
-        reason = (
-            f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}"
-            if not manifest.whole(row)
-            else "has no file name"
-            if not name.strip()
-            else "has no label"
-            if not label.strip()
-            else f"has the split {split!r}; known are train, test, val"
-            if split.strip().casefold() not in splits
-            else "is listed before; the first row counts"
-            if place in seen
-            else "has backslashes; write / between folders"
-            if gone and "\\" in name
-            else None
-        )
-        if reason:
+        wrong = {
+            f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}": not whole,
+            "has no file name": not name.strip(),
+            "has no label": not label.strip(),
+            f"has the split {split!r}; known are train, test, val": kind not in splits,
+            "is listed before; the first row counts": place in seen,
+            "has backslashes; write / between folders": gone and "\\" in name,
+        }
+        if reason := next(filter(wrong.get, wrong), None):
             warnings.append(f"{there} {reason}")
             continue
         seen.add(place)
-        rows[splits[split.strip().casefold()]].append(row)
+        rows[splits[kind]].append(row)
     return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings, on_disk)
-
-
-def _by_unicode(
-    place: Path, parts: Sequence[str], folders: dict[Path, dict[str, list[str]]]
-) -> Iterator[Path]:
-    """Where a file may be, the parts of its name compared in NFC; `folders`: lists made before."""
-    if not parts:
-        yield place
-        return
-    if place not in folders:
-        listed = folders[place] = {}
-        with suppress(OSError):
-            for name in os.listdir(place):
-                listed.setdefault(nfc(name), []).append(name)
-    for name in folders[place].get(nfc(parts[0]), ()):
-        yield from _by_unicode(place / name, parts[1:], folders)

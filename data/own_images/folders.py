@@ -13,7 +13,6 @@ SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST)
 SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), TEST)  # used where there is no test
 
 RUN = "args.json"  # in each run folder
-IS_OUTPUT = "left out, for it holds results or data of this program"
 
 
 def in_folders(
@@ -32,13 +31,9 @@ def in_folders(
             if not folder.is_dir():
                 warnings.append(f"{folder}: not used, for it is in no class's folder")
                 continue
-            if _is_output(folder, outputs):
-                warnings.append(f"{folder}: {IS_OUTPUT}")
-                continue
             files = list(_image_files(folder, outputs, warnings))
-            names += [
-                (file.relative_to(images).as_posix(), nfc(folder.name), split) for file in files
-            ]
+            relative = [file.relative_to(images).as_posix() for file in files]
+            names += [(name, nfc(folder.name), split) for name in relative]
             if not files:
                 warnings.append(f"{folder}: no images of this class")
             elif all(file.parent != folder for file in files):
@@ -57,7 +52,7 @@ def _places(images: Path, outputs: Container[str], warnings: list[str]) -> dict[
 
     Raises ValueError where it cannot be told whether a folder is a split or a class.
     """
-    folders = [path for path in _entries(images) if path.is_dir() and not _is_output(path, outputs)]
+    folders = [path for path in _entries(images) if path.is_dir()]
     names = {path: path.name.casefold() for path in folders if path.name.casefold() in SPLITS}
     if not names:
         return {images: TRAIN}
@@ -102,11 +97,6 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _is_output(folder: str | Path, outputs: Container[str]) -> bool:
-    """Whether a folder is one of these, by its real path, or holds a run."""
-    return os.path.realpath(folder) in outputs or os.path.isfile(os.path.join(folder, RUN))
-
-
 def _image_files(
     folder: Path, outputs: Container[str], warnings: list[str] | None = None
 ) -> Iterator[Path]:
@@ -118,17 +108,18 @@ def _image_files(
 
     seen = {os.path.realpath(folder)}
     for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        folders.sort()
-        for name in list(folders):
-            below = os.path.join(place, name)
-            real = os.path.realpath(below)
-            if name.startswith(".") or real in seen or _is_output(below, outputs):
+        if RUN in files or os.path.realpath(place) in outputs:
+            warnings.append(f"{place}: left out, for it holds results or data of this program")
+            folders.clear()
+            continue
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(place, name))
+            if real in seen:
+                warnings.append(f"{place}/{name}: a link to a folder that is read already")
+            if name.startswith(".") or real in seen:
                 folders.remove(name)
-                if real in seen:
-                    warnings.append(f"{below}: a link to a folder that is read already")
-                elif not name.startswith("."):
-                    warnings.append(f"{below}: {IS_OUTPUT}")
             seen.add(real)
+        folders.sort()
         for name in sorted(files):
             path = Path(place, name)
             if name.startswith("."):

@@ -71,47 +71,29 @@ def _assembled(
         )
     numbers = {name: number for number, name in enumerate(class_names)}
     given = torch.tensor([numbers[name] for name in names[:count]])
+    counts = dict(zip(class_names, torch.bincount(given).tolist(), strict=True))
     if cached.constant:
         some = some_of(files.name(read[k]) for k in cached.constant)
         warnings.insert(0, f"{len(cached.constant)} images are of a single colour: {some}")
-    warnings[:0] = _strange_classes(class_names)
-    warnings += _small_classes(given, class_names)
+    warnings[:0] = _strange_classes(counts)
     warnings += _conflicts(files, read, labels, cached.content)
     true = _true_labels(files, read[:count], numbers, warnings)
     pixels = torch.from_numpy(cached.pixels).permute(0, 3, 1, 2)  # [read, 3, size, size]
-    known = _test_images(files, read, count, names, cached.content, warnings)
+    tested, trained = range(count, len(read)), {*cached.content[:count]}
+    if seen := [k for k in tested if cached.content[k] in trained]:
+        line = f"{len(seen)} test images do not count, for they are training images as well"
+        warnings.insert(0, f"{line}: {some_of(files.name(read[k]) for k in seen)}")
+    if strange := sum(names[k] not in numbers for k in tested):
+        warnings.append(f"{strange} test images have labels of which no training image has one")
+    known = [k for k in tested if names[k] in numbers and cached.content[k] not in trained]
     test_labels = torch.tensor([numbers[names[place]] for place in known])
     test = Split(pixels[known], test_labels) if known else None
     mean, std = _mean_and_std(cached.pixels[:count])
     train = Split(pixels[:count], true)
-    lines = [_one_line(words) for words in warnings]
-    counts = dict(zip(class_names, torch.bincount(given).tolist(), strict=True))
     facts = [_classes(counts, len(known))] + ([_depth(cached)] if cached.scale else [])
-    facts = [_one_line(words) for words in facts]
+    lines, facts = ([_one_line(words) for words in each] for each in (warnings, facts))
     own = OwnSource(files, read[:count], given, lines, cached.sha256, facts, counts, cached.scale)
     return ImageSet(train, test, class_names, mean, std, augment, own)
-
-
-def _test_images(
-    files: ImageFiles,
-    read: Sequence[int],
-    count: int,
-    names: Sequence[str],
-    content: Sequence[str],
-    warnings: list[str],
-) -> list[int]:
-    """Positions of the test images that count, among those read: the first `count` are trained on.
-
-    Left out are images of other classes, and those that are training images as well.
-    """
-    tested, trained, classes = range(count, len(read)), {*content[:count]}, {*names[:count]}
-    if seen := [place for place in tested if content[place] in trained]:
-        some = some_of(files.name(read[place]) for place in seen)
-        line = "test images do not count, for they are training images as well"
-        warnings.insert(0, f"{len(seen)} {line}: {some}")
-    if strange := sum(names[place] not in classes for place in tested):
-        warnings.append(f"{strange} test images have labels of which no training image has one")
-    return [k for k in tested if names[k] in classes and content[k] not in trained]
 
 
 def _classes(counts: dict[str, int], test: int) -> str:
@@ -124,10 +106,10 @@ def _classes(counts: dict[str, int], test: int) -> str:
 def _depth(cached: CachedImages) -> str:
     """How images of more than 8 bits were read."""
     black, white = cached.scale
-    strange = f"; {cached.no_numbers} have NaN or infinite pixels, read as black"
+    strange = f"; {cached.not_finite} have NaN or infinite pixels, read as black"
     return (
         f"{cached.deep} images have more than 8 bits: in all of these {black:g} is black and "
-        f"{white:.10g} is white{strange if cached.no_numbers else ''}"
+        f"{white:.10g} is white{strange if cached.not_finite else ''}"
     )
 
 
@@ -148,33 +130,29 @@ def _one_line(words: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def _strange_classes(class_names: Sequence[str]) -> list[str]:
-    """A line for each set of classes whose names are nearly equal, or mean that there is none."""
+def _strange_classes(counts: dict[str, int]) -> list[str]:
+    """A line for classes whose names are nearly equal or mean that there is none, or of one image.
+
+    `counts`: class name -> training images.
+    """
     near: dict[str, list[str]] = {}
-    for name in class_names:
+    for name in counts:
         word = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         with suppress(ValueError):
             word = str(float(word))  # 1, 1.0 and 01
         near.setdefault(word, []).append(name)
-    lines = [
-        f"classes {', '.join(map(repr, names))} differ in case, blanks or number form alone: are "
-        "they one?"
-        for names in near.values()
-        if len(names) > 1
-    ]
+    lines = []
+    for word, names in near.items():
+        listed = ", ".join(map(repr, names))
+        if len(names) > 1:
+            lines.append(
+                f"classes {listed} differ in case, blanks or number form alone: one class?"
+            )
+        if word in NO_LABEL:
+            lines.append(f"class {listed} reads like a missing label: leave out its images if so")
     return lines + [
-        f"class {name!r} reads like a missing label: leave out its images where it is none"
-        for word, names in near.items()
-        for name in names
-        if word in NO_LABEL
-    ]
-
-
-def _small_classes(given: torch.Tensor, class_names: Sequence[str]) -> list[str]:
-    counts = torch.bincount(given, minlength=len(class_names)).tolist()
-    return [
         f"class {name!r} has a single image: nothing can be learnt of it"
-        for name, count in zip(class_names, counts, strict=True)
+        for name, count in counts.items()
         if count == 1
     ]
 

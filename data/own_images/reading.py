@@ -6,7 +6,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -28,30 +28,18 @@ MAX_BYTES = 4 * MAX_PIXELS  # of a file
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
 
 
-class Values(NamedTuple):
-    """What is in an image of more than 8 bits."""
-
-    lowest: float  # 0 where none is below
-    highest: float
-    numbers: bool  # no NaN and nothing infinite
+Values = tuple[float, float, bool]  # lowest or 0, highest, whether all are finite numbers
+Scale = tuple[float, float]  # which values are black and white
 
 
-class Scale(NamedTuple):
-    """Which values are black and white."""
-
-    black: float
-    white: float
-
-
-def scale_of(values: Iterable[Values]) -> Scale:
+def scale_of(values: Sequence[Values]) -> Scale:
     """One scale for images of more than 8 bits, integers as well as floats.
 
     Black is 0, or the lowest value of all if that is negative; white is 1, or the least 2^k - 1
     that no value exceeds.
     """
-    values = list(values)
-    highest = math.ceil(max(1.0, *(each.highest for each in values)))
-    return Scale(min(each.lowest for each in values), float(2 ** highest.bit_length() - 1))
+    lowest, highest, _ = zip(*values, strict=True)
+    return min(lowest), float(2 ** math.ceil(max(1.0, *highest)).bit_length() - 1)
 
 
 class Read(NamedTuple):
@@ -125,8 +113,8 @@ def _grey(image: Image.Image, scale: Scale | None) -> tuple[Image.Image, Values]
     """An image of more than 8 bits in grey, as RGB; what is no number becomes black."""
     values = np.asarray(image, dtype=np.float64)
     numbers = np.isfinite(values)
-    lowest, highest = (f(values, initial=0, where=numbers) for f in (np.min, np.max))
-    about = Values(float(lowest), float(highest), bool(numbers.all()))
+    lowest, highest = (float(f(values, initial=0, where=numbers)) for f in (np.min, np.max))
+    about = lowest, highest, bool(numbers.all())
     black, white = scale or scale_of([about])
     values = np.where(numbers, values, black).clip(black, white) - black
     grey = (values * (255 / (white - black))).astype(np.uint8)
