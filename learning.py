@@ -2,8 +2,9 @@
 
     python learning.py --dataset cifar10 --noise_type aggre --seed 42
 
-Reads a run folder, or any folder with teacher.pth.tar and student.pth.tar, and writes
-learning.json and learning.log into it.
+The paper's networks, 300 epochs, one seed: 93.62 / 92.26 / 87.33 % on aggre / rand1 / worst. Reads
+a run folder, or any folder with teacher.pth.tar and student.pth.tar, and writes learning.json and
+learning.log into it.
 """
 
 from utils.startup import run_script
@@ -20,7 +21,7 @@ from models.weights import load_pair
 from utils.console import logged_to, say
 from utils.devices import pick_device, pick_precision
 from utils.files import write_json
-from utils.label_sets import LABEL_SETS
+from utils.methods import METHODS
 from utils.metrics import accuracy, accuracy_per_class, most_confused
 from utils.options.evaluation import learning_parser
 from utils.run_folder.folder import RunFolder
@@ -87,7 +88,7 @@ def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
             folder,
             len(images.class_names),
             images.test.images.shape[1],
-            alone=args.method == "ce",
+            alone=not METHODS[args.method].has_student,
             best=best,
             width=width,
             missing_hint=hint if folder.training.exists() else "train it first",
@@ -116,4 +117,4 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(main, learning_parser(LABEL_SETS).parse_args())
+    run_script(main, learning_parser().parse_args())

@@ -1,18 +1,15 @@
 #!/usr/bin/env bash
-# bash run.sh          the challenge: cifar10 aggre, worst, rand1: training, learning, detection
-# bash run.sh laptop   real CIFAR-10N without a GPU: compact networks, baseline, bkd and bkd+, whole
-#                      label sets; says first how long it takes here, about two hours on two cores
-# bash run.sh demo     the same on the embedded digits, 3 seeds: CPU, minutes
-# bash run.sh test     the test suite
-# bash run.sh measure  what is worth knowing of a new GPU, in the order that matters (see
-#                      utils/sweep/measure.py). It stops where something looks wrong (GO_ON=1: warns
-#                      and continues) and resumes when called again. STAGES="bkd bkd+": only these
-# bash run.sh setup    only finds or makes a Python that has what is needed, and prints its path
+# bash run.sh         the challenge: cifar10 aggre, worst, rand1: training, learning, detection; GPU
+# bash run.sh laptop  CIFAR-10N without a GPU: compact networks, baseline, bkd and bkd+, the whole
+#                     label sets; hours on two cores
+# bash run.sh demo    the same methods on the embedded digits, 3 seeds: CPU, minutes
+# bash run.sh test    the test suite
+# bash run.sh setup   finds or makes a Python that has what is needed, and prints its path
 #
 # Further words are options of the training script (of pytest for test). Variables: SEEDS="0 1 2",
 # LABEL_SETS="worst", METHODS="bkd+ ce", NET=compact, RESULTS_DIR=results, DATA_DIR=~/data, JOBS=4
 # (runs at a time, spread over the GPUs; laptop and demo: as many as there are cores, 8 at most),
-# ALLOW_CPU=1 (the challenge without a GPU), PYTHON=python3.12. More: python -m utils.sweep --help
+# ALLOW_CPU=1 (the challenge without a GPU), PYTHON=python3.12. More: docs/sweeps.md
 # Exit status: 0; 1: no GPU for the challenge; 2: wrong input, or a run failed; 128 + signal.
 [ -n "${BASH_VERSION:-}" ] || { echo "run.sh: error: needs bash; say: bash run.sh" >&2; exit 2; }
 set -ufo pipefail # f: no file names for the * in SEEDS="*"
@@ -63,9 +60,8 @@ folders=(--data_dir "$(absolute "${DATA_DIR:-$HOME/data}")")
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 case $command in
   challenge | laptop | demo | setup) ;;
-  measure) [[ " ${STAGES:-tests} " != *" tests "* ]] || files+=(tests/requirements.txt) ;;
   test) files+=(tests/requirements.txt) ;;
-  *) fail "unknown command '$command'; choose challenge, laptop, demo, measure, test or setup" ;;
+  *) fail "unknown command '$command'; choose challenge, laptop, demo, test or setup" ;;
 esac
 find_python "${files[@]}"
 
@@ -75,13 +71,11 @@ case $command in
     --methods ${METHODS:-bkd} ${NET:+--net $NET} --jobs "${JOBS:-1}" $needs_gpu \
     "${folders[@]}" -- "$@" ;;
   laptop) set -- --noise_types ${LABEL_SETS:-aggre rand1 worst} --seeds ${SEEDS:-0} \
-    --methods ${METHODS:-ce bkd bkd+} --net ${NET:-compact} --jobs "${JOBS:-auto}" --estimate_first \
-    --page "${folders[@]}" -- "$@" ;;
+    --methods ${METHODS:-ce bkd bkd+} --net ${NET:-compact} --jobs "${JOBS:-auto}" --page \
+    "${folders[@]}" -- "$@" ;;
   demo) set -- --dataset digits --noise_types ${LABEL_SETS:-aggre rand1 worst} \
     --seeds ${SEEDS:-0 1 2} --methods ${METHODS:-ce bkd bkd+} --jobs "${JOBS:-auto}" \
     "${folders[@]}" -- "$@" ;;
-  measure) exec "$python" -m utils.sweep.measure ${STAGES:+--stages $STAGES} ${GO_ON:+--go_on} \
-    --seeds ${SEEDS:-1 2} --jobs "${JOBS:-1}" $needs_gpu "${folders[@]}" -- "$@" ;;
   test) OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec "$python" -m pytest -n auto \
     --maxprocesses 8 --dist worksteal "$@" ;;
   setup) echo "$python" && exit ;;

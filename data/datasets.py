@@ -14,7 +14,7 @@ from data.digits import MEAN, STD, load_digits, noisy_digits
 from data.images import ImageSet, OwnSource
 from data.loader import Loader, PixelTable
 from data.own_images.image_set import load_own_images
-from data.splits import Positions
+from utils.labels import Labels
 from utils.options.own_images import IMAGE_SIZES
 
 INFER_BATCH = {"cpu": 500, "cuda": 2000}  # images in a batch of an evaluation
@@ -79,20 +79,16 @@ class Loaders(NamedTuple):
 
 def make_loaders(
     images: ImageSet,
-    labels: Tensor,
-    positions: Positions,
+    labels: Labels,
     batch_size: int,
     generator: torch.Generator,
     augment_scored: bool,
     memory_format: torch.memory_format = torch.contiguous_format,
     before_batch: Callable[[], object] = lambda: None,
 ) -> Loaders:
-    """Loaders for the generator's device; `labels` [N] are the given ones.
-
-    `before_batch`: see `Loader`.
-    """
+    """Loaders for the generator's device; `before_batch`: see `Loader`."""
     table = PixelTable(images.train.images, black=images.own is None)
-    places = [torch.from_numpy(part) for part in positions]
+    places = [torch.from_numpy(part) for part in labels.positions]
     size = images.train.images.nbytes + (images.test.images.nbytes if images.test else 0)
     new = partial(
         Loader,
@@ -104,7 +100,7 @@ def make_loaders(
         before_batch=before_batch,
     )
     infer_batch = INFER_BATCH[generator.device.type]
-    train, scored, val = ((table, labels[part], part) for part in places)
+    train, scored, val = ((table, labels.given[part], part) for part in places)
     return Loaders(
         new(*train, batch_size=batch_size, shuffle=True, augment=images.augment),
         new(*scored, batch_size=infer_batch, augment=images.augment if augment_scored else None),

@@ -1,53 +1,35 @@
 """Which images are trained on, scored and validated on."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
-class Positions(NamedTuple):
-    """Positions in the full training set, from 0."""
-
-    train: NDArray[np.int64]
-    scored: NDArray[np.int64]
-    val: NDArray[np.int64]
+from utils.labels import Positions
 
 
 def split_indices(
-    count: int, val_ratio: float, seed: int, fold: int = 0
+    count: int, val_ratio: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the training and of the validation images, `(train, val)`.
 
     Of 0..count-1, shuffled by numpy's legacy generator, the first `int(count * val_ratio)` are for
-    validation: for the same seed this is the authors' split. In another `fold` it is the same
-    number of those behind, in the last one all that are left; raises ValueError beyond.
+    validation: for the same seed this is the authors' split.
     """
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
     val_count = int(count * val_ratio)
-    start, stop = fold * val_count, (fold + 1) * val_count
-    if fold and (not val_count or stop > count):
-        raise ValueError(
-            f"--val_fold {fold}: with --val_ratio {val_ratio} there are "
-            f"{count // max(val_count, 1) if val_count else 1} folds, from 0 on"
-        )
-    if fold and stop + val_count > count:
-        stop = count
-    return np.concatenate([order[:start], order[stop:]]), order[start:stop]
+    return order[val_count:], order[:val_count]
 
 
-def choose_positions(
-    count: int, val_ratio: float, seed: int, limit: int | None, fold: int = 0
-) -> Positions:
+def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
     """The split for that seed; scored are all images, or with a limit the training images.
 
-    Raises ValueError for a limit above the number of training images, or a fold that is not there.
+    Raises ValueError for a limit above the number of training images.
     """
-    train, val = split_indices(count, val_ratio, seed, fold)
+    train, val = split_indices(count, val_ratio, seed)
     if limit is not None and limit > len(train):
         raise ValueError(f"--limit_train {limit}: there are {len(train)} training images")
     train = train[:limit]

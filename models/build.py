@@ -1,42 +1,86 @@
-"""From the options of a run to its networks, optimiser and loss."""
+"""From the options of a run to all that its training changes."""
 
 import argparse
 from functools import partial
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.averaged_weights import AveragedWeights
+from models.epoch_statistics import EpochStatistics
 from models.fast.training_step import LossFunction, TrainingStep
-from models.guidance import Guidance
-from models.losses import baseline_loss, pair_loss
+from models.learning_rate import LearningRate
+from models.losses import PairLoss
 from models.mixup import Mixup
+from models.noise_split import TippingPointMonitor
+from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_baseline, build_pair
 from utils.devices import Machine
+from utils.methods import METHODS
 
-WHITENED = 5000  # training images by which the compact network's first convolution is set
+WHITENING_SAMPLE = 5000  # training images that set the compact network's first convolution
 
 
 class Images(Protocol):
-    """The training images and their given labels [N]."""
+    """The training images and their given labels [N], in batches; its length is their number."""
 
     labels: Tensor
 
     def first(self, count: int) -> Tensor: ...
 
+    def __len__(self) -> int: ...
+
+
+class Training(NamedTuple):
+    """All that training changes."""
+
+    step: TrainingStep
+    rate: LearningRate
+    statistics: EpochStatistics
+    robust_phase: RobustPhase
+    monitor: TippingPointMonitor
+    averaged: AveragedWeights | None
+
+    def evaluated(self) -> TeacherStudent:
+        """The networks that are evaluated and saved: averaged weights once there are any."""
+        return self.averaged.module if self.averaged and self.averaged.updates else self.step.pair
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, by name."""
+        parts = {"networks": self.step.pair, "averaged": self.averaged, "rate": self.rate}
+        parts |= {"optimizer": self.step.optimizer, "statistics": self.statistics}
+        parts |= {"robust_phase": self.robust_phase, "monitor": self.monitor}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def make_training(
+    args: argparse.Namespace, num_classes: int, images: Images, machine: Machine
+) -> Training:
+    """New networks with all they need, ready to train on such images; `args`: the run's options."""
+    step = make_step(args, num_classes, images, machine)
+    schedule = {"lr_step": args.lr_step, "lr_gamma": args.lr_gamma, "warm_up": args.warm_up}
+    labels = images.labels
+    mixup = Mixup(args.mixup, args.seed)
+    return Training(
+        step,
+        LearningRate(step.optimizer, args.lr_schedule, args.n_epoch, **schedule),
+        EpochStatistics(len(labels), len(images), labels.device),
+        RobustPhase(len(labels), num_classes, labels.device, args.ensemble_momentum, mixup),
+        TippingPointMonitor(),
+        AveragedWeights(step.pair, args.ema_decay) if args.ema_decay else None,
+    )
+
 
 def make_step(
     args: argparse.Namespace, num_classes: int, images: Images, machine: Machine
 ) -> TrainingStep:
-    """New networks with their optimiser and loss, ready to train on such images.
-
-    `args`: see `utils.options.training`.
-    """
-    build = build_baseline if args.method == "ce" else build_pair
+    """New networks with their optimizer and loss."""
+    build = build_pair if METHODS[args.method].has_student else build_baseline
     pair = build(num_classes, args.width, net=args.net, digits=args.dataset == "digits")
     if args.net == "compact":
-        first = images.first(WHITENED)
+        first = images.first(WHITENING_SAMPLE)
         for network in pair.trained_networks().values():
             network.whiten(first)
     pair.prepare(machine.device, bf16=machine.precision == "bf16", plain=machine.plain)
@@ -47,50 +91,42 @@ def make_step(
         weight_decay=args.weight_decay,
         fused=None if machine.plain else True,
     )
-    loss = make_loss(args, class_prior(args.class_prior, images.labels, num_classes))
+    loss = make_loss(args, class_prior(args.dataset, images.labels, num_classes))
     return TrainingStep(pair, optimizer, loss, args.batch_size, compiled=machine.compiled)
 
 
 def make_loss(args: argparse.Namespace, prior: Tensor) -> LossFunction:
     """The method's loss with the departures that are asked for; `prior`: see `class_prior`."""
-    if args.method == "ce":
-        return partial(baseline_loss, label_smoothing=args.label_smoothing)
+    if not METHODS[args.method].has_student:
+        return baseline_loss
     return partial(
-        pair_loss,
+        loss_with_departures,
         masked_mean=args.masked_mean,
         detach_student_target=args.detach_student_target,
-        label_smoothing=args.label_smoothing,
         posterior=args.target == "posterior",
         both_learn=args.target_for == "both",
         naive_compensation=args.compensation == "naive",
         class_balance=args.class_balance,
         prior=prior,
-        marginal_momentum=args.marginal_momentum,
         mixup=args.mixup > 0,
     )
 
 
-def make_guidance(args: argparse.Namespace, num_classes: int, labels: Tensor) -> Guidance:
-    """A new guidance for the training images with these given labels [N], on their device."""
-    momenta = args.ensemble_momentum, args.marginal_momentum
-    mixup = Mixup(args.mixup, args.seed)
-    return Guidance(len(labels), num_classes, labels.device, *momenta, mixup)
+def baseline_loss(
+    teacher_logits: Tensor, student_logits: Tensor, labels: Tensor, inputs: tuple[Tensor, ...]
+) -> PairLoss:
+    """Cross-entropy of one network with the given labels [B]; logits [B, C], the rest unused."""
+    naive = F.cross_entropy(teacher_logits, labels)
+    return PairLoss(naive, naive, naive.new_zeros(()))
 
 
-def class_prior(kind: str, labels: Tensor, num_classes: int) -> Tensor:
-    """The share [C] of each class, sum 1: "uniform", or "labels": as among the labels [N].
+def class_prior(dataset: str, labels: Tensor, num_classes: int) -> Tensor:
+    """Share [C] that the prior penalty asks of each class, sum 1.
 
-    A class without a label counts as having one.
+    Uniform for the data sets whose classes are alike, for own images that of the given labels [N],
+    where a class without a label counts as having one.
     """
-    if kind == "uniform":
+    if dataset != "folder":
         return torch.full((num_classes,), 1 / num_classes, device=labels.device)
     counts = torch.bincount(labels, minlength=num_classes).clamp(min=1).float()
     return counts / counts.sum()
-
-
-def average_weights(pair: TeacherStudent, decay: float) -> AveragedModel:
-    """Running mean of the pair's weights and batch-norm statistics; `decay`: weight of the old.
-
-    Its first update takes the weights as they are.
-    """
-    return AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

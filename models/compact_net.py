@@ -12,7 +12,7 @@ from torch import Tensor, nn
 PATCH = 2  # pixels, the side of the patches that are whitened
 WHITENING_FLOOR = 5e-4  # added to the variance of a patch's component, which may have none
 LOGIT_SCALE = 1 / 9
-LARGE = 64  # pixels, the side of images that are halved
+DOWNSAMPLE_FROM = 64  # pixels, the side of images that are halved
 
 
 class CompactBlock(nn.Module):
@@ -37,7 +37,7 @@ class CompactNet(nn.Module):
 
     A frozen convolution that whitens patches, see `whiten`; `blocks` blocks, the first of `width`
     channels, the others of 4 times as many; the largest value of each channel, a linear head.
-    Images of 64 pixels and more are halved behind the first convolution.
+    Images of 64 pixels and more are halved after the first convolution.
     """
 
     def __init__(self, num_classes: int, width: int, blocks: int, in_channels: int):
@@ -50,14 +50,16 @@ class CompactNet(nn.Module):
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
 
     def whiten(self, images: Tensor) -> None:
-        """Set the first convolution by images [N, in_channels, H, W], normalised as in training."""
+        """Set the first convolution by images [N, in_channels, H, W], normalized as in training."""
         self.whitening.weight.data.copy_(whitening_filters(images))
 
     def forward(self, images: Tensor) -> Tensor:
         out = F.relu(self.whitening(images), inplace=True)
-        if images.shape[-1] >= LARGE:
+        if images.shape[-1] >= DOWNSAMPLE_FROM:
             out = F.max_pool2d(out, 2)
-        return LOGIT_SCALE * self.head(self.blocks(out).amax((2, 3)))
+        # The backward of max goes by index. That of amax compares values for equality that compiled
+        # code computes again, in bfloat16 with other rounding: none is equal, and 0/0 is NaN.
+        return LOGIT_SCALE * self.head(self.blocks(out).flatten(2).max(2).values)
 
 
 def whitening_filters(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The optimiser's learning rate, set before every step: a function of the progress alone."""
+"""The optimizer's learning rate, set before every step: a function of the progress alone."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ class LearningRate:
     step: multiplied by a factor every so many epochs, as the paper does; linear: falls from the
     first step on, to 0 at the end; after_tipping: stays until the tipping point is found, and falls
     from there likewise. Each may begin with a warm-up, in which the rate rises from 0; a linear
-    fall begins behind it.
+    fall begins after it.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LearningRate:
         return rate
 
     def set(self, progress: float) -> None:
-        """Give the optimiser that rate."""
+        """Give the optimizer that rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.at(progress)
 

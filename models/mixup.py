@@ -34,7 +34,7 @@ class Mixup(NamedTuple):
         mixed = draw.random() < self.share
         weight = 0.5 + 0.5 * draw.random() if mixed else 1.0
         partner = torch.arange(len(index), device=index.device).roll(draw.randrange(len(index)))
-        return Mix(partner, torch.tensor(weight, device=index.device), mixed)
+        return Mix(partner, torch.full((), weight, device=index.device), mixed)
 
 
 NO_MIXUP = Mixup(0.0)

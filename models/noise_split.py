@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.losses import agreement
-
 VARIANCE_FLOOR = 1e-5  # a smaller variance counts as this
 NEIGHBOURS = 2  # epochs on either side of a tipping point that must be lower
 FIRST_LENGTH = 6  # epochs needed before one can be found
@@ -103,20 +101,21 @@ class Scores(NamedTuple):
 
     agreement: Tensor  # [N], at the label
     prediction: Tensor  # [N], the class with the largest agreement
-    teacher_masked: Tensor  # [N], each network's largest logit among all classes but the label
-    student_masked: Tensor  # [N]
 
 
-def score(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> Scores:
-    """Scores of N images from logits, each [N, C], and given labels [N]."""
-    agreements = agreement(teacher_logits, student_logits)  # [N, C]
-    column = labels[:, None]
-    return Scores(
-        agreements.gather(1, column).squeeze(1),
-        agreements.argmax(1),
-        teacher_logits.scatter(1, column, -torch.inf).argmax(1),
-        student_logits.scatter(1, column, -torch.inf).argmax(1),
-    )
+def score(agreements: Tensor, labels: Tensor) -> Scores:
+    """Scores of N images from the pair's agreements [N, C] and given labels [N]."""
+    return Scores(agreements.gather(1, labels[:, None]).squeeze(1), agreements.argmax(1))
+
+
+class Split(NamedTuple):
+    """The images' trust groups by their scores of one epoch."""
+
+    epoch: int
+    fallback: bool  # no tipping point was found
+    scores: Scores
+    group: Tensor  # [N], 1 to 4
+    cuts: OtsuSplit | None
 
 
 class EpochRecord(NamedTuple):
@@ -166,6 +165,14 @@ class TippingPointMonitor:
         epoch = tipping_point(self.curve)
         return next(record for record in self.recent if record.epoch == epoch)
 
+    def split(self) -> Split:
+        """The groups by the scores of that record's epoch."""
+        record = self.record()
+        agreements = record.scores.agreement
+        cuts = otsu(agreements)
+        group = trust_groups(agreements, cuts)
+        return Split(record.epoch, self.searching, record.scores, group, cuts)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume, in plain containers and tensors."""
         return {
@@ -189,4 +196,5 @@ def _plain(record: EpochRecord) -> dict[str, Any]:
 
 
 def _record(plain: dict[str, Any]) -> EpochRecord:
-    return EpochRecord(**{**plain, "scores": Scores(**plain["scores"])})
+    scores = Scores(*(plain["scores"][name] for name in Scores._fields))  # once there were more
+    return EpochRecord(**{**plain, "scores": scores})

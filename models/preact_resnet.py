@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LARGE = 64  # pixels, the side of images that are halved
+DOWNSAMPLE_FROM = 64  # pixels, the side of images that are halved
 
 
 class Subsampling(nn.Conv2d):
@@ -43,7 +43,7 @@ class PreActResNet(nn.Module):
 
     Four stages of `blocks` blocks, of widths 1, 2, 4 and 8 times `width`, strides 1, 2, 2, 2. The
     state dict has the keys and shapes of the authors' published checkpoints. Images of 64 pixels
-    and more are halved behind the first convolution.
+    and more are halved after the first convolution.
     """
 
     def __init__(self, num_classes: int, width: int, blocks: int, in_channels: int):
@@ -58,7 +58,7 @@ class PreActResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        if images.shape[-1] >= LARGE:
+        if images.shape[-1] >= DOWNSAMPLE_FROM:
             out = F.max_pool2d(out, 2)
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
         # A 32x32 image is 4x4 by now: this is the paper's 4x4 average pooling.

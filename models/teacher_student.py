@@ -33,7 +33,7 @@ class TeacherStudent(nn.Module):
         self.run_both = in_turn
 
     def prepare(self, device: torch.device, *, bf16: bool, plain: bool) -> "TeacherStudent":
-        """Move the pair to `device`, to run there with every optimisation, or with none if `plain`.
+        """Move the pair to `device`, to run there with every optimization, or with none if `plain`.
 
         `bf16`: convolutions and matrix products in bfloat16, weights and logits in float32.
         """

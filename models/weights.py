@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -10,15 +10,18 @@ from models.compact_net import CompactNet
 from models.preact_resnet import PreActResNet
 from models.teacher_student import TeacherStudent, UniformStudent
 from utils.files import read_tensors, write_tensors
-from utils.run_folder.folder import RunFolder
 
 Network = PreActResNet | CompactNet
 PARALLEL = "module."  # before each key of a network saved by torch.nn.DataParallel
 
 
-def save_networks(
-    pair: TeacherStudent, folder: RunFolder, epoch: int, *, best: bool = False
-) -> None:
+class Folder(Protocol):
+    """A run's folder, which knows the path of each network."""
+
+    def network(self, name: str, *, best: bool = False) -> Path: ...
+
+
+def save_networks(pair: TeacherStudent, folder: Folder, epoch: int, *, best: bool = False) -> None:
     """Write each trained network to a file of its own; raises OSError naming it.
 
     `best`: as those of the best noisy validation accuracy, not of the last epoch.
@@ -29,7 +32,7 @@ def save_networks(
 
 
 def load_pair(
-    folder: RunFolder,
+    folder: Folder,
     num_classes: int,
     in_channels: int,
     *,
@@ -96,31 +99,32 @@ def network_from_state(state: Mapping[str, Tensor]) -> Network:
     Keys may begin with "module.", as torch.nn.DataParallel writes them. Raises ValueError when it
     is the state of something else.
     """
-    name = "PreActResNet"
+    kind = PreActResNet
     try:
         if all(key.startswith(PARALLEL) for key in state):
             state = {key.removeprefix(PARALLEL): value for key, value in state.items()}
-        if "whitening.weight" in state:
-            name, network = "CompactNet", _compact(state)
-        else:
-            network = _preact(state)
+        kind = CompactNet if "whitening.weight" in state else PreActResNet
+        found = _sizes_from(state, kind)
+        if 0 in found:
+            raise ValueError("classes, width, blocks, channels: {}, {}, {}, {}".format(*found))
+        network = kind(*found)
         network.load_state_dict(state)
         broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
         if broken:
             raise ValueError(f"{broken[0]} has numbers that are not finite")
     except (KeyError, RuntimeError, AttributeError, IndexError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"not the weights of a {name} ({reason})") from error
+        raise ValueError(f"not the weights of a {kind.__name__} ({reason})") from error
     return network
 
 
-def _preact(state: Mapping[str, Tensor]) -> PreActResNet:
-    width, in_channels = state["conv1.weight"].shape[:2]
-    blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
-    return PreActResNet(len(state["linear.weight"]), width, blocks, in_channels)
-
-
-def _compact(state: Mapping[str, Tensor]) -> CompactNet:
-    width, in_channels = len(state["blocks.0.conv1.weight"]), state["whitening.weight"].shape[1]
-    blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    return CompactNet(len(state["head.weight"]), width, blocks, in_channels)
+def _sizes_from(state: Mapping[str, Tensor], kind: type[Network]) -> tuple[int, int, int, int]:
+    """Classes, width, blocks and image channels of the network with these tensors."""
+    images, first, last, blocks = (
+        ("whitening", "blocks.0.conv1", "head", "blocks.")
+        if kind is CompactNet
+        else ("conv1", "conv1", "linear", "layer1.")
+    )
+    numbers = {key.split(".")[1] for key in state if key.startswith(blocks)}
+    width, channels = len(state[f"{first}.weight"]), state[f"{images}.weight"].shape[1]
+    return len(state[f"{last}.weight"]), width, len(numbers), channels

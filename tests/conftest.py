@@ -1,9 +1,15 @@
-"""What several tests share: made-up CIFAR archives with planted label noise, and one real run."""
+"""What several tests share: devices, made-up CIFAR archives with planted noise, one real run.
+
+Where the device does not matter, runs train on $BKD_TEST_DEVICE: the CPU unless it is set.
+"""
 
 import argparse
 import hashlib
+import os
 import pickle
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,25 +19,56 @@ import torch
 from torchvision import datasets
 
 import blind_knowledge_dist_training as training
-from utils.label_sets import LABEL_SETS
 from utils.options.training import training_parser
 from utils.run_folder import session
 
-devices = pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-        ),
-    ],
-)
-CLASSES, PER_CLASS, TEST_COUNT, NOISE = 10, 50, 100, 0.3
+TEST_DEVICE = os.environ.get("BKD_TEST_DEVICE", "cpu")
+devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+CLASSES, PER_CLASS, NOISE = 10, 50, 0.3
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs CUDA where there is none.
+
+    Not asked on import: a process that has asked, or its server, can fork none that uses CUDA.
+    """
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
 
 
 def training_options(*words: object) -> argparse.Namespace:
-    """The training script's options for these words of a command line."""
-    return training_parser(LABEL_SETS).parse_args([str(word) for word in words])
+    """The training script's options for these words of a command line, on the tests' device."""
+    device = ["--device", TEST_DEVICE] + ["--deterministic"] * (TEST_DEVICE != "cpu")
+    return training_parser().parse_args([*device, *map(str, words)])
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a script: without GPUs where the tests' device is the CPU."""
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if TEST_DEVICE == "cpu" else {}
+    return os.environ | hidden | changes
+
+
+@contextmanager
+def synchronisation_refused() -> Iterator[None]:
+    """Any wait of the host for CUDA is an error."""
+
+    def set_mode(mode: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is a prototype, said after it is set
+            torch.cuda.set_sync_debug_mode(mode)
+
+    try:
+        set_mode("error")
+        yield
+    finally:
+        set_mode("default")
+
+
+@pytest.fixture(autouse=True)
+def no_determinism_left() -> Iterator[None]:
+    """A run with --deterministic sets it for its process."""
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,6 +77,13 @@ def no_plots() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "write_plots", lambda *_: [])
         yield
+
+
+class Hostile:
+    """Would make a file if it were unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch hostile",)
 
 
 class MadeUpCifar(NamedTuple):
@@ -87,13 +131,11 @@ def made_up_cifar(
         content = {"data": _images(split_labels, generator), label_key: split_labels.tolist()}
         return [name, _write_pickle(base / name, content)]
 
-    if hundred:
-        train_list = [write_split("train", clean_labels)]
-    else:
-        parts = enumerate(np.array_split(clean_labels, 5), start=1)
-        train_list = [write_split(f"data_batch_{number}", part) for number, part in parts]
-    test_name = "test" if hundred else "test_batch"
-    test_list = [write_split(test_name, np.resize(np.arange(CLASSES), TEST_COUNT))]
+    names = ["train"] if hundred else [f"data_batch_{number}" for number in range(1, 6)]
+    parts = zip(names, np.array_split(clean_labels, len(names)), strict=True)
+    train_list = [write_split(*part) for part in parts]
+    test_name, test_labels = "test" if hundred else "test_batch", np.resize(np.arange(10), 100)
+    test_list = [write_split(test_name, test_labels)]
     meta = {source.meta["key"]: [f"class {k}" for k in range(100 if hundred else 10)]}
     meta_sum = _write_pickle(base / source.meta["filename"], meta)
     monkeypatch.setattr(source, "train_list", train_list)

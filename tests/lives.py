@@ -1,18 +1,18 @@
 """Runs of the training script in processes of their own, which may end in many ways.
 
-They are forked from a process that has imported everything, so that a life costs no import.
+They are forked from a process that has imported everything, so that a life costs no import. That
+process must not have asked for CUDA (torch.cuda.is_available is enough), or no life could use it.
 """
 
 from utils.startup import run_script
 
 import contextlib
 import hashlib
+import itertools
 import multiprocessing
 import os
 import pty
-import random
 import signal
-import socket
 import sys
 import threading
 import time
@@ -25,7 +25,6 @@ from models.fast.training_step import TrainingStep
 from tests.conftest import training_options
 from utils import files
 from utils.run_folder import session
-from utils.run_folder.interruption import Interruption
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.lives"])
@@ -35,10 +34,9 @@ DIFFERENT = {"args.json", "timing.json", "training.log", ".lock"}  # folder, tim
 class Life:
     """One process that trains, its exit status and what it said."""
 
-    def __init__(self, folder: Path, words: tuple[object, ...], fate: Callable | None = None):
-        """`fate`: called there beforehand, with what follows it in a tuple, to plant its end."""
+    def __init__(self, folder: Path, words: tuple[object, ...], fate: tuple = ()):
+        """`fate`: a function called beforehand to plant its end, and what it is called with."""
         self.log = folder.with_name(f"{folder.name}.log")
-        self.folder = folder
         words = (*words, "--results_dir", folder)
         self.process = CONTEXT.Process(target=_live, args=(self.log, words, fate))
         self.process.start()
@@ -54,7 +52,7 @@ class Life:
         return self.log.read_text()
 
 
-def _live(log: Path, words: tuple[object, ...], fate: Any) -> None:
+def _live(log: Path, words: tuple[object, ...], fate: tuple) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -62,46 +60,61 @@ def _live(log: Path, words: tuple[object, ...], fate: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
     sys.argv = ["training.py"]
     session.write_plots = lambda *_: []  # they take longer than the run
+    options = training_options(*words)
+    if options.device == "cpu":  # torch's optimisers would look at a GPU all the same
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if fate:
-        function, *arguments = fate if isinstance(fate, tuple) else (fate,)
-        function(*arguments)
+        fate[0](*fate[1:])
     with contextlib.suppress(BrokenPipeError):
-        result = run_script(training.main, training_options(*words))
+        result = run_script(training.main, options)
         sys.stdout.flush()
         sys.exit(training.NO_TIPPING_POINT if result.get("fallback") else 0)
 
 
-def live(folder: Path, *words: object, fate: Any = None) -> tuple[int, str]:
+def live(folder: Path, *words: object, fate: tuple = ()) -> tuple[int, str]:
     """Exit status and words of one life."""
     one = Life(folder, words, fate)
     return one.end(), one.said()
 
 
-def at_step(number: int, end: Callable[[], None]) -> None:
-    """Let `end` be called within that training step of the process."""
-    call, count = TrainingStep.__call__, iter(range(10**9))
+def at_call(
+    owner: type, name: str, number: int, act: Callable[[Any], object], after: bool = False
+) -> None:
+    """Give `act` the object before that call of its method in this process, or just `after` it."""
+    method, count = getattr(owner, name), itertools.count()
 
-    def counted(self: TrainingStep, *batch: Any) -> Any:
-        if next(count) == number:
-            end()
-        return call(self, *batch)
+    def counted(self: Any, *arguments: Any) -> Any:
+        now = next(count) == number
+        if now and not after:
+            act(self)
+        result = method(self, *arguments)
+        if now and after:
+            act(self)
+        return result
 
-    TrainingStep.__call__ = counted
+    setattr(owner, name, counted)
+
+
+def at_step(number: int, act: Callable[[TrainingStep], object], after: bool = False) -> None:
+    """Let `act` be called in that training step of the process, or just `after` it."""
+    at_call(TrainingStep, "__call__", number, act, after)
+
+
+def send(number: int) -> None:
+    """A signal to this process."""
+    os.kill(os.getpid(), number)
 
 
 def kill_soon_after_step(number: int, seconds: float) -> None:
     """SIGKILL so many seconds after that step has begun, whatever is done then."""
-
-    def wait_and_kill() -> None:
-        time.sleep(seconds)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    at_step(number, lambda: threading.Thread(target=wait_and_kill, daemon=True).start())
+    killer = threading.Timer(seconds, send, [signal.SIGKILL])
+    killer.daemon = True
+    at_step(number, lambda _: killer.start())
 
 
 def signal_at_step(number: int, which: int) -> None:
     """That signal, sent to itself in that step."""
-    at_step(number, lambda: os.kill(os.getpid(), which))
+    at_step(number, lambda _: send(which))
 
 
 def hang_up_at_step(number: int) -> None:
@@ -110,38 +123,17 @@ def hang_up_at_step(number: int) -> None:
     for output in (1, 2):
         os.dup2(side, output)
     os.close(side)
-
-    def hang_up() -> None:
-        os.close(terminal)
-        os.kill(os.getpid(), signal.SIGHUP)
-
-    at_step(number, hang_up)
+    at_step(number, lambda _: (os.close(terminal), send(signal.SIGHUP)))
 
 
 def kill_at_write(number: int, after: bool) -> None:
     """SIGKILL as that file is about to get its name, or just `after` it got it."""
-    replace, count = Path.replace, iter(range(10**9))
-
-    def counted(self: Path, target: Path) -> Path:
-        now = next(count) == number
-        if now and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = replace(self, target)
-        if now:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    Path.replace = counted
+    at_call(Path, "replace", number, lambda _: send(signal.SIGKILL), after)
 
 
 def wait_at_step(number: int, flag: Path) -> None:
     """Make a file in that step, and wait there for ever."""
-
-    def wait() -> None:
-        flag.touch()
-        time.sleep(600)
-
-    at_step(number, wait)
+    at_step(number, lambda _: (flag.touch(), time.sleep(600)))
 
 
 def limit_file_size(size: int) -> None:
@@ -151,40 +143,15 @@ def limit_file_size(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def lose_a_number(number: int) -> None:
-    """From that step on one of the weights is no number."""
-    call, count = TrainingStep.__call__, iter(range(10**9))
+def lose_a_number(number: int, *signals: int) -> None:
+    """From that step on one of the weights is no number; a signal may follow before the next."""
 
-    def spoilt(self: TrainingStep, *batch: Any) -> Any:
-        seen = call(self, *batch)
-        if next(count) == number:
-            self.weights[0].data.view(-1)[0] = float("nan")
-        return seen
+    def lose(step: TrainingStep) -> None:
+        step.weights[0].data.view(-1)[0] = float("nan")
+        for which in signals:
+            send(which)
 
-    TrainingStep.__call__ = spoilt
-
-
-def lose_a_number_and_stop(number: int) -> None:
-    """The same, and a signal before the next step."""
-    lose_a_number(number)
-    check = Interruption.check
-
-    def stopped(self: Interruption) -> None:
-        if (network := TRAINED.get("step")) and not network.weights[0].isfinite().all():
-            self.number = signal.SIGTERM
-        check(self)
-
-    Interruption.check = stopped
-    make = training.make_step
-
-    def kept(*arguments: Any) -> TrainingStep:
-        TRAINED["step"] = make(*arguments)
-        return TRAINED["step"]
-
-    training.make_step = kept
-
-
-TRAINED: dict[str, TrainingStep] = {}
+    at_step(number, lose, after=True)
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -200,13 +167,3 @@ def only_run(results: Path) -> Path:
     """The one run folder there."""
     (folder,) = [path for path in results.iterdir() if path.name != "replaced"]
     return folder
-
-
-def host() -> str:
-    """This machine's name, as others call it."""
-    return socket.gethostname()
-
-
-def chances(seed: int) -> random.Random:
-    """Random moments, the same in every test run."""
-    return random.Random(seed)

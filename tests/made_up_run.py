@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils.run_folder.folder import RunFolder
-from utils.run_folder.predictions import PredictionsWriter
+from utils.run_folder.predictions import Predictions
+from utils.run_folder.predictions_writer import write_predictions
 
 DEFAULTS = {
     "dataset": "cifar10",
@@ -32,8 +33,7 @@ class MadeUpRun(NamedTuple):
     """A run folder and what was put into it."""
 
     folder: Path
-    arrays: dict[str, np.ndarray]
-    names: list[str]
+    predictions: Predictions
 
 
 def made_up_run(
@@ -77,16 +77,8 @@ def made_up_run(
     _write_json(folder.detection_metrics, {"precision": 0.75, "recall": 0.5, "f1": 0.6})
     _write_metrics(folder.metrics, epochs, method, extra or {})
     names = class_names or [f"class {k}" for k in range(classes)]
-    arrays = _scores(images, classes)
-    split: dict[str, Any] = {}
-    if method:
-        cuts = {"low_mean": 0.2, "threshold": 0.5, "high_mean": 0.8}
-        arrays["group"] = np.array(
-            [1 + sum(a < cut for cut in cuts.values()) for a in arrays["agreement"]]
-        )
-        split = {**cuts, "split_epoch": 5, "fallback": False}
-    write_detection(folder.path, arrays, names, **split)
-    return MadeUpRun(folder.path, arrays, names)
+    predictions = write_detection(folder.path, _predictions(images, names, split=method))
+    return MadeUpRun(folder.path, predictions)
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -94,33 +86,37 @@ def edit_json(path: Path, **changes: Any) -> None:
     _write_json(path, json.loads(path.read_text()) | changes)
 
 
-def write_detection(
-    folder: Path, arrays: dict[str, np.ndarray], names: list[str], **split: Any
-) -> None:
-    """Write a detection result as training does; without groups as the baseline does."""
-    kept = dict(arrays)
-    index, label, true_label = (kept.pop(key) for key in ("index", "label", "true_label"))
-    pixels = np.random.default_rng(1).integers(0, 256, (index.max() + 1, 3, 32, 32), np.uint8)
-    writer = PredictionsWriter(RunFolder(folder), index, index, label, true_label, names, pixels)
-    writer.write({**kept, **split})
+def write_detection(folder: Path, predictions: Predictions) -> Predictions:
+    """Write a detection result as training does."""
+    count = predictions.index.max() + 1
+    pixels = np.random.default_rng(1).integers(0, 256, (count, 3, 32, 32), np.uint8)
+    return write_predictions(RunFolder(folder), predictions, pixels)
 
 
-def _scores(images: int, classes: int) -> dict[str, np.ndarray]:
-    """Scores of every second image of a set; agreement is low where the label is wrong."""
-    generator = np.random.default_rng(0)
+def _predictions(images: int, names: list[str], *, split: bool) -> Predictions:
+    """The scores of every second image of a set; agreement is low where the label is wrong."""
+    generator, classes = np.random.default_rng(0), len(names)
     true_label = generator.integers(0, classes, images)
     wrong = generator.random(images) < 1 / 3
-    label = np.where(wrong, (true_label + generator.integers(1, classes, images)) % classes, 0)
-    label = np.where(wrong, label, true_label)
+    other = (true_label + generator.integers(1, classes, images)) % classes
+    label = np.where(wrong, other, true_label)
     spread = generator.random(images)
     agreement = np.where(wrong, 0.6 * spread, 1 - 0.6 * spread).astype(np.float32)
-    return {
-        "index": np.arange(0, 2 * images, 2),
-        "label": label,
-        "true_label": true_label,
-        "agreement": agreement.round(2),  # with ties
-        "prediction": np.where(agreement < 0.5, true_label, label),
-    }
+    prediction = np.where(agreement < 0.5, true_label, label)
+    agreement = agreement.round(2)  # with ties
+    predictions = Predictions(
+        np.arange(0, 2 * images, 2), label, np.array(names), true_label=true_label
+    )
+    if not split:
+        return predictions._replace(final_agreement=agreement, final_prediction=prediction)
+    cuts = {"low_mean": 0.2, "threshold": 0.5, "high_mean": 0.8}
+    return predictions._replace(
+        split_agreement=agreement,
+        split_prediction=prediction,
+        split_group=np.array([1 + sum(a < cut for cut in cuts.values()) for a in agreement]),
+        split_epoch=5,
+        **cuts,
+    )
 
 
 def _write_metrics(path: Path, epochs: int, method: bool, extra: dict[str, list[str]]) -> None:

@@ -67,11 +67,6 @@ def robust_targets(labels: Sequence[int], probs: Matrix, alpha: Sequence[float])
     return rows
 
 
-def smoothed(targets: Matrix, share: float) -> Matrix:
-    """That share of each row spread over all classes."""
-    return [[(1 - share) * weight + share / len(row) for weight in row] for row in targets]
-
-
 def cross_entropy(logits: Matrix, targets: Matrix) -> float:
     """Minus the target-weighted logarithms of the softmax, averaged over the rows."""
     total = 0.0
@@ -89,12 +84,11 @@ def pair_loss(
     alpha: Sequence[float],
     masked_mean: bool = False,
     target_student: Matrix | None = None,
-    label_smoothing: float = 0.0,
 ) -> Losses:
     """Both losses; `target_student`: logits to make the target of in place of the student's."""
     source = student if target_student is None else target_student
     targets = robust_targets(labels, [softmax(row) for row in source], alpha)
-    naive = cross_entropy(teacher, smoothed(targets, label_smoothing))
+    naive = cross_entropy(teacher, targets)
     compensation = compensation_loss(teacher, student, labels, masked_mean)
     return Losses(naive + compensation, naive, compensation)
 

@@ -22,6 +22,14 @@ TOP = Path(__file__).parents[1]
 FAILING_LR, KILLED_LR = 0.666, 0.999
 
 
+def make_executable(path: Path) -> str:
+    """A file there that starts this one as its Python does; its path."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__)}" "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
 def run_module(words: list[str]) -> None:
     """As `python -m`."""
     sys.executable = os.environ.get("PYTHON", sys.executable)
@@ -33,23 +41,18 @@ def train(args: Namespace) -> None:
     """Epochs without networks, in a run folder like the real one."""
     from utils.console import logged_to, say
     from utils.lock import locked
+    from utils.run_folder.description import Description
     from utils.run_folder.folder import RunFolder
     from utils.run_folder.interruption import Interrupted, Interruption
-    from utils.sweep.run_time import RunTime
 
-    if args.measure_steps:
-        if args.lr == FAILING_LR:
-            raise ValueError("the loss is not finite; try a smaller --lr")
-        print(RunTime(start=1, warm_up=2, epoch=30, scoring=5).line())
-        return
     folder = RunFolder.of(args)
-    options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
-    description = {"options": options, "non_default_options": {}, "precision": "fp32"}
+    described = Description.of(args)
+    description = {"options": described.options, "non_default_options": {}, "precision": "fp32"}
     description["children"] = {
         name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
     }
     replaced = folder.replace() if args.restart else None
-    if folder.finished_run(description):
+    if folder.finished_run(described):
         print(f"{folder}: this run is finished")
         return
     folder.make()
@@ -111,10 +114,9 @@ if __name__ == "__main__":
     elif Path(words[0]).parent != TOP:
         os.execv(sys.executable, [sys.executable, *words])
     else:
-        from utils.label_sets import LABEL_SETS
         from utils.options.training import training_parser
 
-        options = training_parser(LABEL_SETS).parse_args(words[1:])
+        options = training_parser().parse_args(words[1:])
         stage = Path(words[0]).stem
         try:
             evaluate(options, stage) if stage in ("learning", "detection") else train(options)

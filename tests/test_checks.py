@@ -7,7 +7,6 @@ import pytest
 
 from tests.made_up_run import edit_json, made_up_run
 from utils.summary.__main__ import main
-from utils.summary.checks import duration
 
 
 def add_run(results: Path, seed: int, *words: object, **training: Any) -> Path:
@@ -47,7 +46,7 @@ def test_what_became_of_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFix
         "best clean test % (epoch)": "71.00 (11)",
         "last clean test %": "71.00",
         "vanished classes": "none",
-        "wall time": "1 min 23 s",
+        "wall time": "1:23",
         "peak memory": "1.2 GiB",
     }
     assert (status, err) == (0, "")
@@ -90,17 +89,3 @@ def test_runs_that_had_to_be_skipped_come_before_warnings(tmp_path: Path, capsys
     add_run(tmp_path, 1, tipping_point="soon")
     status, out, err = check(tmp_path, capsys)
     assert status == 2 and err.count("\n") == 2 and len(out.splitlines()) == 3
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (3725, "1 h 02 min"),
-        (None, "-"),
-    ],
-)
-def test_durations(seconds: float | None, words: str):
-    assert duration(seconds) == words

@@ -1,23 +1,28 @@
 """The compact network: whitening, beginning, arithmetic, names and sizes; in a pair and a step."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from functorch.compile import make_boxed_func
+from torch import Tensor, fx, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.testing import assert_close
 
+from models.build import baseline_loss
 from models.compact_net import LOGIT_SCALE, WHITENING_FLOOR, CompactNet, whitening_filters
 from models.fast.training_step import TrainingStep
-from models.losses import baseline_loss, pair_loss
+from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_baseline, build_network, build_pair
 from tests.test_networks import batch_norm_shapes, randomise, relu_norm, shapes_of
 from tests.test_training_step import TOLERANCES, distance
+from utils.options.parser import NETS
 
 compact_pair = partial(build_pair, net="compact")
 BASELINE_AND_PAIR = pytest.mark.parametrize(
-    ("build", "loss"), [(build_pair, pair_loss), (build_baseline, baseline_loss)]
+    ("build", "loss"), [(build_pair, loss_with_departures), (build_baseline, baseline_loss)]
 )
 
 
@@ -235,13 +240,54 @@ def test_the_whitening_is_never_trained(build, loss, plain: bool):
     fused = None if plain else True
     optimizer = torch.optim.SGD(pair.parameters(), 0.1, 0.9, weight_decay=0.5, fused=fused)
     step = TrainingStep(pair.train(), optimizer, loss, 16)
+    robust_phase, index = RobustPhase(16, 10, torch.device("cpu")), torch.arange(16)
     for _ in range(3):
-        step(images, torch.arange(16) % 10, torch.zeros(16))
+        step(images, index % 10, *robust_phase.inputs(index, robust_phase.mix(index, 0, 0)))
     step.check_weights()
     for name, values in pair.named_parameters():
         frozen = name.endswith("whitening.weight")
         assert torch.equal(values, before[name]) == frozen, name
         assert (values.grad is None) == frozen, name
+
+
+def compares_values(function: Callable[..., Tensor], *inputs: Tensor) -> bool:
+    """Whether the compiled backward pass of a scalar or of logits looks for equal numbers."""
+    graphs = []
+
+    def keep(graph: fx.GraphModule, example: object) -> object:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(function, backend=aot_autograd(fw_compiler=keep, bw_compiler=keep))
+    compiled(*inputs).sum().backward()
+    equals = [node for node in graphs[-1].graph.nodes if str(node.target) == "aten.eq.Tensor"]
+    return any(node.args[0].meta["val"].is_floating_point() for node in equals)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_no_backward_pass_compares_values_for_equality(net: str):
+    """Compiled code computes activations again, and in bfloat16 on CUDA rounds them otherwise."""
+    network = build_network(10, 4, net=net)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not compares_values(network, torch.randn(4, 3, 32, 32))
+        images = torch.randn(4, 3, 32, 32, requires_grad=True)
+        assert compares_values(lambda x: x.relu().amax((2, 3)), images)
+
+
+@pytest.mark.parametrize("departures", [False, True])
+def test_no_loss_compares_values_for_equality_either(departures: bool):
+    index, prior = torch.arange(8), torch.full((10,), 0.1)
+    robust_phase = RobustPhase(8, 10, torch.device("cpu"))
+    inputs = robust_phase.inputs(index, robust_phase.mix(index, 0, 0))
+    options = {"posterior": True, "both_learn": True, "class_balance": 1.0, "prior": prior}
+
+    def loss(teacher: Tensor, student: Tensor) -> Tensor:
+        chosen = options if departures else {}
+        return loss_with_departures(teacher, student, index, inputs, **chosen).total
+
+    logits = [torch.randn(8, 10, requires_grad=True) for _ in range(2)]
+    assert not compares_values(loss, *logits)
 
 
 def test_it_learns():

@@ -6,75 +6,99 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import blind_knowledge_dist_training as training
+from data.splits import choose_positions
 from docs.detection import compare_with_cleanlab
-from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table
-from utils.files import read_json, write_arrays
+from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table, train_fold
+from utils.files import read_json
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 from utils.summary.markers import marked_texts
 from utils.summary.table import as_markdown
 
 IMAGES, CLASSES, FOLDS = 300, 4, 3
 
 
-def predictions(seed: int = 0, **more: np.ndarray) -> dict[str, np.ndarray]:
-    """Of a finished run: a fifth of the labels is wrong, and the networks mostly see it."""
+def predictions(seed: int = 0, **more: np.ndarray) -> Predictions:
+    """A finished run: a fifth of the labels is wrong, and the networks mostly see it."""
     generator = np.random.default_rng(0)
     true = generator.integers(0, CLASSES, IMAGES)
     wrong = generator.random(IMAGES) < 0.2
     label = np.where(wrong, (true + 1) % CLASSES, true)
     noise = np.random.default_rng(seed + 1)
-    arrays = {"index": np.arange(IMAGES), "label": label, "true_label": true}
-    for name in ("teacher", "student"):
-        logits = 3 * np.eye(CLASSES)[true] + noise.normal(0, 1, (IMAGES, CLASSES))
-        odds = np.exp(logits)
-        arrays[f"{name}_probabilities"] = odds / odds.sum(1, keepdims=True)
-    product = arrays["teacher_probabilities"] * arrays["student_probabilities"]
-    agreement = product / product.sum(1, keepdims=True)
-    arrays["agreement"] = agreement[np.arange(IMAGES), label]
-    arrays["prediction"] = agreement.argmax(1)
-    return arrays | more
+    odds = np.exp(3 * np.eye(CLASSES)[true] + noise.normal(0, 1, (2, IMAGES, CLASSES)))
+    teacher, student = odds / odds.sum(2, keepdims=True)
+    agreement = teacher * student / (teacher * student).sum(1, keepdims=True)
+    return Predictions(
+        np.arange(IMAGES),
+        label,
+        np.array([f"class {k}" for k in range(CLASSES)]),
+        true_label=true,
+        final_agreement=agreement[np.arange(IMAGES), label],
+        final_prediction=agreement.argmax(1),
+        teacher_probabilities=teacher,
+        student_probabilities=student,
+    )._replace(**more)
 
 
-def write_run(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+def write_run(folder: Path, predicted: Predictions) -> Path:
     run = RunFolder(folder)
     run.make()
-    write_arrays(run.predictions, **arrays)
+    predicted.write(run.predictions)
     run.timing.write_text(json.dumps({"wall_seconds": 7.0}))
     return folder
 
 
-def folds_of(tmp_path: Path, count: int = FOLDS) -> list[Path]:
-    """Runs of which each has held out every third image."""
-    return [
-        write_run(
-            tmp_path / f"fold_{k}", predictions(k + 1, held_out=np.arange(IMAGES) % FOLDS == k)
-        )
-        for k in range(count)
-    ]
+def fold_of(tmp_path: Path, fold: int) -> Path:
+    """A run that has held out every third image."""
+    held_out = np.arange(IMAGES) % FOLDS == fold
+    return write_run(tmp_path / f"fold_{fold}", predictions(fold + 1, held_out=held_out))
 
 
 def test_each_image_has_the_probabilities_of_the_fold_that_held_it_out(tmp_path: Path):
-    result = out_of_fold(predictions(), folds_of(tmp_path))
+    result = out_of_fold(predictions(), [fold_of(tmp_path, fold) for fold in range(FOLDS)])
     for row in (0, 1, 2, 150):
-        expected = predictions(row % FOLDS + 1)["teacher_probabilities"][row]
+        expected = predictions(row % FOLDS + 1).teacher_probabilities[row]
         assert np.allclose(result[row], expected)
 
 
-def test_folds_that_leave_images_out_are_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="100 of 300 images are held out in no fold or in two"):
-        out_of_fold(predictions(), folds_of(tmp_path, 2))
+def test_folds_of_other_images_are_refused(tmp_path: Path):
     other = write_run(tmp_path / "other", predictions(index=np.arange(IMAGES) + 1))
     with pytest.raises(ValueError, match="other images"):
         out_of_fold(predictions(), [other])
 
 
-def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_folds_hold_out_each_image_once(tmp_path: Path):
+    words = ("--dataset", "digits", "--width", "2", "--n_epoch", "1", "--seed", "7", "--no_plots")
+    held_out = []
+    for fold in range(FOLDS):
+        run = RunFolder(train_fold(fold, FOLDS, tmp_path, words))
+        scored = Predictions.read(run.predictions)
+        assert len(scored.index) == 1297  # all are scored
+        held_out.append(scored.index[scored.held_out])
+    assert sorted(np.concatenate(held_out)) == [*range(1297)]
+    assert {len(part) for part in held_out} == {432, 433}
+    assert training.choose_positions is choose_positions
+    with pytest.raises(ValueError, match="--limit_train with --folds"):
+        train_fold(0, FOLDS, tmp_path / "limited", (*words, "--limit_train", "300"))
+
+
+def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch):
     pytest.importorskip("cleanlab")
+    trained = []
+
+    def train(fold: int, folds: int, results: Path, words: list[str]) -> Path:
+        trained.append((fold, folds, results, words))
+        return fold_of(tmp_path, fold)
+
+    monkeypatch.setattr(compare_with_cleanlab, "train_fold", train)
     run = write_run(tmp_path / "run", predictions())
     text = tmp_path / "text.md"
     text.write_text("<!-- results made_up begin -->\n<!-- results made_up end -->\n")
     words = [str(run), "--json", str(tmp_path / "made_up.json"), "--into", str(text)]
-    assert compare_with_cleanlab.main([*words, "--folds", *map(str, folds_of(tmp_path))]) == 0
+    words += ["--folds", "3", "--results_dir", str(tmp_path), "--", "--n_epoch", "14"]
+    assert compare_with_cleanlab.main(words) == 0
+    assert trained == [(fold, 3, tmp_path, ["--n_epoch", "14"]) for fold in range(FOLDS)]
     record = json.loads((tmp_path / "made_up.json").read_text())
     rows = {(row["probabilities"], row["found_by"]): row for row in record["rows"]}
     assert len(rows) == len(record["rows"]) == 1 + 2 * (len(FILTERS) + 3) + 3
@@ -95,16 +119,16 @@ def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture):
 def test_tables_are_those_of_the_committed_metrics():
     docs = Path(__file__).parents[1] / "docs"
     shown = marked_texts((docs / "detection.md").read_text(encoding="utf-8"))
-    assert set(shown) == {path.stem for path in (docs / "detection").iterdir()} != set()
+    assert set(shown) == {path.stem for path in (docs / "detection").glob("*.json")} != set()
     for name, text in shown.items():
         assert text == as_markdown(table(read_json(docs / "detection" / f"{name}.json"))), name
 
 
 def test_runs_that_cannot_be_compared_are_told_in_one_line(tmp_path: Path, capsys):
-    arrays = predictions()
-    partly = write_run(tmp_path / "partly", arrays | {"true_label": arrays["true_label"] - 1})
-    del arrays["true_label"]
-    for folder in (tmp_path / "nowhere", write_run(tmp_path / "run", arrays), partly):
+    known = predictions().true_label
+    partly = write_run(tmp_path / "partly", predictions(true_label=known - 1))
+    unknown = write_run(tmp_path / "run", predictions(true_label=None))
+    for folder in (tmp_path / "nowhere", unknown, partly):
         with pytest.raises(SystemExit) as ended:
             compare_with_cleanlab.main([str(folder), "--json", str(tmp_path / "made_up.json")])
         error = capsys.readouterr().err

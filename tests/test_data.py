@@ -44,18 +44,6 @@ def test_split_of_seed_0():
     assert len(nothing) == 0
 
 
-@pytest.mark.parametrize(("count", "ratio", "folds"), [(100, 0.2, 5), (103, 0.2, 5), (10, 0.3, 3)])
-def test_folds_hold_out_each_image_once(count: int, ratio: float, folds: int):
-    parts = [split_indices(count, ratio, 7, fold) for fold in range(folds)]
-    assert np.array_equal(parts[0][1], split_indices(count, ratio, 7)[1])
-    assert sorted(np.concatenate([val for _, val in parts])) == [*range(count)]
-    for train, val in parts:
-        assert sorted([*train, *val]) == [*range(count)]
-    for ratio_, fold in ((ratio, folds), (0.0, 1), (0.9, 1)):
-        with pytest.raises(ValueError, match=f"--val_fold {fold}"):
-            split_indices(count, ratio_, 7, fold)
-
-
 def test_digits():
     np.random.seed(1)
     train, test, names = load_digits()

@@ -1,21 +1,38 @@
-"""Devices and precisions, by name."""
+"""Devices and precisions, by name; what the tests themselves do with CUDA, without any."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
-from utils.devices import has_bf16, pick_device, pick_precision
+from tests.conftest import synchronisation_refused
+from utils.devices import Machine, has_bf16, pick_device, pick_machine, pick_precision
+from utils.seeding import Randomness
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
-def settings_restored(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32, raising=True
-    )
-    before = torch.backends.cuda.matmul.allow_tf32
+def settings_restored():
+    places = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [place.allow_tf32 for place in places]
     yield
-    torch.backends.cuda.matmul.allow_tf32 = before
+    for place, allowed in zip(places, before, strict=True):
+        place.allow_tf32 = allowed
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch):
+    """A stand-in for a GPU of that compute capability, where only branches are meant."""
+
+    def stand_in(*capability: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capability))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    return stand_in
 
 
 @pytest.mark.parametrize(
@@ -38,34 +55,65 @@ def test_auto_is_bf16_on_a_cpu_that_has_it(
 @pytest.mark.parametrize(
     ("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
 )
-def test_auto_is_bf16_on_cuda_since_ampere(
-    capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_is_cuda_where_there_is_one_compiled_and_bf16_since_ampere(
+    capability: tuple[int, int], precision: str, gpu
 ):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert pick_precision("auto", CUDA) == precision
+    gpu(*capability)
     assert has_bf16(CUDA) == (precision == "bf16")
+    machine = pick_machine("auto", "auto", "auto")
+    assert machine == Machine(CUDA, precision, compiled=True, plain=False)
+    assert str(machine) == f"cuda, {precision}, compiled"
+    gpu()
+    assert pick_machine("auto", "fp32", "auto") == Machine(CPU, "fp32", False, plain=False)
+    assert pick_machine("auto", "fp32", "off").plain
 
 
 @pytest.mark.parametrize(("name", "allowed"), [("fp32", False), ("bf16", False), ("tf32", True)])
-def test_only_tf32_rounds_the_factors_of_float32_products(
-    name: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+def test_only_tf32_rounds_the_factors_of_float32_products(name: str, allowed: bool, gpu):
+    gpu(8, 0)
     assert pick_precision(name, CUDA) == name
     assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is allowed
 
 
-def test_tf32_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch):
+def test_tf32_is_refused_where_there_is_none(gpu):
     with pytest.raises(ValueError, match="--precision tf32: cpu has none"):
         pick_precision("tf32", CPU)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    gpu(7, 5)
     with pytest.raises(ValueError, match="choose auto, fp32 or bf16"):
         pick_precision("tf32", CUDA)
 
 
 def test_device_names():
     assert pick_device("cpu") == CPU
-    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("tpu", "mps", "cuda:99"):
         with pytest.raises(ValueError, match=f"--device {name}: no such device here"):
             pick_device(name)
+
+
+def test_a_run_on_the_cpu_leaves_cudas_generators_alone(gpu, monkeypatch: pytest.MonkeyPatch):
+    gpu(8, 0)
+    for name in ("is_initialized", "device_count", "get_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, lambda: pytest.fail("asked CUDA"))
+    randomness = Randomness(torch.Generator())
+    randomness.load_state_dict(randomness.state_dict())
+
+
+def test_what_forks_training_processes_has_not_asked_for_cuda():
+    """A fork of one that has may not use it: "Cannot re-initialize CUDA in forked subprocess"."""
+    asked = ("is_available", "device_count", "_lazy_init", "get_device_capability")
+    code = "".join(f"torch.cuda.{name} = " for name in asked)
+    code = f"import torch; {code}lambda *_: 1 / 0; import tests.lives"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_synchronisation_is_allowed_again_whatever_happens(monkeypatch: pytest.MonkeyPatch):
+    modes = []
+
+    def set_mode(mode: str) -> None:
+        modes.append(mode)
+        warnings.warn("a prototype feature", stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with pytest.raises(ZeroDivisionError), synchronisation_refused():
+        raise ZeroDivisionError
+    assert modes == ["error", "default"]

@@ -2,7 +2,10 @@
 
 import csv
 import os
+import random
+import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,11 +16,10 @@ import torch
 
 import blind_knowledge_dist_training as training
 from tests import lives
-from tests.conftest import devices, training_options
+from tests.conftest import Hostile, devices, training_options
 from tests.lives import Life, live, only_run, sums
 from tests.test_training import tips_at
 from utils.files import PARTIAL
-from utils.run_folder.checkpoint import Checkpoint
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interruption
 from utils.run_folder.session import Session
@@ -27,33 +29,43 @@ DIGITS = ("--dataset", "digits", "--noise_type", "rand1", "--n_epoch", 12, "--ch
 DIGITS += ("--noisy_val_freq", 3, "--clean_test_freq", 4)
 SMALL = ("--dataset", "digits", "--n_epoch", 3, "--limit_train", 192, "--width", 4)
 SMALL += ("--checkpoint_freq", 1, "--noisy_val_freq", 1)
+COMPACT = "--net compact --width 4 --n_epoch 8"
 KILLS = 30
+
+
+def whole(folder: Path, status: int, *words: object) -> dict[str, str]:
+    """The digests of a run that nothing happened to."""
+    left, said = live(folder / "results", *words)
+    assert left == status, said
+    return sums(only_run(folder / "results"))
 
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The digests of a run that nothing happened to."""
-    results = tmp_path_factory.mktemp("whole") / "results"
-    status, said = live(results, *DIGITS)
-    assert status == 0, said
-    return sums(only_run(results))
+    return whole(tmp_path_factory.mktemp("whole"), 0, *DIGITS)
 
 
 @pytest.fixture(scope="module")
 def whole_small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    results = tmp_path_factory.mktemp("whole") / "results"
-    status, said = live(results, *SMALL)
-    assert status == training.NO_TIPPING_POINT, said
-    return sums(only_run(results))
+    return whole(tmp_path_factory.mktemp("whole"), training.NO_TIPPING_POINT, *SMALL)
 
 
-def epochs_of(folder: Path) -> list[int]:
-    with open(folder / "metrics.csv", newline="") as file:
-        return [int(row["epoch"]) for row in csv.DictReader(file)]
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("stopped") / "results"
+    status, said = live(results, *SMALL, fate=(lives.signal_at_step, 4, signal.SIGTERM))
+    assert status == 128 + signal.SIGTERM, said
+    return results
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """Results folder with a run that was stopped after two steps of its second epoch."""
+    return shutil.copytree(stopped_once, tmp_path / "results")
 
 
 def test_a_run_killed_thirty_times_ends_as_if_nothing_had_been(tmp_path: Path, whole_run: dict):
-    results, chance = tmp_path / "results", lives.chances(1)
+    results, chance = tmp_path / "results", random.Random(1)
     statuses = []
     for _ in range(KILLS):
         step, seconds = chance.randrange(STEPS + 9), chance.uniform(0, 0.05)
@@ -64,12 +76,29 @@ def test_a_run_killed_thirty_times_ends_as_if_nothing_had_been(tmp_path: Path, w
     assert status == 0 and "resuming from epoch" in said
     folder = only_run(results)
     assert sums(folder) == whole_run
-    assert epochs_of(folder) == list(range(12))
+    with open(folder / "metrics.csv", newline="") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(12))
     assert {path.name for path in folder.iterdir()} == {*whole_run, *lives.DIFFERENT}
 
 
+@pytest.mark.cuda
+def test_runs_on_cuda_end_in_many_ways_and_resume(tmp_path: Path):
+    words = (*SMALL, "--device", "cuda", "--deterministic")
+    expected = whole(tmp_path, training.NO_TIPPING_POINT, *words)
+    for fate, status in (
+        ((lives.signal_at_step, 4, signal.SIGKILL), -signal.SIGKILL),
+        ((lives.signal_at_step, 1, signal.SIGTERM), 128 + signal.SIGTERM),
+        ((lives.kill_at_write, 2, False), -signal.SIGKILL),
+    ):
+        left, said = live(tmp_path / "cut", *words, fate=fate)
+        assert left == status, said
+    status, said = live(tmp_path / "cut", *words)
+    assert status == training.NO_TIPPING_POINT and "resuming from epoch" in said, said
+    assert sums(only_run(tmp_path / "cut")) == expected
+
+
 def test_signals_lose_not_one_step(tmp_path: Path, whole_run: dict):
-    results, chance, done = tmp_path / "results", lives.chances(2), 0
+    results, chance, done = tmp_path / "results", random.Random(2), 0
     for number, status in [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)] * 2:
         step = chance.randrange(2 * STEPS - 2)
         left, said = live(results, *DIGITS, fate=(lives.signal_at_step, step, number))
@@ -150,87 +179,64 @@ def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, whole_small_run: dict
     assert number > len(whole_small_run)  # every file was written at least once
 
 
-def test_the_baseline_resumes_too(tmp_path: Path):
-    words = (*SMALL, "--method", "ce")
-    assert live(tmp_path / "whole", *words)[0] == 0
-    for step in (1, 3, 1):
-        status, said = live(
-            tmp_path / "cut", *words, fate=(lives.signal_at_step, step, signal.SIGTERM)
-        )
-        assert status == 143, said
-    assert live(tmp_path / "cut", *words)[0] == 0
-    assert sums(only_run(tmp_path / "cut")) == sums(only_run(tmp_path / "whole"))
+def checked_runs(folder: Path, batch: int, *words: object) -> Path:
+    """In this process: a run stopped before that batch, of whatever pass it is, then resumed.
 
-
-def train_with_a_break(results: Path, *words: object, batch: int = 4) -> Path:
-    """In this process: stopped before that batch, of whatever pass it is, then resumed."""
-    args = training_options(*words, "--results_dir", results)
-    check, calls = Interruption.check, iter(range(10**9))
+    Its folder, which must be as that of a run without a break. A negative `batch` counts from the
+    end.
+    """
+    check, calls = Interruption.check, []
+    args = training_options(*words, "--results_dir", folder / "whole")
 
     def stop_once(self: Interruption) -> None:
-        if next(calls) == batch:
+        calls.append(1)
+        if len(calls) == batch + 1:
             self.number = signal.SIGTERM
         check(self)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Interruption, "check", lambda self: calls.append(1))
+        training.main(args)
+        expected, batch = sums(RunFolder.of(args).path), batch % len(calls)
+        calls.clear()
+        args = training_options(*words, "--results_dir", folder / "cut")
         patch.setattr(Interruption, "check", stop_once)
         with pytest.raises(SystemExit) as stopped:
             training.main(args)
         assert stopped.value.code == 143
         training.main(args)
+    assert sums(RunFolder.of(args).path) == expected
     return RunFolder.of(args).path
 
 
 @devices
-def test_augmented_images_in_the_middle_of_an_epoch(device: str, tmp_path: Path, made_up_cifar):
-    words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
-    words += ["--width", 4, "--n_epoch", 2, "--batch_size", 50, "--device", device]
-    words += ["--deterministic"] if device == "cuda" else []
-    args = training_options(*words, "--results_dir", tmp_path / "whole")
-    training.main(args)
-    folder = train_with_a_break(tmp_path / "cut", *words)
-    assert sums(folder) == sums(RunFolder.of(args).path)
-    torch.use_deterministic_algorithms(False)
-
-
-@devices
-@pytest.mark.parametrize("method", ["bkd", "bkd+", "ce"])
-@pytest.mark.parametrize("batch", [4, 35, 71])
-def test_compact_networks_resume_in_each_phase(
-    device: str, method: str, batch: int, made_up_cifar, tmp_path: Path, monkeypatch
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (4, "--width 4 --n_epoch 2"),  # in the middle of an epoch
+        # In the warm-up, before and after the tipping point, by which images and rate change.
+        *((batch, f"{COMPACT} --method bkd") for batch in (4, 35, 71)),
+        *((batch, f"{COMPACT} --method bkd+ --mixup 0.5") for batch in (4, 35, 71)),
+        *((batch, f"{COMPACT} --method ce") for batch in (4, 35, 71)),
+    ],
+)
+def test_augmented_images_and_compact_networks_resume_in_each_phase(
+    device: str, batch: int, words: str, made_up_cifar, tmp_path: Path, monkeypatch
 ):
-    """In the warm-up, before and after the tipping point, by which images and rate change."""
     tips_at(monkeypatch, 3)  # found after 66 batches
-    words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
-    words += ["--net", "compact", "--width", 4, "--n_epoch", 8, "--batch_size", 50]
-    words += ["--method", method, "--device", device]
-    words += ["--mixup", 0.5] if method == "bkd+" else []
-    words += ["--deterministic"] if device == "cuda" else []
-    args = training_options(*words, "--results_dir", tmp_path / "whole")
-    training.main(args)
-    folder = train_with_a_break(tmp_path / "cut", *words, batch=batch)
-    assert sums(folder) == sums(RunFolder.of(args).path)
-    torch.use_deterministic_algorithms(False)
+    data = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
+    data += ["--batch_size", 50, "--device", device]
+    data += ["--deterministic"] if device == "cuda" else []
+    checked_runs(tmp_path, batch, *data, *words.split())
 
 
 @pytest.mark.parametrize("method", ["bkd", "bkd+", "ce"])
-def test_a_stop_in_the_last_scoring_behind_all_epochs(method: str, tmp_path: Path, monkeypatch):
+def test_a_stop_in_the_last_scoring_after_all_epochs(method: str, tmp_path: Path, monkeypatch):
     tips_at(monkeypatch, 3)
     words = ["--dataset", "digits", "--method", method, "--n_epoch", 7, "--limit_train", 200]
     words += ["--ema_decay", 0.9] if method == "bkd+" else []
-    args = training_options(*words, "--results_dir", tmp_path / "whole")
-    check, calls = Interruption.check, []
-
-    def count(self: Interruption) -> None:
-        calls.append(1)
-        check(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Interruption, "check", count)
-        training.main(args)
-    folder = train_with_a_break(tmp_path / "cut", *words, batch=len(calls) - 1)
+    folder = checked_runs(tmp_path, -1, *words)
     assert "resuming from epoch 7, step 0" in (folder / "training.log").read_text()
-    assert sums(folder) == sums(RunFolder.of(args).path)
 
 
 def test_a_second_process_is_told_of_the_first(tmp_path: Path, whole_small_run: dict):
@@ -240,7 +246,8 @@ def test_a_second_process_is_told_of_the_first(tmp_path: Path, whole_small_run: 
     before = sums(only_run(results))
     status, said = live(tmp_path / "results", *SMALL)
     assert status == 2 and said.count("\n") == 1
-    assert f"process {first.process.pid} on {lives.host()}" in said
+    assert f"process {first.process.pid} on {socket.gethostname()}" in said
+    assert str(only_run(results)) in said
     assert live(results, *SMALL, "--restart")[0] == 2  # nor is it moved away
     assert sums(only_run(results)) == before and not (results / "replaced").exists()
     first.process.kill()
@@ -251,22 +258,17 @@ def test_a_second_process_is_told_of_the_first(tmp_path: Path, whole_small_run: 
     assert sums(only_run(results)) == whole_small_run
 
 
-def test_a_full_disk_loses_nothing(tmp_path: Path, whole_small_run: dict):
-    results = tmp_path / "results"
-    live(results, *SMALL, fate=(lives.signal_at_step, 4, signal.SIGTERM))
-    folder = only_run(results)
-    before = sums(folder)
+def test_a_full_disk_loses_nothing(stopped: Path, whole_small_run: dict):
+    folder = only_run(stopped)
+    before = sums(folder)["checkpoint.pt"]
     size = (folder / "checkpoint.pt").stat().st_size
-    status, said = live(results, *SMALL, fate=(lives.limit_file_size, size // 2))
+    status, said = live(stopped, *SMALL, fate=(lives.limit_file_size, size // 2))
     assert status == 2
     assert said.splitlines()[-1].startswith(f"training.py: error: {folder / 'checkpoint.pt'}: ")
     assert "File too large" in said and "Traceback" not in said
-    kept = ("checkpoint.pt", "args.json")
-    assert {name: sums(folder)[name] for name in kept if name in before} == {
-        name: before[name] for name in kept if name in before
-    }
+    assert sums(folder)["checkpoint.pt"] == before and (folder / "args.json").exists()
     assert not list(folder.glob(f".*{PARTIAL}"))
-    live(results, *SMALL)
+    live(stopped, *SMALL)
     assert sums(folder) == whole_small_run
 
 
@@ -297,178 +299,113 @@ def test_a_disk_that_fills_up(tiny_disk: Path, whole_small_run: dict):
     assert sums(folder) == whole_small_run
 
 
-def test_a_vanished_folder_is_named(tmp_path: Path):
-    results, flag = tmp_path / "results", tmp_path / "flag"
-    life = Life(results, SMALL, (lives.wait_at_step, 1, flag))
-    wait_for(flag)
-    life.process.kill()
-    life.end()
-
-    log_epoch = Session.log_epoch
+def test_a_vanished_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    args, log_epoch = training_options(*SMALL, "--results_dir", tmp_path), Session.log_epoch
+    folder = RunFolder.of(args).path
 
     def remove_folder(*arguments: object, **more: object) -> None:
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         log_epoch(*arguments, **more)
 
-    folder = only_run(results)
-    args = training_options(*SMALL, "--results_dir", results)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "log_epoch", remove_folder)
-        with pytest.raises(OSError, match="cannot be written") as error:
-            training.main(args)
+    monkeypatch.setattr(Session, "log_epoch", remove_folder)
+    with pytest.raises(OSError, match="cannot be written") as error:
+        training.main(args)
     assert str(folder) in str(error.value) and "No such file" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("fate", "message"),
     [
-        # In the last step of epoch 1, in the first of epoch 2, and there with a signal behind it.
-        ((lives.lose_a_number, 0), "epoch 1, after its last step: there are weights that are not"),
-        ((lives.lose_a_number, 1), "epoch 2, step 1: the loss is nan"),
-        ((lives.lose_a_number_and_stop, 1), "epoch 2, networks: numbers that are not finite"),
+        # In the last step of epoch 1, in the first of epoch 2, and there with a signal after it.
+        ((0,), "epoch 1, after its last step: there are weights that are not"),
+        ((1,), "epoch 2, step 1: the loss is nan"),
+        ((1, signal.SIGTERM), "epoch 2, networks: numbers that are not finite"),
     ],
 )
 def test_numbers_that_are_lost_overwrite_nothing(
-    tmp_path: Path, whole_small_run: dict, fate: tuple, message: str
+    stopped: Path, whole_small_run: dict, fate: tuple, message: str
 ):
-    results = tmp_path / "results"
-    live(results, *SMALL, fate=(lives.signal_at_step, 4, signal.SIGTERM))
-    checkpoint = only_run(results) / "checkpoint.pt"
+    checkpoint = only_run(stopped) / "checkpoint.pt"
     before = checkpoint.read_bytes()
-    status, said = live(results, *SMALL, fate=fate)
+    status, said = live(stopped, *SMALL, fate=(lives.lose_a_number, *fate))
     last = said.splitlines()[-1]
     assert status == 2 and "Traceback" not in said
     assert message in last and f"the last good checkpoint is {checkpoint}" in last
     assert "--lr" in last
     assert (checkpoint.read_bytes() == before) == ("epoch 1" in message)
-    live(results, *SMALL)
-    assert sums(only_run(results)) == whole_small_run
+    live(stopped, *SMALL)
+    assert sums(only_run(stopped)) == whole_small_run
 
 
-def test_another_command_names_what_differs_and_restart_moves_it_replaced(tmp_path: Path):
-    results = tmp_path / "results"
-    live(results, *SMALL, fate=(lives.signal_at_step, 4, signal.SIGTERM))
-    folder = only_run(results)
+def test_another_command_names_what_differs_and_restart_moves_it_replaced(stopped: Path):
+    folder = only_run(stopped)
     before = sums(folder)
-    status, said = live(results, *SMALL, "--lr", 0.5, "--alpha1", 0.2)
+    status, said = live(stopped, *SMALL, "--lr", 0.5, "--alpha1", 0.2)
     assert status == 2 and said.count("\n") == 1 and "--restart" in said
     assert "--lr 0.02 there, 0.5 here" in said and "--alpha1 0.3 there, 0.2 here" in said
     assert sums(folder) == before
-    status, said = live(
-        results, *SMALL, "--checkpoint_freq", 7, "--quiet", "--lr", 0.5, "--restart"
-    )
+    changed = ("--checkpoint_freq", 7, "--quiet", "--lr", 0.5, "--restart")
+    status, said = live(stopped, *SMALL, *changed)
     assert status == training.NO_TIPPING_POINT, said
-    replaced = results / "replaced" / f"{folder.name}_1"
+    replaced = stopped / "replaced" / f"{folder.name}_1"
     assert sums(replaced) == before and str(replaced) in said and "resuming" not in said
-    live(results, *SMALL, "--restart")
-    assert {path.name for path in replaced.parent.iterdir()} == {
-        f"{folder.name}_{n}" for n in (1, 2)
-    }
+    live(stopped, *SMALL, "--restart")
+    assert {path.name[-2:] for path in replaced.parent.iterdir()} == {"_1", "_2"}
 
 
 def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path):
     results = tmp_path / "results"
-    live(results, *SMALL, "--keep_checkpoint")
+    live(results, *SMALL)
     folder = only_run(results)
-    assert (folder / "checkpoint.pt").exists()
     before = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
     status, said = live(results, *SMALL)
     assert status == training.NO_TIPPING_POINT and said.endswith("this run is finished\n")
     assert before == {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
 
 
-def spoil(content: dict, what: str) -> dict:
-    """A checkpoint that is wrong in one way."""
-    networks, statistics = content["parts"]["networks"], content["parts"]["statistics"]
-    name = "teacher.layer1.0.conv1.weight"
-    if what == "without a tensor":
-        del networks[name]
-    elif what == "with a tensor too many":
-        networks["teacher.more"] = torch.zeros(3)
-    elif what == "misshapen":
-        networks[name] = networks[name][:1]
-    elif what == "another size":
-        statistics["agreement"] = statistics["agreement"][:-1]
-    elif what == "without a part":
-        del content["parts"]["monitor"]
-    elif what == "of another seed":
-        content["run"]["--seed"] = 7
-    elif what == "of another device":
-        content["run"]["device"] = "tpu"
-    elif what == "text for a number":
-        content["parts"]["session"]["epoch"] = "many"
-    elif what == "empty":
-        content.clear()
-    return content
+TENSOR = "teacher.layer1.0.conv1.weight"
+BYTES: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda good: good[: len(good) // 2],
+    "a page": lambda _: b"<!DOCTYPE html>\n<title>404</title>",
+    "nothing": lambda _: b"",
+    # In the middle of the numbers.
+    "a flipped bit": lambda good: (
+        good[: (half := len(good) // 2)] + bytes([good[half] ^ 1]) + good[half + 1 :]
+    ),
+}
+PARTS: dict[str, Callable[[dict, dict], object]] = {  # of the whole and of its parts
+    "without a tensor": lambda _, parts: parts["networks"].pop(TENSOR),
+    "a tensor too many": lambda _, parts: parts["networks"].update(more=torch.zeros(3)),
+    "misshapen": lambda _, parts: parts["networks"].update({TENSOR: torch.zeros(1, 4, 3, 3)}),
+    "another size": lambda _, parts: parts["statistics"].update(agreement=torch.zeros(191)),
+    "without a part": lambda _, parts: parts.pop("monitor"),
+    "of another seed": lambda whole, _: whole["run"].update({"--seed": 7}),
+    "of another device": lambda whole, _: whole["run"].update(device="tpu"),
+    "text for a number": lambda _, parts: parts["session"].update(epoch="many"),
+    "empty": lambda whole, _: whole.clear(),
+    "code": lambda whole, _: whole.update(run=Hostile()),
+}
 
 
-WAYS = ["without a tensor", "with a tensor too many", "misshapen", "a flipped bit"]
-WAYS += ["another size", "without a part", "of another seed", "of another device"]
-WAYS += ["text for a number", "empty", "cut off", "a page", "code", "nothing"]
-
-
-class Hostile:
-    """Would make a file if it were unpickled."""
-
-    def __reduce__(self) -> tuple:
-        return os.system, ("touch hostile",)
-
-
-@pytest.mark.parametrize("what", WAYS)
+@pytest.mark.parametrize("what", [*BYTES, *PARTS])
 def test_a_checkpoint_that_does_not_fit_is_refused(
-    what: str, tmp_path: Path, stopped_run: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    path = only_run(stopped_run) / "checkpoint.pt"
-    good = path.read_bytes()
-    if what == "cut off":
-        path.write_bytes(good[: len(good) // 2])
-    elif what == "a page":
-        path.write_bytes(b"<!DOCTYPE html>\n<title>404</title>")
-    elif what == "nothing":
-        path.write_bytes(b"")
-    elif what == "a flipped bit":  # in the middle of the numbers
-        path.write_bytes(
-            good[: len(good) // 2] + bytes([good[len(good) // 2] ^ 1]) + good[len(good) // 2 + 1 :]
-        )
-    elif what == "code":
-        torch.save({"run": Hostile(), "parts": {}}, path)
+    path = only_run(stopped) / "checkpoint.pt"
+    if what in BYTES:
+        path.write_bytes(BYTES[what](path.read_bytes()))
     else:
-        torch.save(spoil(torch.load(path, weights_only=True), what), path)
+        content = torch.load(path, weights_only=True)
+        assert content["versions"]["torch"] == torch.__version__
+        PARTS[what](content, content["parts"])
+        torch.save(content, path)
     before = sums(path.parent)
-    args = training_options(*SMALL, "--results_dir", stopped_run)
     with pytest.raises(ValueError) as error:
-        training.main(args)
+        training.main(training_options(*SMALL, "--results_dir", stopped))
     assert str(path) in str(error.value) and "--restart" in str(error.value)
     assert "\n" not in str(error.value)
     assert sums(path.parent) == before and not (tmp_path / "hostile").exists()
-    path.write_bytes(good)
-
-
-@pytest.fixture(scope="module")
-def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results folder with a run that was stopped after two steps of its second epoch."""
-    results = tmp_path_factory.mktemp("stopped") / "results"
-    live(results, *SMALL, fate=(lives.signal_at_step, 4, signal.SIGTERM))
-    return results
-
-
-def test_a_checkpoint_holds_the_versions_it_was_made_with(stopped_run: Path):
-    content = torch.load(only_run(stopped_run) / "checkpoint.pt", weights_only=True)
-    assert content["versions"]["torch"] == torch.__version__
-
-
-def test_what_is_not_finite_is_never_saved(tmp_path: Path):
-    layer = torch.nn.Linear(2, 2)
-    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {}, {"networks": layer}, {})
-    checkpoint.save()
-    good = checkpoint.path.read_bytes()
-    layer.weight.data[0, 0] = float("inf")
-    with pytest.raises(FloatingPointError, match="networks"):
-        checkpoint.save()
-    assert checkpoint.path.read_bytes() == good
 
 
 def test_a_run_that_another_process_has_just_finished_is_left_alone(

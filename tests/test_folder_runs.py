@@ -13,12 +13,12 @@ import learning
 from models import noise_split
 from tests.conftest import training_options
 from tests.own_images import NAMES, write_folder
-from utils.files import read_arrays, read_columns, read_json
-from utils.label_sets import LABEL_SETS
+from utils.files import read_columns, read_json
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.own_images import defaults_by_count
 from utils.review import clean
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 
 FOLDER = ["--dataset", "folder"]
 
@@ -35,7 +35,7 @@ def train(tmp_path: Path, *words: object) -> tuple[dict, RunFolder]:
 
 
 def evaluate(script, tmp_path: Path, *words: object) -> dict:
-    parser = learning_parser(LABEL_SETS) if script is learning else detection_parser(LABEL_SETS)
+    parser = learning_parser() if script is learning else detection_parser()
     return script.main(parser.parse_args(words_of(tmp_path, *words)))
 
 
@@ -68,8 +68,8 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     flagged = [row[0] for row in suspects if row[4] == "1"]
     assert np.mean([wrong[name] for name in flagged]) > 0.9
 
-    arrays = read_arrays(folder.predictions)
-    assert "true_label" not in arrays and arrays["class_names"].tolist() == NAMES
+    predictions = Predictions.read(folder.predictions)
+    assert predictions.true_label is None and predictions.class_names.tolist() == NAMES
     assert set(read_columns(folder.metrics)["agreed_wrong"]) == {""}
     found = evaluate(detection, tmp_path, "--images", tmp_path / "pets")
     out = capsys.readouterr().out
@@ -133,9 +133,6 @@ def test_a_manifest_with_true_labels_is_evaluated(tmp_path: Path):
     np.save(tmp_path / "none.npy", np.zeros(len(rows), dtype=bool))
     other = evaluate(detection, tmp_path, *where, "--prediction", tmp_path / "none.npy")
     assert (other["images"], other["flagged"]) == (len(rows) - 10, 0)
-    folder.keep_in(RunFolder(tmp_path / "kept"))
-    kept = json.loads((tmp_path / "kept" / "args.json").read_text())["options"]
-    assert (kept["images"], kept["manifest"]) == ("pets", "list.csv")
     with pytest.raises(ValueError, match="there are no test images"):
         evaluate(learning, tmp_path, *where)
     assert not folder.learning.exists()
@@ -160,7 +157,7 @@ def test_steps_are_measured_without_test_images(tmp_path: Path, capsys):
     args = training_options(*words_of(tmp_path, *words))
     assert RunFolder.of(args).path.name == "folder_pets.v2_seed_0_compact_bkd+"
     assert training.main(args)["step_seconds"] > 0
-    assert "one run of 60 epochs of 1 steps" in capsys.readouterr().out
+    assert "60 epochs of 1 steps: about " in capsys.readouterr().out
     assert not RunFolder.of(args).path.exists()
 
 
@@ -174,7 +171,7 @@ def test_larger_images(net: str, size: int, tmp_path: Path):
     args = training_options(*words_of(tmp_path, *where, *small))
     record = training.main(args)
     assert record["epochs"] == 2
-    images = read_arrays(RunFolder.of(args).predictions)["suspect_images"]
+    images = Predictions.read(RunFolder.of(args).predictions).suspect_images
     assert images.shape == (18, size, size, 3)
     words = ["--images", tmp_path / "pets", "--net", net, "--method", "ce"]
     assert evaluate(learning, tmp_path, *words)["test_images"] == 6

@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from models.guidance import Guidance
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
 from models.fast.training_step import StepResult, TrainingStep
-from models.guidance import Guidance
 from models.learning_rate import LearningRate
 from models.losses import pair_loss
 from tests.test_training import small_loader, small_pair, statistics_of

@@ -1,59 +1,12 @@
-"""A run folder belongs to one process at a time."""
+"""A run folder belongs to one process at a time; two processes are in test_faults.py."""
 
 import errno
 import fcntl
-import platform
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from utils.lock import HOLDER, LOCK, locked
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from utils.lock import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """Another process that holds the lock of the test's folder."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)],
-        cwd=Path(__file__).parents[1],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_the_message_names_process_and_host_of_the_holder(holder: subprocess.Popen, tmp_path: Path):
-    with pytest.raises(ValueError) as error, locked(tmp_path):
-        pass
-    message = str(error.value)
-    assert "\n" not in message
-    for part in (str(tmp_path), f"process {holder.pid} on {platform.node()}"):
-        assert part in message
-
-
-def test_the_lock_of_a_killed_process_is_free(holder: subprocess.Popen, tmp_path: Path):
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    assert (tmp_path / HOLDER).exists()  # what it has left behind
-    with locked(tmp_path):
-        assert str(holder.pid) not in (tmp_path / HOLDER).read_text()
-    assert not (tmp_path / HOLDER).exists()
 
 
 def test_a_lock_is_released_after_errors(tmp_path: Path):

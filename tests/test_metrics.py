@@ -6,7 +6,6 @@ import torch
 
 from models.noise_split import otsu, trust_groups
 from utils.metrics import (
-    GROUP_CUTS,
     accuracy_per_class,
     detection_metrics,
     detection_per_class,
@@ -66,8 +65,8 @@ def test_each_cut_of_the_groups_is_one_threshold_on_the_agreement():
     groups = trust_groups(torch.from_numpy(agreement), split).numpy()
     rows = detection_per_cut(groups, wrong)
     assert [row["flag"] for row in rows] == ["group 4", "groups 3 and 4", "groups 2 to 4"]
-    for row, cut in zip(rows, GROUP_CUTS, strict=True):
-        below = [score < getattr(split, cut.below) for score in agreement]
+    for row, cut in zip(rows, split, strict=True):
+        below = [score < cut for score in agreement]
         hits = sum(b and w for b, w in zip(below, wrong, strict=True))
         precision, recall = hits / sum(below), hits / wrong.sum()
         assert row["flagged"] == sum(below) and row["flagged_and_wrong"] == hits

@@ -13,15 +13,16 @@ import pytest
 
 from tests.made_up_run import edit_json, made_up_run
 from utils.plots.draw import PLOTS, write_plots
+from utils.plots.style import as_png, new_figure
 from utils.summary.__main__ import main
 from utils.summary.overview import draw_overview
 from utils.summary.page import CAPTIONS
 from utils.summary.published import PUBLISHED, published_rows
 from utils.summary.runs import read_runs
-from utils.summary.table import ACCURACY
+from utils.summary.table import ACCURACY, group_runs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-FEW = ("noise_split.png", "transitions.png")  # to draw them all takes seconds
+FEW = ("noise_split.png", "transitions.png")
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{ 7 * 7 }}"
 
 
@@ -54,6 +55,13 @@ def write_page(results: Path, *options: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def write_blank(folder: Path) -> list[Path]:
+    """Put blank plots into a run folder: to draw real ones takes seconds."""
+    for name in FEW:
+        (folder / name).write_bytes(as_png(new_figure(2, 1, "")))
+    return [folder / name for name in FEW]
+
+
 def challenge(results: Path) -> None:
     """Method and baseline on digits, and a short run on CIFAR-10."""
     digits = ("--dataset", "digits", "--noise_type", "rand1")
@@ -67,40 +75,37 @@ def challenge(results: Path) -> None:
 
 def test_the_page_has_all_there_is(tmp_path: Path, capsys: pytest.CaptureFixture):
     challenge(tmp_path)
-    drawn = write_plots(tmp_path / "cifar10_aggre_seed_0", names=FEW)
+    drawn = write_blank(tmp_path / "cifar10_aggre_seed_0")
     page = Elements(write_page(tmp_path))
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "index.html")
     for words in (
         "cifar10, labels aggre",
         "digits, labels rand1",
         "setting width=8",
-        "setting default",
-        "cifar10_aggre_seed_0 accuracy 91.25 %, F1 0.600 looks wrong",
-        "digits_rand1_seed_0 accuracy 91.25 %, F1 0.600 data set",
-        "wall time 1 min 23 s",
+        "cifar10_aggre_seed_0 : accuracy 91.25 %, F1 0.600 the tipping point never came; expected",
+        "digits_rand1_seed_0 : accuracy 91.25 %, F1 0.600 data set",
+        "wall time 1:23",
         "peak memory 1.2 GiB",
         "versions python 3.11, torch 2.11",
         "device cpu",
-        "compute precision fp32",
-        "tipping point epoch 5",
-        "tipping point none; the split is a fallback",
+        "precision fp32",
+        "tipping epoch 5",
+        "tipping epoch never",
         "weight_decay 0.0005",
         "default ce 1 91.25 90.50 0.750 0.500 0.600",
         "mean ± sample standard deviation over n seeds",
         "each run at its best test epoch, trained on all 50,000 images. That is not the statistic",
-        "Warnings cifar10_aggre_seed_0 : the tipping point never came; expected is epoch 5 to 60",
     ):
         assert words in page.text, words
-    assert page.text.count("ProMix 97.65 ± 0.19 89.86 ProMix, IJCAI 2023") == 1  # cifar10 alone
+    assert page.text.count("ProMix 97.65 ± 0.19 89.86 IJCAI 2023") == 1  # cifar10 alone
     assert page.text.count("Published by others") == 1
     assert page.text.count("python -m utils.plots") == 2
     runs = [attributes for attributes in page.all("details") if attributes.get("class") == "run"]
-    assert [run["id"] for run in runs] == ["run-0", "run-1", "run-2"]
+    assert len(runs) == 3
     assert all("open" not in run for run in page.all("details"))
-    assert page.all("a") == [{"href": "#run-0"}]
     accuracy, f1, *plots = page.all("img")
-    assert "digits rand1 ce: 91.25" in accuracy["alt"]
-    assert "cifar10 aggre width=8 bkd: 0.600" in f1["alt"]
+    assert "digits rand1 ce 91.25" in accuracy["alt"]
+    assert "cifar10 aggre width=8 bkd 0.600" in f1["alt"]
     assert {tmp_path / plot["src"] for plot in plots} == set(drawn) and len(plots) == len(FEW)
     for plot in page.all("img"):
         assert plot["loading"] == "lazy" and int(plot["width"]) and int(plot["height"])
@@ -114,7 +119,7 @@ def test_the_spread_is_that_of_the_table(tmp_path: Path):
         page = Elements(write_page(tmp_path, "--spread", spread))
         assert words in page.text and words in page.all("img")[0]["alt"]
         assert "small dots: single seeds" in page.text
-        figure = draw_overview(read_runs(tmp_path)[0], ACCURACY, spread)
+        figure = draw_overview(group_runs(read_runs(tmp_path)[0]), ACCURACY, spread)
         (bar,) = figure.axes[0].collections[0].get_segments()
         width = float(words.split()[-1])
         assert bar[:, 0] == pytest.approx((85 - width, 85 + width), abs=0.01)
@@ -123,15 +128,15 @@ def test_the_spread_is_that_of_the_table(tmp_path: Path):
 def test_what_was_not_measured_is_not_drawn(tmp_path: Path):
     folder = made_up_run(tmp_path).folder
     (folder / "learning.json").unlink()
-    assert draw_overview(read_runs(tmp_path)[0], ACCURACY, "std") is None
+    assert draw_overview(group_runs(read_runs(tmp_path)[0]), ACCURACY, "std") is None
     page = Elements(write_page(tmp_path))
-    assert len(page.all("img")) == 1 and "accuracy -, F1 0.600" in page.text
+    assert len(page.all("img")) == 1 and "accuracy - %, F1 0.600" in page.text
 
 
 @pytest.mark.parametrize("embed", [False, True])
 def test_nothing_comes_from_elsewhere(tmp_path: Path, embed: bool):
     challenge(tmp_path)
-    write_plots(tmp_path / "digits_rand1_seed_0", names=FEW)
+    write_blank(tmp_path / "digits_rand1_seed_0")
     text = write_page(tmp_path, *["--embed"] * embed)
     page = Elements(text)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
@@ -150,7 +155,7 @@ def test_nothing_comes_from_elsewhere(tmp_path: Path, embed: bool):
 
 def test_plots_are_found_from_another_folder_and_under_any_name(tmp_path: Path):
     folder = made_up_run(tmp_path / "results", name="a b#c?d%20:ü").folder
-    drawn = write_plots(folder, names=FEW)
+    drawn = write_blank(folder)
     (tmp_path / "docs").mkdir()
     path = tmp_path / "docs" / "index.html"
     assert main([str(tmp_path / "results"), "--html", str(path)]) == 0
@@ -170,7 +175,7 @@ def test_what_comes_from_files_is_text_and_no_more(tmp_path: Path):
     page = Elements(write_page(tmp_path))
     assert not page.all("script") and len(page.all("img")) == 2
     assert page.text.count(HOSTILE) >= 8
-    assert "wall time -" in page.text and "peak memory -" in page.text
+    assert "wall time" not in page.text and "peak memory" not in page.text
 
 
 def test_each_plot_has_a_caption():
@@ -187,28 +192,15 @@ def test_published_results_are_for_their_own_label_set_alone():
         assert published_rows(dataset, label_set) == []
 
 
-@pytest.mark.parametrize("embed", [False, True])
-def test_a_damaged_plot_is_left_out_with_one_line(tmp_path: Path, capsys, embed: bool):
+def test_a_damaged_plot_is_left_out_with_one_line(tmp_path: Path, capsys):
     folder = made_up_run(tmp_path).folder
-    write_plots(folder, names=FEW)
+    write_blank(folder)
     (folder / FEW[0]).write_bytes(b"<svg onload=alert(1)>")
     page = tmp_path / "index.html"
-    assert main([str(tmp_path), "--html", str(page), *["--embed"] * embed]) == 2
+    assert main([str(tmp_path), "--html", str(page)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and f"{folder / FEW[0]}: not a PNG file" in error
     assert len(Elements(page.read_text()).all("img")) == 2 + len(FEW) - 1
-
-
-def test_the_page_shows_all_runs_but_those_skipped(tmp_path: Path, capsys):
-    made_up_run(tmp_path, name="good")
-    folder = made_up_run(tmp_path, "--seed", 1, name="bad").folder
-    edit_json(folder / "timing.json", wall_seconds=None, more="\ud800")  # both allowed
-    edit_json(folder / "learning.json", last={"accuracy": "high"})
-    page = tmp_path / "index.html"
-    assert main([str(tmp_path), "--html", str(page)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    names = [words for words in Elements(page.read_text()).words if words in ("good", "bad")]
-    assert names == ["good"]
 
 
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path, capsys):
@@ -220,65 +212,35 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path, capsys):
 
 
 CHECK = """
-addEventListener("load", () => {
+<script>addEventListener("load", () => {
   const measured = [...document.querySelectorAll("iframe")].map((frame) => {
-    const page = frame.contentDocument;
-    return {
-      width: frame.clientWidth,
-      content: page.documentElement.scrollWidth,
-      plots: [...page.images].map((image) => image.naturalWidth),
-      shown: [...page.images].map((image) => image.getBoundingClientRect().width),
-      tables: [...page.querySelectorAll("table")].map((table) => table.offsetWidth),
-      hidden: [...page.querySelectorAll(".scroll:has(table)")].map(
-        (box) => box.scrollWidth - box.clientWidth),
-      text: Math.min(...[...page.querySelectorAll("td, p, dd, dt")].map(
-        (element) => parseFloat(getComputedStyle(element).fontSize))),
-    };
+    const page = frame.contentDocument, images = [...page.images];
+    return [frame.clientWidth, page.documentElement.scrollWidth,
+      images.map((image) => Math.min(image.naturalWidth, image.getBoundingClientRect().width))];
   });
   document.body.innerHTML = "<pre>" + JSON.stringify(measured) + "</pre>";
-});
+});</script>
 """
 
 
-def browse(path: Path, profile: Path) -> tuple[str, list[str]]:
-    """The page's elements after it is loaded from disk, and what it wrote to the console."""
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += ["--allow-file-access-from-files"]  # for the frames of `measure`
-    command += [f"--user-data-dir={profile}", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-
-
-def measure(page: str, folder: Path, results: Path) -> list[dict]:
-    """How a browser shows a page, all runs unfolded, at 1280 and at 400 pixels."""
-    unfolded = page.replace("<details", "<details open").replace(' loading="lazy"', "")
-    (results / "unfolded.html").write_text(unfolded)
-    frames = "".join(
-        f'<iframe style="border:0;width:{width}px;height:900px" src="results/unfolded.html">'
-        "</iframe>"
-        for width in (1280, 400)
-    )
-    path = folder / "check.html"
-    path.write_text(f"<!DOCTYPE html><body>{frames}<script>{CHECK}</script></body>")
-    seen, console = browse(path, folder / "profile")
-    assert console == []
-    return json.loads(unescape(re.search("<pre>(.*)</pre>", seen, re.DOTALL).group(1)))
-
-
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-def test_a_browser_shows_it_at_1280_and_400_pixels(tmp_path: Path):
+@pytest.mark.parametrize("option", [[], ["--embed"]])
+def test_a_browser_shows_it_at_1280_and_400_pixels(tmp_path: Path, option: list[str]):
     results = tmp_path / "results"
     challenge(results)
-    count = sum(len(write_plots(folder)) for folder in sorted(results.iterdir()))
-    for option in ([], ["--embed"]):
-        page = write_page(results, *option)
-        _, console = browse(results / "index.html", tmp_path / "profile")
-        assert console == []
-        wide, narrow = measure(page, tmp_path, results)
-        assert (wide["width"], narrow["width"]) == (1280, 400)
-        for seen in (wide, narrow):
-            assert len(seen["plots"]) == 2 + count == 18 and min(seen["plots"]) > 500
-            assert seen["content"] <= seen["width"], "the page scrolls sideways"
-            assert seen["text"] >= 12 and min(seen["shown"]) >= 340  # pixels
-        assert min(wide["tables"]) > 1200 and max(wide["hidden"]) == 0
-        assert max(narrow["shown"][:2]) <= 368, "the overview has to be scrolled"
+    count = 2 + sum(len(write_plots(folder)) for folder in sorted(results.iterdir()))
+    page = write_page(results, *option).replace("<details", "<details open")
+    (results / "unfolded.html").write_text(page.replace(' loading="lazy"', ""))
+    frame = '<iframe style="border:0;width:{}px" src="results/unfolded.html"></iframe>'
+    frames = frame.format(1280) + frame.format(400)
+    (tmp_path / "check.html").write_text(f"<!DOCTYPE html><body>{frames}{CHECK}</body>")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--dump-dom", (tmp_path / "check.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ":CONSOLE" not in done.stderr  # an image that is not found, a policy that refuses one
+    measured = json.loads(unescape(re.search("<pre>(.*)</pre>", done.stdout, re.DOTALL).group(1)))
+    assert [width for width, *_ in measured] == [1280, 400]
+    for width, content, images in measured:
+        assert content <= width, "the page scrolls sideways"
+        assert len(images) == count and min(images) >= 340  # pixels

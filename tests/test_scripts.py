@@ -1,7 +1,6 @@
 """The three scripts and run.sh, end to end."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,20 +14,24 @@ import blind_knowledge_dist_training as training
 import detection
 import learning
 from models import noise_split
-from tests.conftest import NOISE, MadeUpCifar, training_options
-from utils.files import read_arrays, read_columns, read_json
-from utils.label_sets import LABEL_SETS
+from tests.conftest import NOISE, TEST_DEVICE, MadeUpCifar, environment, training_options
+from utils.files import read_columns, read_json
 from utils.options.evaluation import detection_parser, learning_parser
+from utils.run_folder.detection_report import report_cuts
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 
 TOP = Path(__file__).parents[1]
 
+SCRIPTS = ("blind_knowledge_dist_training", "learning", "detection")
 SUFFIXES = {"bkd": "", "bkd+": "_bkd+", "ce": "_ce"}
 
 
 def evaluate(script, *words: object) -> dict:
-    parser = learning_parser(LABEL_SETS) if script is learning else detection_parser(LABEL_SETS)
-    return script.main(parser.parse_args([str(word) for word in words]))
+    if script is detection:
+        return detection.main(detection_parser().parse_args([*map(str, words)]))
+    words = ("--device", TEST_DEVICE, *words)
+    return learning.main(learning_parser().parse_args([*map(str, words)]))
 
 
 def name_of(args) -> list[object]:
@@ -38,8 +41,8 @@ def name_of(args) -> list[object]:
 
 
 def call(*words: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=300)
+    command, settings = [sys.executable, *map(str, words)], {"cwd": TOP, "env": environment()}
+    return subprocess.run(command, **settings, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -89,19 +92,18 @@ def test_planted_noise_is_found_in_made_up_archives(
     assert list(found["detections"]) == results
     chosen = found["detections"][found["detection"]]
     assert chosen.items() <= found.items()
-    arrays = read_arrays(folder / "predictions.npz")
-    prefix, mean = "" if method == "ce" else "final_", arrays["ensemble_prediction"]
-    final = arrays[f"{prefix}prediction"]
-    assert found["detections"]["final"]["flagged"] == (final != arrays["label"]).sum()
-    assert found["detections"]["ensemble"]["flagged"] == (mean != arrays["label"]).sum()
+    predictions = Predictions.read(folder / "predictions.npz")
+    final, mean = predictions.final_prediction, predictions.mean_prediction
+    assert found["detections"]["final"]["flagged"] == (final != predictions.label).sum()
+    assert found["detections"]["ensemble"]["flagged"] == (mean != predictions.label).sum()
     # Of an image that was not trained on only the last networks know something.
-    held_out = arrays["held_out"]
-    agreements = arrays[f"{prefix}agreement"], arrays["ensemble_agreement"]
+    held_out = predictions.held_out
+    agreements = predictions.final_agreement, predictions.mean_agreement
     assert held_out.sum() == 50 and np.array_equal(final[held_out], mean[held_out])
     assert np.array_equal(*(each[held_out] for each in agreements))
     assert not np.isclose(*(each[~held_out] for each in agreements)).all()
     if method != "ce":
-        assert found["detections"]["split"]["flagged"] == (arrays["group"] == 4).sum()
+        assert found["detections"]["split"]["flagged"] == (predictions.split_group == 4).sum()
     assert len((folder / "suspects.csv").read_text().splitlines()) == 501
     recorded = json.loads((folder / "args.json").read_text())
     assert recorded["precision"] in ("fp32", "bf16") and recorded["options"]["precision"] == "auto"
@@ -143,9 +145,9 @@ def test_the_method_beats_the_baseline_on_the_same_noise(digits_run, tmp_path: P
     words = ("--dataset", "digits", "--noise_type", "rand1", "--precision", "fp32")
     args = training_options(*words, "--method", "ce", "--results_dir", tmp_path)
     training.main(args)
-    for name in ("label", "true_label"):
-        ours, theirs = (read_arrays(RunFolder.of(a).predictions)[name] for a in (digits_run, args))
-        assert np.array_equal(ours, theirs)
+    ours, theirs = (Predictions.read(RunFolder.of(a).predictions) for a in (digits_run, args))
+    assert np.array_equal(ours.label, theirs.label)
+    assert np.array_equal(ours.true_label, theirs.true_label)
     ours, theirs = (evaluate(learning, *name_of(a))["last"]["accuracy"] for a in (digits_run, args))
     assert ours > theirs + 5
     ours, theirs = (evaluate(detection, *name_of(a))["f1"] for a in (digits_run, args))
@@ -168,6 +170,9 @@ def test_learning_tells_where_the_accuracy_comes_from(digits_run, capsys):
     for row in confused:
         words = f"{row['true']} -> {row['predicted']}, {row['images']} of the {row['of']} images"
         assert sum(words in line for line in out) == 1
+    best = learnt["best_val"]
+    assert best["epoch"] == read_json(RunFolder.of(digits_run).training)["best_val_epoch"]
+    assert any(f"{best['accuracy']:.2f} %  networks of the best noisy" in line for line in out)
     assert "nothing is learnt from the test images" in learnt["statistic"]
     assert f"statistic: {learnt['statistic']}" in out
     assert out[-1] == f"Best test acc selected by val is {learnt['last']['accuracy']:.2f}"
@@ -198,18 +203,10 @@ def test_cuts_that_flag_the_same_images_are_not_told_twice(capsys):
         row | {"flag": "groups 3 and 4", "below": 0.3},
         row | {"flag": "groups 2 to 4", "below": 0.9, "flagged": 7, "precision": 0.5},
     ]
-    detection.report_cuts(rows)
+    report_cuts(rows)
     _, first, second, third, _ = capsys.readouterr().out.splitlines()
     assert "0.600" in first and "0.500" in third and "same" not in first + third
     assert second.endswith("5 the same images as group 4") and "0.600" not in second
-
-
-def test_the_best_validation_networks_are_evaluated_and_named(digits_run, capsys):
-    learnt = evaluate(learning, *name_of(digits_run))
-    best = learnt["best_val"]
-    record = json.loads((RunFolder.of(digits_run).path / "training.json").read_text())
-    assert best["epoch"] == record["best_val_epoch"]
-    assert f"{best['accuracy']:.2f} %  networks of the best noisy" in capsys.readouterr().out
 
 
 def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Path):
@@ -224,7 +221,7 @@ def test_a_folder_of_two_checkpoints_alone_is_evaluated(digits_run, tmp_path: Pa
 def test_a_run_folder_alone_names_its_run(digits_run, tmp_path: Path, capsys):
     """It is a run with --noise_type rand1, and the default of the option is worst."""
     own = RunFolder.of(digits_run).path
-    parsers = (learning_parser(LABEL_SETS), detection_parser(LABEL_SETS))
+    parsers = (learning_parser(), detection_parser())
     for parser in parsers:
         args = parser.parse_args(["--run_dir", str(own)])
         for name in ("dataset", "noise_type", "seed", "method", "net"):
@@ -301,9 +298,7 @@ def test_a_fallback_has_its_own_exit_status(tmp_path: Path):
     assert done.stderr == ""  # no progress bar where stderr is no terminal
 
 
-@pytest.mark.parametrize(
-    "script", ["blind_knowledge_dist_training", "learning", "detection", "benchmark"]
-)
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["--width", "none"], 2)])
 def test_help_and_wrong_options(script: str, words: list[str], status: int):
     done = call(f"{script}.py", *words)
@@ -314,19 +309,18 @@ def test_help_and_wrong_options(script: str, words: list[str], status: int):
         assert done.stderr.splitlines()[-1].startswith(f"{script}.py: error: ")
 
 
-@pytest.mark.parametrize("script", ["blind_knowledge_dist_training", "learning", "detection"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_ctrl_c_during_the_imports_leaves_no_traceback(script: str, tmp_path: Path):
     """numpy is replaced by a module that interrupts its own import."""
     (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = subprocess.run(
         [sys.executable, str(TOP / f"{script}.py"), "--dataset", "digits"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=environment(PYTHONPATH=str(tmp_path)),
         capture_output=True,
-        text=True,
         timeout=60,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert done.returncode == -signal.SIGINT and done.stderr == ""
+    assert done.returncode == -signal.SIGINT and done.stderr == b""
 
 
 def test_detection_needs_no_network():

@@ -15,16 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.stand_in import FAILING_LR, KILLED_LR
-from utils.label_sets import LABEL_SETS
-from utils.options import sweep as options
+from tests.stand_in import make_executable
+from utils.options.sweep import jobs
 from utils.sweep import local
 from utils.sweep.__main__ import main
-from utils.sweep.estimate import wall_seconds
-from utils.sweep.run_time import RunTime
 
 TOP = Path(__file__).parents[1]
 SLOW = "0.1"  # seconds an epoch
@@ -33,14 +28,12 @@ SLOW = "0.1"  # seconds an epoch
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A python in which the three scripts take no time: tests/stand_in.py."""
-    path = tmp_path / "python"
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TOP}/tests/stand_in.py" "$@"\n')
-    path.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(path))
-    monkeypatch.setenv("PYTHON", str(path))
+    path = make_executable(tmp_path / "python")
+    monkeypatch.setattr(sys, "executable", path)
+    monkeypatch.setenv("PYTHON", path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    return str(path)
+    return path
 
 
 @pytest.fixture
@@ -87,27 +80,22 @@ def holds(path: Path, words: str) -> bool:
     return path.exists() and words in path.read_text()
 
 
-def test_label_sets_are_those_of_the_data():
-    assert options.LABEL_SETS.keys() == LABEL_SETS.keys()
-    for dataset, known in LABEL_SETS.items():
-        mine = options.LABEL_SETS[dataset]
-        assert (mine.default, list(mine.keys), mine.aliases) == (
-            known.default,
-            list(known.keys),
-            known.aliases,
-        )
-
-
 def test_each_run_is_made_once_and_no_finished_stage_again(sweep: Callable, tmp_path: Path):
     words = ("--noise_types", "worst", "worse", "--seeds", "0", "0", "--methods", "ce", "bkd")
     words += ("--jobs", "2")
-    status, said, error = sweep(*words, "--", "--n_epoch", "2")
+    status, said, error = sweep(*words, "--page", "--", "--n_epoch", "2")
     assert status == 0 and "failed" not in error
-    lines = said.splitlines()
-    results = sorted(line for line in lines if line.startswith("worst/"))
-    ending = ": finished, test accuracy 50.00 %, F1 0.500, 0:01"
-    assert results == [f"worst/bkd/seed 0{ending}", f"worst/ce/seed 0{ending}"]
-    assert not any("epoch " in line for line in lines[:2])  # one line a run, the rest is in the log
+    lines = sorted(line for line in said.splitlines() if line.startswith("worst/"))
+    ending = "finished, test accuracy 50.00 %, F1 0.500, 0:01"
+    logs = tmp_path / "r" / "sweep"
+    assert lines == [
+        f"worst/bkd/seed 0: {ending}",
+        f"worst/bkd/seed 0: started, see {logs}/digits_worst_seed_0.log",
+        f"worst/ce/seed 0: {ending}",
+        f"worst/ce/seed 0: started, see {logs}/digits_worst_seed_0_ce.log",
+    ]
+    page = tmp_path / "r" / "index.html"
+    assert str(page) in said and "digits_worst_seed_0_ce" in page.read_text()
     assert re.search(r"^digits +worst +\S+ +ce +1 +50.00", said, re.MULTILINE)
 
     learning = tmp_path / "r" / "digits_worst_seed_0" / "learning.json"
@@ -123,6 +111,8 @@ def test_each_run_is_made_once_and_no_finished_stage_again(sweep: Callable, tmp_
     *_, total = sweep(*words, "--status", "--", "--n_epoch", "2")[1].splitlines()
     assert total == "2 runs: 2 finished"
     assert sweep(*words, "--dry_run", "--", "--n_epoch", "2") == (0, "", "")
+    status, said, error = sweep(*words, "--", "--n_epoch", "2", "--lr", "0.5")
+    assert (status, error.count("\n")) == (2, 2) and "--lr 0.02 there, 0.5 here" in error
 
 
 def test_nothing_is_made_by_a_dry_run_or_by_asking(sweep: Callable, tmp_path: Path):
@@ -139,17 +129,20 @@ def test_nothing_is_made_by_a_dry_run_or_by_asking(sweep: Callable, tmp_path: Pa
     ("words", "message"),
     [
         (["--seeds", "*"], "'*' is not a whole number"),
-        (["--seeds", "a", "b"], "'a' is not a whole number"),
         (["--seeds", "../../x"], "'../../x' is not a whole number"),
         (["--seeds", "0", "-1"], "'-1' is not a whole number"),
-        (["--noise_types", "foo"], "digits has no label set 'foo'; it has clean, aggre"),
+        (["--noise_types", "foo"], "argument --noise_type: invalid choice: 'foo'"),
+        (["--noise_types", "rand2"], "digits has no --noise_type rand2; it has clean, aggre"),
         (["--methods", "sgd"], "invalid choice: 'sgd'"),
         (["--jobs", "0"], "'0' is not a whole number from 1"),
         (["--jobs", "two"], "'two' is not a whole number from 1"),
         (["--slurm_time", "0", "--slurm", "p"], "'0' is not a whole number"),
         (["--slurm_setup", "a\nb", "--slurm", "p"], "is not a shell command on one line"),
+        (["--slurm", "p", "--page"], "--page with --slurm"),
+        (["--slurm", "p", "--", "--restart"], "--restart with --slurm"),
         (["--", "--seed", "3"], "--seed: give --seeds before --"),
-        (["--", "--results_dir=there"], "give --results_dir before --"),
+        (["--", "--results_dir=there"], "give --results_dir before -- (run.sh: RESULTS_DIR=…"),
+        (["--", "--measure_steps", "5"], "--measure_steps: a sweep measures nothing"),
         (["--", "--n_epohc", "3"], "did you mean --n_epoch?"),
         (["--", "--lr", "-1"], "argument --lr: '-1' is not a number above 0"),
     ],
@@ -186,84 +179,6 @@ def test_the_others_go_on_when_runs_fail(sweep: Callable, tmp_path: Path):
     assert said.endswith("2 runs: 2 failed\n")
 
 
-def test_other_options_fail_without_a_training(sweep: Callable):
-    words = ("--noise_types", "aggre", "--methods", "ce")
-    assert sweep(*words, "--", "--n_epoch", "1")[0] == 0
-    status, _, error = sweep(*words, "--", "--n_epoch", "1", "--lr", "0.5")
-    assert status == 2 and "--lr 0.02 there, 0.5 here" in error
-
-
-MEASURED = RunTime(start=1, warm_up=2, epoch=30, scoring=5)  # what the stand-in says
-
-
-def test_how_long_it_takes_is_said_before_it_starts(sweep: Callable, tmp_path: Path):
-    words = ("--noise_types", "worst", "rand1", "--methods", "ce", "bkd", "--jobs", "2")
-    words += ("--estimate_first", "--page")
-    status, said, error = sweep(*words, "--", "--n_epoch", "6")
-    assert status == 0, error
-    lines = said.splitlines()
-    # Each run has three scripts. ce: 3 + 6 * 30 + 5 + 2, bkd: 3 + 6 * (30 + 5) + 5 + 2 seconds; one
-    # job has both runs of bkd.
-    assert lines[:4] == [
-        "measuring 20 steps each of ce and bkd, 2 runs at a time, to tell how long this will take; "
-        "data that is missing is downloaded first",
-        "ce: 2 runs with 12 epochs left, about 30.0 s an epoch",
-        "bkd: 2 runs with 12 epochs left, at most 35.0 s an epoch",
-        "this will take at most 7 min 20 s, 2 runs at a time; Ctrl-C stops it, and the same "
-        "command resumes",
-    ]
-    assert sum("finished, test" in line for line in lines) == 4
-    page = tmp_path / "r" / "index.html"
-    assert str(page) in said and "digits_worst_seed_0_ce" in page.read_text()
-
-    status, said, _ = sweep(*words, "--", "--n_epoch", "6")
-    assert status == 0 and "will take" not in said and said.count("finished before") == 4
-
-
-def test_only_epochs_that_are_left_count(sweep: Callable, tmp_path: Path):
-    words = ("--noise_types", "worst", "--methods", "ce", "--estimate_first")
-    training = ("--", "--n_epoch", "10", "--lr", str(KILLED_LR))  # in its first epoch
-    status, said, _ = sweep(*words, *training)
-    assert status == 2 and "ce: 1 run with 10 epochs left" in said
-    assert "this will take about 5 min 10 s, 1 run at a time" in said
-    (tmp_path / "r" / "digits_worst_seed_0_ce" / "checkpoint.pt").write_text("1")
-    status, said, _ = sweep(*words, *training)
-    assert status == 2 and "ce: 1 run with 9 epochs left" in said
-    status, said, _ = sweep(*words, *training, "--restart")
-    assert status == 2 and "ce: 1 run with 10 epochs left" in said
-
-
-def test_a_measurement_that_fails_starts_nothing(sweep: Callable, tmp_path: Path):
-    words = ("--noise_types", "worst", "--methods", "ce", "--estimate_first")
-    status, said, error = sweep(*words, "--", "--lr", str(FAILING_LR))
-    assert status == 2 and error.count("\n") == 1 and said.count("\n") == 1
-    assert "measurement 0 of ce failed" in error and "try a smaller --lr" in error
-    assert not (tmp_path / "r" / "digits_worst_seed_0_ce").exists()
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(min_value=1, max_value=4))
-def test_runs_start_in_their_order(each: list[int], jobs: int):
-    """Second by second: a job that is free takes the next run."""
-    waiting, running, seconds = [*each], [], 0
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            running.append(waiting.pop(0))
-        running = [left - 1 for left in running if left > 1]
-        seconds += 1
-    assert wall_seconds(each, jobs) == seconds
-
-
-def test_what_was_measured_is_read_back():
-    assert (
-        RunTime.read(f"epoch\n{MEASURED._replace(epoch=1).line()}\n{MEASURED.line()}\n") == MEASURED
-    )
-    assert RunTime.read("measured: nothing") is None
-    assert MEASURED.words("ce", 10) == "about 5 min 08 s"
-    assert MEASURED.words("bkd", 10).startswith(
-        "about 5 min 08 s, and at most 50 s more: 5.0 s in each"
-    )
-
-
 def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Path):
     words = ("--noise_types", "aggre", "--methods", "ce", "--", "--n_epoch", "1", "--restart")
     assert sweep(*words)[0] == 0
@@ -275,27 +190,25 @@ def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Pa
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "0"])
-def test_a_variable_makes_no_gpu(visible: str, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_gpu_what_needs_one_is_refused(
+    visible: str, sweep: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert local.gpus() == []
-
-
-def test_slurm_refuses_to_restart_each_time(sweep: Callable):
-    words = ("--noise_types", "aggre", "--slurm", "gpu", "--", "--restart")
-    status, _, error = sweep(*words)
-    assert status == 2 and "--restart with --slurm" in error
+    status, said, error = sweep("--needs_gpu", "--noise_types", "aggre")
+    assert (status, said, error.count("\n")) == (1, "", 1) and not (tmp_path / "r").exists()
+    assert "bash run.sh laptop" in error and "ALLOW_CPU=1" in error
 
 
 def test_children_are_asked_to_stop_once(monkeypatch: pytest.MonkeyPatch):
     """Also where the terminal that should be told of it has been closed."""
     machine, asked = local.Machine(2, []), []
     machine.children = [SimpleNamespace(terminate=lambda: asked.append(1))]
-    machine.signals = [signal.SIGHUP]
+    machine.signal = signal.SIGHUP
     monkeypatch.setattr(local.tqdm, "write", raising_eio)
-    machine._hand_signals_on()
+    machine._hand_signal_on()
     machine._stop()
-    assert asked == [1]
+    assert asked == [1] and machine.exit_status == 129
 
 
 def raising_eio(*words: object, **more: object) -> None:
@@ -307,7 +220,7 @@ def test_gpus_and_cores_are_shared_out(
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(local, "usable_cpus", lambda: 6)
     monkeypatch.setenv("EPOCH_SECONDS", "1")  # so that they all run at once
     status, *_ = sweep(
         *("--noise_types", "clean", "aggre", "rand1", "--methods", "ce", "--jobs", "20000"),
@@ -318,6 +231,15 @@ def test_gpus_and_cores_are_shared_out(
     children = [json.loads(path.read_text())["children"] for path in files]
     assert sorted(each["CUDA_VISIBLE_DEVICES"] for each in children) == ["4", "4", "6"]
     assert [each["OMP_NUM_THREADS"] for each in children] == ["2", "2", "2"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+def test_as_many_jobs_as_cpus_that_the_process_may_use():
+    code = "import os, utils.options.sweep as sweep; os.sched_setaffinity(0, {CPU}); "
+    code = code.replace("CPU", str(min(os.sched_getaffinity(0)))) + "print(sweep.jobs('auto'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP)
+    assert done.stdout == "1\n", done.stderr
+    assert jobs("auto") == min(8, len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.parametrize(
@@ -354,13 +276,11 @@ def test_what_was_interrupted_goes_on(tmp_path: Path, stand_in: str, sweep: Call
     )
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
-    assert "epoch   1 clean test 50.00 %\n" in said  # the only one at a time shows its lines
     done = re.search(r"interrupted, SIGTERM in epoch (\d+)", said)[1]
     assert sweep(*status)[1].startswith(
         f"pending   aggre/ce/seed 0: resumes after epoch {done} of 40\n"
     )
-    status, said, _ = sweep(*words)
-    assert status == 0 and f"resuming from epoch {done}\n" in said
+    assert sweep(*words)[0] == 0 and f"resuming from epoch {done}\n" in log.read_text()
     assert not (tmp_path / "r" / "digits_aggre_seed_0_ce" / "checkpoint.pt").exists()
 
 
@@ -370,23 +290,24 @@ def test_a_second_signal_kills(tmp_path: Path, stand_in: str):
     folder = tmp_path / "r" / "digits_aggre_seed_0_ce"
     wait_for(lambda: (folder / "args.json").exists())
     process.send_signal(signal.SIGTERM)
-    assert "the same signal again kills" in process.stderr.readline()
+    assert "a second signal kills" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
     assert process.returncode == 143 and not (folder / "checkpoint.pt").exists()
 
 
 def test_nobody_reading_any_more_lets_it_write_a_checkpoint(tmp_path: Path, stand_in: str):
-    words = ("--noise_types", "aggre", "--methods", "ce", "--", "--n_epoch", "500")
-    process = background(tmp_path / "r", stand_in, *words)
-    process.stdout.readline()
+    words = ("--noise_types", "aggre", "rand1", "--methods", "ce", "--jobs", "2")
+    process = background(tmp_path / "r", stand_in, *words, "--", "--n_epoch", "500")
+    folders = [tmp_path / "r" / f"digits_{labels}_seed_0_ce" for labels in ("aggre", "rand1")]
+    wait_for(lambda: all(holds(folder / "training.log", "epoch   1") for folder in folders))
     process.stdout.close()  # as head -1 does
-    with process.stderr:
+    os.kill(json.loads((folders[0] / "lock.json").read_text())["pid"], signal.SIGKILL)
+    with process.stderr:  # what became of the killed one can no longer be printed
         error = process.stderr.read()
     assert process.wait(60) == 141 and "Traceback" not in error
-    folder = tmp_path / "r" / "digits_aggre_seed_0_ce"
-    assert (folder / "checkpoint.pt").exists()
-    assert "the same command resumes" in (folder / "training.log").read_text()
+    assert (folders[1] / "checkpoint.pt").exists()
+    assert "the same command resumes" in (folders[1] / "training.log").read_text()
 
 
 def test_nohup_is_respected(tmp_path: Path):
@@ -398,17 +319,14 @@ def test_nohup_is_respected(tmp_path: Path):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_slurm_asks_for_submitit_in_one_line(sweep: Callable, monkeypatch: pytest.MonkeyPatch):
+def test_slurm_needs_submitit_and_its_commands(sweep: Callable, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    status, _, error = sweep("--slurm", "gpu")
+    assert status == 2 and error.count("\n") == 1 and '"srun"' in error
     monkeypatch.setitem(sys.modules, "submitit", None)
     status, _, error = sweep("--slurm", "gpu")
     assert status == 2 and error.count("\n") == 1 and "-m pip install 'submitit>=1.5'" in error
-
-
-def test_slurm_needs_its_commands(sweep: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    pytest.importorskip("submitit")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    status, _, error = sweep("--slurm", "gpu")
-    assert status == 2 and error.count("\n") == 1 and '"srun"' in error
 
 
 class Cluster:

@@ -14,17 +14,26 @@ from data.datasets import Loaders, load_images, make_loaders
 from data.images import ImageSet
 from data.loader import Loader
 from data.splits import choose_positions, split_indices
-from models import noise_split
+from models import epoch_statistics, noise_split
+from models.build import Training
 from models.epoch_statistics import EpochStatistics, EpochStats
 from models.fast.training_step import TrainingStep
-from models.guidance import Guidance
 from models.learning_rate import LearningRate
-from models.losses import Guide, agreement, pair_loss
-from models.noise_split import otsu, student_weights, tipping_point, trust_groups
+from models.losses import agreement, pair_loss, robust_targets
+from models.noise_split import (
+    TippingPointMonitor,
+    otsu,
+    student_weights,
+    tipping_point,
+    trust_groups,
+)
+from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_pair
 from tests import oracle
-from tests.conftest import MadeUpCifar, training_options
+from tests.conftest import MadeUpCifar, devices, training_options
+from utils.labels import Labels
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 
 
 def small_loader(count: int, batch_size: int, **options: bool) -> Loader:
@@ -46,30 +55,33 @@ def small_pair() -> TeacherStudent:
     return build_pair(10, 4, digits=True)
 
 
-def step_of(pair: TeacherStudent, lr: float = 0.1) -> TrainingStep:
+def papers_loss(teacher: Tensor, student: Tensor, labels: Tensor, alpha: Tensor) -> Tensor:
+    targets = robust_targets(labels, student.softmax(1), alpha)
+    return pair_loss(teacher, student, labels, targets).total
+
+
+def train_first_epoch(
+    pair: TeacherStudent, loader: Loader, alpha: Tensor, lr: float = 0.1
+) -> EpochStats:
     optimizer = torch.optim.SGD(pair.parameters(), lr, 0.9, weight_decay=0.01)
-    return TrainingStep(pair, optimizer, pair_loss, batch_size=8)
-
-
-def train_first_epoch(step: TrainingStep, loader: Loader, alpha: Tensor) -> EpochStats:
-    rate = LearningRate(step.optimizer, "step", 1)
-    guidance = Guidance(len(alpha), 10, torch.device("cpu"))
-    guidance.alpha.copy_(alpha)
-    return training.train_epoch(step, loader, guidance, None, statistics_of(loader), rate, epoch=0)
+    step = TrainingStep(pair, optimizer, loss_with_departures, batch_size=8)
+    robust_phase = RobustPhase(len(alpha), 10, torch.device("cpu"))
+    robust_phase.alpha.copy_(alpha)
+    rate, statistics = LearningRate(optimizer, "step", 1), statistics_of(loader)
+    state = Training(step, rate, statistics, robust_phase, TippingPointMonitor(), None)
+    return training.train_epoch(state, loader, 0, averaging=False)
 
 
 @pytest.mark.parametrize("alpha_value", [0.0, 0.4])
 def test_two_steps_are_sgd_by_hand(alpha_value: float):
     loader, pair, twin = small_loader(16, 8), small_pair(), small_pair()
     alpha = torch.full((16,), alpha_value)
-    train_first_epoch(step_of(pair), loader, alpha)
+    train_first_epoch(pair, loader, alpha)
 
     velocity = {name: torch.zeros_like(w) for name, w in twin.named_parameters()}
     for step, (images, labels, index) in enumerate(loader):
         weights = dict(twin.named_parameters())
-        loss = pair_loss(
-            twin.teacher(images), twin.student(images), labels, Guide(alpha[index])
-        ).total
+        loss = papers_loss(twin.teacher(images), twin.student(images), labels, alpha[index])
         gradients = torch.autograd.grad(loss, list(weights.values()))
         with torch.no_grad():
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
@@ -86,15 +98,14 @@ def test_two_steps_are_sgd_by_hand(alpha_value: float):
 def test_an_epoch_reports_what_the_training_passes_saw():
     loader, pair, twin = small_loader(20, 8, shuffle=True), small_pair(), small_pair()
     state = loader.generator.get_state()
-    stats = train_first_epoch(step_of(pair, lr=0.0), loader, torch.zeros(20))
+    stats = train_first_epoch(pair, loader, torch.zeros(20), lr=0.0)
     loader.generator.set_state(state)
     losses, confidences, at_label = [], [], torch.zeros(20)
     for images, labels, index in loader:  # train mode, so a batch is normalised by itself
         with torch.no_grad():
             teacher, student = twin(images)
-        losses += [
-            pair_loss(teacher, student, labels, Guide(torch.zeros(len(labels)))).total
-        ] * len(index)
+        loss = papers_loss(teacher, student, labels, torch.zeros(len(labels)))
+        losses += [loss] * len(index)
         confidences += student.softmax(1).amax(1).tolist()
         at_label[index] = agreement(teacher, student)[torch.arange(len(labels)), labels]
     assert stats.confidence == pytest.approx(np.mean(confidences), rel=1e-5)
@@ -127,9 +138,9 @@ def test_positions():
 def test_only_training_and_scoring_images_are_augmented(made_up_cifar: MadeUpCifar):
     images = load_images("cifar10", made_up_cifar.folder)
     positions = choose_positions(500, 0.1, seed=0, limit=None)
-    loaders = make_loaders(
-        images, images.train.clean_labels, positions, 128, torch.Generator(), augment_scored=True
-    )
+    clean = images.train.clean_labels
+    labels = Labels(clean, clean, images.class_names, positions)
+    loaders = make_loaders(images, labels, 128, torch.Generator(), augment_scored=True)
     assert loaders.train.augment is loaders.scored.augment is images.augment is not None
     assert loaders.val.augment is loaders.test.augment is None
     assert [loader.shuffle for loader in loaders] == [True, False, False, False]
@@ -160,23 +171,21 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
     assert robust == [epoch > tipped + 2 for epoch in range(30)]
     assert [row["lr"] for row in rows] == ["0.02"] * 15 + ["0.002"] * 15
 
-    with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
-        scores = dict(archive)
+    scores = Predictions.read(folder / "predictions.npz")
     detection = np.load(folder / "detection.npy", allow_pickle=False)
-    agreements = torch.from_numpy(scores["agreement"])
+    agreements = torch.from_numpy(scores.split_agreement)
     split = otsu(agreements)
-    assert np.array_equal(scores["index"], np.arange(1297)) and detection.shape == (1297,)
-    assert (scores["low_mean"], scores["threshold"], scores["high_mean"]) == split
-    assert np.array_equal(scores["group"], trust_groups(agreements, split).numpy())
-    assert np.array_equal(detection, scores["group"] == 4)
-    assert record["group_sizes"] == [(scores["group"] == g).sum() for g in (1, 2, 3, 4)]
-    wrong = scores["label"] != scores["true_label"]
-    assert record["group_wrong"] == [(wrong & (scores["group"] == g)).sum() for g in (1, 2, 3, 4)]
+    assert np.array_equal(scores.index, np.arange(1297)) and detection.shape == (1297,)
+    assert scores.cuts == split
+    assert np.array_equal(scores.split_group, trust_groups(agreements, split).numpy())
+    assert np.array_equal(detection, scores.split_group == 4)
+    members = [scores.split_group == g for g in (1, 2, 3, 4)]
+    wrong = scores.label != scores.true_label
+    assert record["group_sizes"] == [each.sum() for each in members]
+    assert record["group_wrong"] == [(wrong & each).sum() for each in members]
     assert record["group_sizes"][3] == detection.sum() > 0
-    assert record["estimated_noise_rate"] == (scores["agreement"] < split.threshold).mean()
+    assert record["estimated_noise_rate"] == (scores.split_agreement < split.threshold).mean()
     assert record["true_noise_rate"] == wrong.mean()
-    for masked in ("teacher_masked", "student_masked"):
-        assert not (scores[masked] == scores["label"]).any()
 
 
 def test_weights_and_detection_come_from_the_tipping_epoch(
@@ -185,12 +194,12 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     """Weights from that epoch's training passes, detection from its scoring of the full set."""
     alphas_used, trained, means, scored, final = [], [], [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
-    final_arrays = training.final_arrays
+    write_predictions = training.write_predictions
 
-    def spy_train(step, batches, guidance: Guidance, *arguments: object) -> EpochStats:
-        alphas_used.append(guidance.alpha.clone())
-        trained.append(train_epoch(step, batches, guidance, *arguments))
-        means.append(guidance.predicted.clone())
+    def spy_train(state: Training, *arguments: object, **options: bool) -> EpochStats:
+        alphas_used.append(state.robust_phase.alpha.cpu().clone())
+        trained.append(train_epoch(state, *arguments, **options))
+        means.append(state.robust_phase.predicted.cpu().clone())
         return trained[-1]
 
     def spy_score(pair, loader) -> training.Scores:
@@ -199,12 +208,12 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
 
     monkeypatch.setattr(training, "train_epoch", spy_train)
 
-    def spy_final(pair, loader) -> dict:
+    def spy_final(writer, pair, loader, *arguments: object) -> Predictions:
         final.append(score_images(pair, loader))
-        return final_arrays(pair, loader)
+        return write_predictions(writer, pair, loader, *arguments)
 
     monkeypatch.setattr(training, "score_images", spy_score)
-    monkeypatch.setattr(training, "final_arrays", spy_final)
+    monkeypatch.setattr(training, "write_predictions", spy_final)
     tips_at(monkeypatch, 3)
     words = ["--dataset", "digits", "--n_epoch", 7, "--limit_train", 500, "--results_dir", tmp_path]
     words += ["--alpha1", 0.1, "--alpha2", 0.2, "--alpha3", 0.6, "--alpha4", 0.9]
@@ -222,23 +231,22 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
     assert all(torch.equal(alpha, torch.zeros(500)) for alpha in alphas_used[:6])
     assert torch.equal(alphas_used[6], expected)
     assert len(scored) == 6 and len(final) == 1  # until the tipping point is found; at the end
-    with np.load(RunFolder.of(args).path / "predictions.npz", allow_pickle=False) as archive:
-        assert np.array_equal(archive["agreement"], scored[3].agreement.numpy())
-        assert archive["split_epoch"] == 3
-        assert np.array_equal(archive["final_agreement"], final[0].agreement.numpy())
-        assert np.array_equal(archive["final_prediction"], final[0].prediction.numpy())
-        for name in ("teacher", "student"):
-            probabilities = archive[f"{name}_probabilities"]
-            assert probabilities.shape == (500, 10) and np.allclose(probabilities.sum(1), 1)
-        product = archive["teacher_probabilities"] * archive["student_probabilities"]
-        assert np.array_equal(product.argmax(1), archive["final_prediction"])
-        assert not archive["held_out"].any()
-        mean = np.zeros((1297, 10), np.float32)
-        mean[split_indices(1297, 0, 0)[0][:500]] = means[-1].numpy()
-        mean, rows = mean[archive["index"]], np.arange(500)
-        assert np.array_equal(archive["ensemble_prediction"], mean.argmax(1))
-        assert np.array_equal(archive["ensemble_agreement"], mean[rows, archive["label"]])
-        flagged = archive["index"][groups_of(scored[3].agreement).numpy() == 4]
+    predictions = Predictions.read(RunFolder.of(args).predictions)
+    assert np.array_equal(predictions.split_agreement, scored[3].agreement.cpu().numpy())
+    assert predictions.split_epoch == 3
+    assert np.array_equal(predictions.final_agreement, final[0].agreement.cpu().numpy())
+    assert np.array_equal(predictions.final_prediction, final[0].prediction.cpu().numpy())
+    networks = predictions.teacher_probabilities, predictions.student_probabilities
+    for probabilities in networks:
+        assert probabilities.shape == (500, 10) and np.allclose(probabilities.sum(1), 1)
+    assert np.array_equal(np.prod(networks, axis=0).argmax(1), predictions.final_prediction)
+    assert not predictions.held_out.any()
+    mean = np.zeros((1297, 10), np.float32)
+    mean[split_indices(1297, 0, 0)[0][:500]] = means[-1].numpy()
+    mean, rows = mean[predictions.index], np.arange(500)
+    assert np.array_equal(predictions.mean_prediction, mean.argmax(1))
+    assert np.array_equal(predictions.mean_agreement, mean[rows, predictions.label])
+    flagged = predictions.index[groups_of(scored[3].agreement).numpy() == 4]
     detection = np.load(RunFolder.of(args).path / "detection.npy", allow_pickle=False)
     assert np.array_equal(np.flatnonzero(detection), flagged)
 
@@ -255,10 +263,10 @@ def test_images_and_rate_stay_until_the_tipping_point_is_found(
         loaders.append(make_loaders(*arguments, **options))
         return loaders[-1]
 
-    def spy_train(step: TrainingStep, *arguments: object) -> EpochStats:
+    def spy_train(state: Training, *arguments: object, **options: bool) -> EpochStats:
         augmented.append(loaders[-1].train.augmented)
-        stats = train_epoch(step, *arguments)
-        rates.append(step.optimizer.param_groups[0]["lr"])  # of the last of two steps
+        stats = train_epoch(state, *arguments, **options)
+        rates.append(state.step.optimizer.param_groups[0]["lr"])  # of the last of two steps
         return stats
 
     monkeypatch.setattr(training, "make_loaders", spy_make)
@@ -281,8 +289,6 @@ def test_images_and_rate_stay_until_the_tipping_point_is_found(
     "departure",
     [
         "--class_balance 1",
-        "--class_balance 1 --class_prior labels",
-        "--class_balance 1 --marginal_momentum 0.9",
         "--target posterior",
         "--target posterior --ensemble_momentum 0.3",
         "--target_for both",
@@ -315,11 +321,10 @@ def test_each_departure_changes_the_robust_phase_alone(
         assert networks[0] != networks[1] and flags[0] == flags[1]
 
 
-def test_the_baseline_has_no_split_to_detect_by(tmp_path: Path):
-    words = ("--dataset", "digits", "--method", "ce", "--results_dir", tmp_path)
-    with pytest.raises(ValueError, match="--detection split: the baseline has no split"):
-        training.main(training_options(*words, "--detection", "split"))
-    assert not [*tmp_path.iterdir()]
+def test_the_baseline_has_no_split_to_detect_by(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        training_options("--dataset", "digits", "--method", "ce", "--detection", "split")
+    assert "--detection split: --method ce has no split" in capsys.readouterr().err
 
 
 def test_without_a_tipping_point_the_result_is_a_fallback(tmp_path: Path, capsys):
@@ -331,9 +336,9 @@ def test_without_a_tipping_point_the_result_is_a_fallback(tmp_path: Path, capsys
     assert record["tipping_point"] is None and record["fallback"] is True
     assert record["split_epoch"] == int(np.argmax(curve))
     assert f"the split at epoch {np.argmax(curve)}, where" in capsys.readouterr().out
-    with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
-        assert archive["fallback"] and len(archive["index"]) == 300
-        scored, group = archive["index"], archive["group"]
+    predictions = Predictions.read(folder / "predictions.npz")
+    scored, group = predictions.index, predictions.split_group
+    assert predictions.fallback and len(scored) == 300
     detection = np.load(folder / "detection.npy", allow_pickle=False)
     assert len(detection) == 1297 and np.array_equal(detection[scored], group == 4)
     assert not np.delete(detection, scored).any()
@@ -376,10 +381,10 @@ def test_a_class_that_vanishes_in_the_robust_phase_is_warned_of_once(
     """From epoch 7 on both networks are kept from predicting class 3."""
     epochs, train_epoch = iter(range(9)), training.train_epoch
 
-    def forgetful(step: TrainingStep, *arguments: object) -> EpochStats:
-        stats = train_epoch(step, *arguments)
+    def forgetful(state: Training, *arguments: object, **options: bool) -> EpochStats:
+        stats = train_epoch(state, *arguments, **options)
         if next(epochs) >= 7:
-            for network in (step.pair.teacher, step.pair.student):
+            for network in (state.step.pair.teacher, state.step.pair.student):
                 network.linear.bias.data[3] = -100
         return stats
 
@@ -396,8 +401,8 @@ def test_a_class_that_vanishes_in_the_robust_phase_is_warned_of_once(
 
 
 def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    def all_alike(teacher: Tensor, student: Tensor, labels: Tensor) -> training.Scores:
-        return training.Scores(torch.full((len(labels),), 0.25), labels, labels, labels)
+    def all_alike(agreements: Tensor, labels: Tensor) -> training.Scores:
+        return training.Scores(torch.full((len(labels),), 0.25), labels)
 
     monkeypatch.setattr(training, "score", all_alike)
     words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
@@ -408,8 +413,15 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
     assert not np.load(RunFolder.of(training_options(*words)).path / "detection.npy").any()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
+@devices
+@pytest.mark.parametrize("steps", [1, 50])  # as on a CPU, and as on CUDA
+def test_a_loss_that_is_not_finite_stops_the_run(
+    device: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is named before the weights, which are not finite either."""
+    monkeypatch.setitem(epoch_statistics.STEPS_PER_CHECK, device, steps)
     words = ("--dataset", "digits", "--lr", 1e30, "--n_epoch", 3, "--limit_train", 200)
+    words += ("--device", device)
     with pytest.raises(ValueError, match=r"epoch \d, step \d: the loss is (nan|inf)"):
         training.main(training_options(*words, "--results_dir", tmp_path))
 
@@ -463,9 +475,12 @@ def test_a_batch_of_one_digit_is_refused_before_anything_is_written(size: int, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measuring_writes_nothing(tmp_path: Path, capsys):
-    words = ("--dataset", "digits", "--measure_steps", 2, "--results_dir", tmp_path)
-    measured = training.main(training_options(*words))
-    assert measured["step_seconds"] > 0 and measured["peak_memory_gib"] > 0
-    assert "one run of 30 epochs of 21 steps" in capsys.readouterr().out
+@pytest.mark.parametrize("method", ["bkd+", "ce"])
+def test_measuring_writes_nothing(method: str, tmp_path: Path, capsys):
+    words = ("--dataset", "digits", "--method", method, "--ema_decay", 0.9, "--n_epoch", 30)
+    args = training_options(*words, "--measure_steps", 2, "--results_dir", tmp_path)
+    assert all(0 < value < 60 for value in training.main(args).values())
+    said = capsys.readouterr().out
+    assert " s a step of 64 images, " in said and "30 epochs of 21 steps: about " in said
+    assert ("the images are scored" in said) == (method == "bkd+")
     assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,12 @@
 """One process at a time in a folder: filelock's lock, and a note that says who holds it."""
 
 import errno
+import fcntl
 import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -46,6 +47,18 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder's lock. Asking does not disturb one that takes it."""
+    if not (folder / HOLDER).exists():
+        return False
+    with suppress(OSError), open(folder / LOCK) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _holder(folder: Path) -> str:

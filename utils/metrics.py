@@ -14,14 +14,14 @@ class GroupCut(NamedTuple):
 
     words: str
     lowest_group: int
-    below: str  # the value of the split that all flagged agreements are below
 
 
-# By the groups' definition, groups 3 and 4 are all images below Otsu's threshold, and so on.
+# By the groups' definition all flagged agreements are below the low mean, Otsu's threshold, or the
+# high mean.
 GROUP_CUTS = (
-    GroupCut("group 4", 4, "low_mean"),
-    GroupCut("groups 3 and 4", 3, "threshold"),
-    GroupCut("groups 2 to 4", 2, "high_mean"),
+    GroupCut("group 4", 4),
+    GroupCut("groups 3 and 4", 3),
+    GroupCut("groups 2 to 4", 2),
 )
 
 

@@ -43,7 +43,7 @@ class Randomness:
             "python": random.getstate(),
             "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+            "cuda": torch.cuda.get_rng_state_all() if self.generator.device.type == "cuda" else [],
             "own": self.generator.get_state(),
         }
 
@@ -58,7 +58,8 @@ class Randomness:
         kind, keys, *rest = state["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state["torch"])
-        for device, each in enumerate(state["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(each, device)
+        for device, each in enumerate(state["cuda"]):  # none of a run on the CPU
+            if device < torch.cuda.device_count():
+                torch.cuda.set_rng_state(each, device)
         self.generator.set_state(state["own"])
         self.mark()

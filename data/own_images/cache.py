@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data.download import digest, naming_folder, one_at_a_time
 from data.own_images.reading import Read, Scale, read_images, scale_of
+from utils.cpus import usable_cpus
 from utils.files import PARTIAL, read_json, remove_partial_files, write_json
 
 FOLDER = "own_images"  # in --data_dir
@@ -115,8 +116,7 @@ def _with_bar(
 ) -> Iterator[Read]:
     if not paths:
         return
-    processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    images = read_images(paths, size, processes or 1, scale)
+    images = read_images(paths, size, usable_cpus(), scale)
     disable = True if quiet else None
     yield from tqdm(images, "reading images", len(paths), unit="image", disable=disable)
 

@@ -24,7 +24,7 @@ class Replay(Generic[Result]):
         """
         self.batch, self.weights = [each.clone() for each in batch], weights
         self.start, self.result = capture(lambda: work(*self.batch))
-        # Each graph writes to gradients of its own, which the optimiser must be given.
+        # Each graph writes to gradients of its own, which the optimizer must be given.
         self.gradients = [weight.grad for weight in weights]
 
     def __call__(self, *batch: Tensor) -> Result:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from models.fast.cuda_graph import Replay, on_side_stream
-from models.losses import Guide, PairLoss, agreement
+from models.losses import PairLoss, agreement
 from models.teacher_student import TeacherStudent
 from utils.console import say
 
-LossFunction = Callable[[Tensor, Tensor, Tensor, Guide], PairLoss]
+LossFunction = Callable[[Tensor, Tensor, Tensor, tuple[Tensor, ...]], PairLoss]
 WARM_UP = 3  # steps of a batch size before its graph is captured; they train like any other
 
 
@@ -27,7 +27,7 @@ class StepResult(NamedTuple):
 
 
 class TrainingStep:
-    """Forward passes, losses, backward passes and optimiser for one batch.
+    """Forward passes, losses, backward passes and optimizer for one batch.
 
     With `compiled`, networks and losses are compiled for full batches, and on CUDA the step of
     each batch size is replayed as one graph. The loss's arguments and the learning rate are inputs,
@@ -57,13 +57,13 @@ class TrainingStep:
             self.compiled_networks = [torch.compile(each, dynamic=False) for each in networks]
             self.compiled_loss = torch.compile(self.loss_and_statistics, dynamic=False)
 
-    def __call__(self, images: Tensor, labels: Tensor, *given: Tensor) -> StepResult:
+    def __call__(self, images: Tensor, labels: Tensor, *inputs: Tensor) -> StepResult:
         """One update from images [B, channels, H, W] and their given labels [B].
 
-        `given`: the fields of the loss's `Guide`. The result is valid until the next step.
+        `inputs`: the loss's further ones. The result is valid until the next step.
         """
         compute = self.replay if self.graphed else self.compute_gradients
-        result = compute(images, labels, *given)
+        result = compute(images, labels, *inputs)
         self.optimizer.step()
         return result
 
@@ -83,23 +83,23 @@ class TrainingStep:
         return self.gradients(*batch)
 
     def gradients(
-        self, images: Tensor, *given: Tensor, networks: Sequence[nn.Module] | None = None
+        self, images: Tensor, *inputs: Tensor, networks: Sequence[nn.Module] | None = None
     ) -> StepResult:
-        """The same, by these `networks` in their compiled form and the loss in its."""
+        """Leave the gradients at the weights; `networks`: compiled ones, with the compiled loss."""
         compute_loss = self.compiled_loss if networks else self.loss_and_statistics
         self.optimizer.zero_grad()
         logits = self.pair(images, networks)  # each [B, C]
         leaves = [each.detach().requires_grad_() for each in logits]
-        loss, result = compute_loss(*leaves, *given)
+        loss, result = compute_loss(*leaves, *inputs)
         loss.backward()  # to the logits, and from there through each network by itself
         self.pair.backward(logits, [leaf.grad for leaf in leaves])
         return result
 
     def loss_and_statistics(
-        self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor, *given: Tensor
+        self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor, *inputs: Tensor
     ) -> tuple[Tensor, StepResult]:
-        """The loss to be minimised, and the statistics of the step; all in float32."""
-        loss = self.loss_function(teacher_logits, student_logits, labels, Guide(*given))
+        """The loss to be minimized, and the statistics of the step; all in float32."""
+        loss = self.loss_function(teacher_logits, student_logits, labels, inputs)
         with torch.no_grad():
             teacher_probs, student_probs = teacher_logits.softmax(1), student_logits.softmax(1)
             confidence = student_probs.amax(1).mean()
@@ -127,6 +127,6 @@ class TrainingStep:
 
 
 def say_without(what: str, error: RuntimeError) -> None:
-    """Say that an optimisation is not available, and why."""
+    """Say that an optimization is not available, and why."""
     reason = str(error).strip().splitlines() or [type(error).__name__]
     say(f"continuing without {what}, which is slower: {reason[0]}")

@@ -7,9 +7,9 @@ from utils.options.values import fraction, not_negative, ratio
 
 
 def add_departures(parser: RunParser) -> None:
-    """All of them: off by default, so that each can be tried alone."""
+    """Add the departures: off by default, so that each can be tried alone."""
     group = parser.add_argument_group(
-        "departures from the paper", "bkd has them off, bkd+ some of them on; see its own defaults"
+        "departures from the paper", "off for bkd; bkd+ has some of them on, see its presets"
     )
     _add_robust_phase(group)
     _add_loss(group)
@@ -21,22 +21,16 @@ def _add_robust_phase(group: argparse._ActionsContainer) -> None:
         type=not_negative,
         default=0.0,
         metavar="WEIGHT",
-        help="weight of the penalty on each network's mean prediction where it is far from the "
-        "class prior, in the robust phase: no class is lost",
+        help="weight of the prior penalty in the robust phase: KL divergence of each network's "
+        "mean prediction from the class prior",
     )
     group.add_argument(
-        "--class_prior",
-        choices=("uniform", "labels"),
-        default="uniform",
-        help="shares of the classes that the penalty asks for; labels: as among the given labels",
+        "--ensemble_momentum",
+        type=ratio,
+        default=0.7,
+        metavar="FACTOR",
+        help="momentum of each image's mean prediction over epochs, for the posterior target",
     )
-    for name, default, words in (
-        ("marginal", 0.0, "of the mean prediction over batches; 0: each batch by itself"),
-        ("ensemble", 0.7, "of each image's mean prediction over epochs, for the posterior target"),
-    ):
-        group.add_argument(
-            f"--{name}_momentum", type=ratio, default=default, metavar="FACTOR", help=words
-        )
     group.add_argument(
         "--target",
         choices=("student", "posterior"),
@@ -69,7 +63,7 @@ def _add_robust_phase(group: argparse._ActionsContainer) -> None:
         type=ratio,
         default=0.0,
         metavar="FACTOR",
-        help="decay of the weights' running mean over the steps of the robust phase, which is then "
+        help="decay of the averaged weights over the steps of the robust phase, which are then "
         "evaluated and saved; 0: none",
     )
 
@@ -84,11 +78,4 @@ def _add_loss(group: argparse._ActionsContainer) -> None:
         "--masked_mean",
         action="store_true",
         help="compensation loss divided by B*(C-1) instead of B*C-1",
-    )
-    group.add_argument(
-        "--label_smoothing",
-        type=ratio,
-        default=0.0,
-        metavar="SHARE",
-        help="share of each target that is spread over all classes, 0 to below 1",
     )

@@ -1,23 +1,13 @@
-"""The options of `learning.py`, `detection.py` and `benchmark.py`."""
+"""The options of `learning.py` and `detection.py`."""
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from utils.files import read_json
-from utils.options.parser import (
-    USAGE,
-    LabelSets,
-    OneLineParser,
-    RunParser,
-    add_batch_size,
-    add_debug,
-    add_device_options,
-    add_net,
-)
-from utils.options.values import count, path
+from utils.options.parser import RunParser, add_device_options
+from utils.options.values import path
 
 NAMES_A_RUN = ("dataset", "noise_type", "seed", "method", "net")
 
@@ -42,19 +32,17 @@ class EvaluationParser(RunParser):
         return super().parse_args([*recorded, *words], namespace)
 
 
-def learning_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
+def learning_parser() -> RunParser:
     """The options of `learning.py`."""
-    parser = EvaluationParser(label_sets, description="Measure the clean test accuracy of a run.")
+    parser = EvaluationParser(description="Measure the clean test accuracy of a run.")
     add_device_options(parser, compiles=False)
     _add_run_dir(parser)
     return parser
 
 
-def detection_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
+def detection_parser() -> RunParser:
     """The options of `detection.py`."""
-    parser = EvaluationParser(
-        label_sets, description="Measure how well a run found the wrong labels."
-    )
+    parser = EvaluationParser(description="Measure how well a run found the wrong labels.")
     _add_run_dir(parser)
     parser.add_argument(
         "--prediction",
@@ -63,34 +51,6 @@ def detection_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
         help="boolean .npy to evaluate in place of the run's, one entry for each training image "
         "(true: label flagged as wrong)",
     )
-    return parser
-
-
-def benchmark_parser() -> OneLineParser:
-    """The options of `benchmark.py`."""
-    parser = OneLineParser(
-        usage=USAGE,
-        description="Time loader, step and scoring on this machine against a straightforward "
-        "version, and against what the machine can do.",
-    )
-    add_device_options(parser)
-    group = parser.add_argument_group("benchmark")
-    add_net(group)
-    group.add_argument(
-        "--quick", action="store_true", help="narrow networks, short timings: under a minute"
-    )
-    add_batch_size(group)
-    group.add_argument(
-        "--rounds", type=count, default=5, metavar="NUMBER", help="number of timings of each"
-    )
-    group.add_argument(
-        "--json",
-        type=path,
-        default=Path("results/benchmark.json"),
-        metavar="FILE",
-        help="file to write",
-    )
-    add_debug(parser)
     return parser
 
 

@@ -3,11 +3,13 @@
 import argparse
 import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NoReturn
 
+from utils.label_sets import LABEL_SETS
+from utils.methods import METHOD_HELP, METHODS
 from utils.options.own_images import (
     BY_COUNT,
     OWN_IMAGES,
@@ -15,29 +17,17 @@ from utils.options.own_images import (
     add_own_images,
     wrong_own_images,
 )
+from utils.options.presets import preset_defaults
 from utils.options.values import count, path, resolved_path, seed
 
 USAGE = "%(prog)s [options]"  # argparse would name them all
 NETS = ("preact18", "compact")
-METHODS = {
-    "bkd": "Blind Knowledge Distillation, as published",
-    "bkd+": "the same with the departures from the paper that pay",
-    "ce": "the baseline, one network trained with plain cross-entropy on the given labels",
-}
 DETECTIONS = {
     "split": "group 4 of the split at the tipping point, as in the paper",
     "final": "labels other than what the last epoch's networks predict, without augmentation",
     "ensemble": "labels other than the pair's mean prediction over the epochs (temporal ensemble; "
     "final for images that were not trained on)",
 }
-
-
-class LabelSets(Protocol):
-    """The label sets of one data set: their names (`keys`), the default, and other words."""
-
-    default: str
-    keys: Mapping[str, str]
-    aliases: Mapping[str, str]
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -76,38 +66,22 @@ class OneLineParser(argparse.ArgumentParser):
         return options
 
 
-class OwnDefaults(NamedTuple):
-    """Defaults that hold for some runs alone."""
-
-    runs: Mapping[str, str]  # option -> the value that these runs have
-    defaults: Mapping[str, Any]
-
-
 class RunParser(OneLineParser):
     """The parser of a script that names a run: some defaults depend on which run it is."""
 
-    def __init__(
-        self,
-        label_sets: Mapping[str, LabelSets],
-        own_defaults: Sequence[OwnDefaults] = (),
-        **settings: Any,
-    ):
-        """`label_sets`: by data set. Of several `own_defaults` of a run the later ones win."""
+    def __init__(self, **settings: Any):
         super().__init__(usage=USAGE, **settings)
-        self.label_sets, self.own_defaults = label_sets, own_defaults
-        add_run_options(self, label_sets)
+        add_run_options(self)
 
     def defaults_of(self, dataset: str, net: str, method: str) -> dict[str, Any]:
         """The value of each option that is not given, for such runs."""
-        run = {"dataset": dataset, "net": net, "method": method}
         defaults = {action.dest: action.default for action in self._actions}
         del defaults["help"]
         if dataset == OWN_IMAGES:
             defaults |= RUNS_OF_OWN_IMAGES
-        defaults["noise_type"] = self.label_sets[dataset].default
-        for own in self.own_defaults:
-            if own.runs.items() <= run.items():
-                defaults |= own.defaults
+        defaults["noise_type"] = LABEL_SETS[dataset].default
+        presets = preset_defaults(dataset, net, method)
+        defaults |= {name: value for name, value in presets.items() if name in defaults}
         if dataset == OWN_IMAGES:  # those are decided when the images are counted
             defaults |= dict.fromkeys(BY_COUNT & defaults.keys())
         return defaults
@@ -121,7 +95,7 @@ class RunParser(OneLineParser):
         run = self.parse_known_args(args, argparse.Namespace(**own))[0]
         defaults = argparse.Namespace(**self.defaults_of(dataset, run.net, run.method))
         options = super().parse_args(args, namespace or defaults)
-        names, aliases = self.label_sets[dataset].keys, self.label_sets[dataset].aliases
+        names, aliases = LABEL_SETS[dataset].keys, LABEL_SETS[dataset].aliases
         options.noise_type = aliases.get(options.noise_type, options.noise_type)
         if options.noise_type not in names:
             self.error(
@@ -132,11 +106,15 @@ class RunParser(OneLineParser):
             self.error("--noise_path is for CIFAR; the labels of digits are drawn from --seed")
         if wrong := wrong_own_images(options):
             self.error(wrong)
+        has_student = METHODS[options.method].has_student
+        if not has_student and getattr(options, "detection", None) == "split":
+            self.error(f"--detection split: --method {options.method} has no split; leave it out")
         return options
 
 
-def add_run_options(parser: argparse.ArgumentParser, label_sets: Mapping[str, LabelSets]) -> None:
-    """The options that identify a run: all three scripts have them."""
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that identify a run: all three scripts have them."""
+    label_sets = LABEL_SETS
     names = [(*each.keys, *each.aliases) for each in label_sets.values()]
     listed = (f"{dataset}: {', '.join(each.keys)}" for dataset, each in label_sets.items())
     defaults = (f"{dataset} {each.default}" for dataset, each in label_sets.items())
@@ -155,7 +133,7 @@ def add_run_options(parser: argparse.ArgumentParser, label_sets: Mapping[str, La
         "--method",
         choices=list(METHODS),
         default="bkd",
-        help="; ".join(f"{name}: {words}" for name, words in METHODS.items()),
+        help=METHOD_HELP,
     )
     add_net(run)
     add_own_images(parser)
@@ -188,7 +166,9 @@ def add_net(parser: argparse._ActionsContainer) -> None:
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """--debug"""
     parser.add_argument(
-        "--debug", action="store_true", help="full traceback of an error in the input"
+        "--debug",
+        action="store_true",
+        help=argparse.SUPPRESS,  # traceback of an error in the input
     )
 
 

@@ -1,107 +1,28 @@
 """The options of `blind_knowledge_dist_training.py`. The defaults are the authors' for CIFAR-10."""
 
-from collections.abc import Mapping
-from typing import Any
+import argparse
 
 from utils.options.departures import add_departures
 from utils.options.own_images import IMAGE_SIZES
-from utils.options.parser import (
-    DETECTIONS,
-    LabelSets,
-    OwnDefaults,
-    RunParser,
-    add_batch_size,
-    add_device_options,
-)
+from utils.options.parser import DETECTIONS, RunParser, add_batch_size, add_device_options
+from utils.options.presets import presets_help
 from utils.options.values import count, count_or_none, fraction, not_negative, positive, ratio
 
-OWN_DEFAULTS = (
-    OwnDefaults({"method": "ce"}, {"detection": "final"}),
-    OwnDefaults(
-        {"method": "bkd+"},
-        {
-            "class_balance": 1.0,
-            "marginal_momentum": 0.9,
-            "target": "posterior",
-            "target_for": "both",
-            "compensation": "naive",
-            "ema_decay": 0.99,
-            "detection": "final",
-        },
-    ),
-    OwnDefaults(
-        {"net": "compact"},
-        {
-            "width": 32,
-            "n_epoch": 18,
-            "lr": 0.1,
-            "lr_schedule": "after_tipping",
-            "warm_up": 1.0,
-            "augmentation": "after_tipping",
-            "checkpoint_freq": 1,
-            "clean_test_freq": 2,
-            "noisy_val_freq": 2,
-        },
-    ),
-    OwnDefaults(
-        {"net": "compact", "method": "ce"},
-        {
-            "n_epoch": 12,
-            "lr": 0.2,
-            "lr_schedule": "linear",
-            "warm_up": 2.0,
-            "augmentation": "always",
-        },
-    ),
-    OwnDefaults({"net": "compact", "method": "bkd+"}, {"n_epoch": 40}),
-    OwnDefaults(
-        {"dataset": "digits"},
-        {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
-    ),
-    OwnDefaults({"dataset": "digits", "net": "compact"}, {"lr": 0.2}),
-    OwnDefaults(
-        {"dataset": "folder"},
-        {"class_prior": "labels", "image_size": 32},
-    ),
-    OwnDefaults(
-        {"dataset": "digits", "method": "bkd+"},
-        {
-            "target": "student",
-            "target_for": "teacher",
-            "compensation": "always",
-            "alpha1": 0.5,
-            "alpha2": 0.7,
-            "alpha3": 0.8,
-            "alpha4": 1.0,
-            "ema_decay": 0.0,
-            "lr": 0.04,
-            "lr_step": 20,
-        },
-    ),
-)
 
-
-def training_parser(label_sets: Mapping[str, LabelSets]) -> RunParser:
-    """The parser; `label_sets`: those of each data set."""
+def training_parser() -> RunParser:
+    """The parser of the training script."""
     parser = RunParser(
-        label_sets,
-        OWN_DEFAULTS,
         description="Train teacher and student on noisy labels and write a run folder.",
-        epilog="Own defaults: "
-        + "; ".join(f"{_words(own.runs)}: {_words(own.defaults)}" for own in OWN_DEFAULTS),
+        epilog=f"Presets, defaults of some runs: {presets_help()}",
     )
     add_device_options(parser)
     _add_data_and_length(parser)
-    _add_network_and_optimiser(parser)
+    _add_network_and_optimizer(parser)
     _add_method(parser)
     add_departures(parser)
     _add_resuming(parser)
     _add_reporting(parser)
     return parser
-
-
-def _words(options: Mapping[str, Any]) -> str:
-    return " ".join(f"--{name} {value}" for name, value in options.items())
 
 
 def _add_data_and_length(parser: RunParser) -> None:
@@ -116,8 +37,8 @@ def _add_data_and_length(parser: RunParser) -> None:
     group.add_argument(
         "--no_flip",
         action="store_true",
-        help="own images: do not mirror them at random, for letters and all else that mirroring "
-        "makes another class of",
+        help="own images: no random flips, for letters and other images whose mirror image "
+        "belongs to another class",
     )
     group.add_argument(
         "--val_ratio",
@@ -127,13 +48,6 @@ def _add_data_and_length(parser: RunParser) -> None:
         help="share of the training images held out for noisy validation, 0 to below 1",
     )
     group.add_argument(
-        "--val_fold",
-        type=count_or_none,
-        default=0,
-        metavar="NUMBER",
-        help="which images are held out, for cross-validation; 0 to 1 / val_ratio - 1",
-    )
-    group.add_argument(
         "--n_epoch", type=count, default=300, metavar="EPOCHS", help="number of epochs"
     )
     add_batch_size(group)
@@ -141,8 +55,8 @@ def _add_data_and_length(parser: RunParser) -> None:
         "--augmentation",
         choices=("always", "after_tipping"),
         default="always",
-        help="flips and crops of the training images; always, or after_tipping: not before the "
-        "tipping point is found, so that memorising begins earlier",
+        help="random flips and crops of the training images; after_tipping: only once the "
+        "tipping point is found, so that memorization begins earlier",
     )
     group.add_argument(
         "--limit_train",
@@ -152,8 +66,8 @@ def _add_data_and_length(parser: RunParser) -> None:
     )
 
 
-def _add_network_and_optimiser(parser: RunParser) -> None:
-    group = parser.add_argument_group("network and optimiser (SGD)")
+def _add_network_and_optimizer(parser: RunParser) -> None:
+    group = parser.add_argument_group("network and optimizer (SGD)")
     group.add_argument(
         "--width",
         type=count,
@@ -173,7 +87,7 @@ def _add_network_and_optimiser(parser: RunParser) -> None:
         ("lr", positive, 0.02, "RATE", "initial learning rate"),
         ("lr_step", count, 150, "EPOCHS", "epochs between learning-rate decays"),
         ("lr_gamma", positive, 0.1, "FACTOR", "learning-rate decay factor (StepLR gamma)"),
-        ("warm_up", not_negative, 0.0, "EPOCHS", "epochs in which the rate rises from 0"),
+        ("warm_up", not_negative, 0.0, "EPOCHS", "epochs of linear learning-rate warm-up"),
         ("momentum", ratio, 0.9, "FACTOR", "momentum, 0 to below 1"),
         ("weight_decay", not_negative, 0.0005, "FACTOR", "weight decay (L2 penalty)"),
     ):
@@ -207,10 +121,7 @@ def _add_resuming(parser: RunParser) -> None:
         type=count,
         default=5,
         metavar="EPOCHS",
-        help="epochs between checkpoints; SIGINT, SIGTERM and SIGHUP write one too",
-    )
-    group.add_argument(
-        "--keep_checkpoint", action="store_true", help="checkpoint.pt of a finished run is kept"
+        help=argparse.SUPPRESS,  # between checkpoints; SIGINT, SIGTERM and SIGHUP write one too
     )
     group.add_argument(
         "--restart",
@@ -227,17 +138,11 @@ def _add_resuming(parser: RunParser) -> None:
 def _add_reporting(parser: RunParser) -> None:
     group = parser.add_argument_group("reporting")
     for name, default, unit, words in (
-        ("print_freq", 100, "STEPS", "steps between updates of the progress bar"),
         ("clean_test_freq", 10, "EPOCHS", "epochs between clean tests; the last is always tested"),
         ("noisy_val_freq", 10, "EPOCHS", "epochs between noisy validations; the last always is"),
+        ("print_freq", 100, "STEPS", argparse.SUPPRESS),  # between updates of the progress bar
     ):
         group.add_argument(f"--{name}", type=count, default=default, metavar=unit, help=words)
-    group.add_argument("--quiet", action="store_true", help="no progress bars")
-    group.add_argument(
-        "--no_plots",
-        action="store_true",
-        help="no plots; python -m utils.plots FOLDER draws them at any time",
-    )
     group.add_argument(
         "--tensorboard",
         action="store_true",
@@ -247,12 +152,10 @@ def _add_reporting(parser: RunParser) -> None:
         "--measure_steps",
         type=count,
         metavar="STEPS",
-        help="number of steps to time for an estimate of the whole run; nothing is written",
+        help="number of training steps to time, and no training; nothing is written",
     )
-    group.add_argument(
-        "--num_workers",
-        type=count_or_none,
-        default=4,
-        metavar="NUMBER",
-        help="accepted for existing commands, without effect: images need no loading workers",
-    )
+    # Accepted and not shown: no progress bars (there are none where stderr is no terminal); no
+    # plots; loading workers, which images that live on the device do not need.
+    group.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)
+    group.add_argument("--no_plots", action="store_true", help=argparse.SUPPRESS)
+    group.add_argument("--num_workers", type=count_or_none, default=4, help=argparse.SUPPRESS)

@@ -5,6 +5,7 @@ A plot whose data a run does not have, or not yet, is left out with a line that 
 
 from collections.abc import Sequence
 
+from utils.console import say
 from utils.options.parser import OneLineParser
 from utils.options.values import path
 from utils.plots.draw import write_plots
@@ -22,11 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     for folder in parser.parse_args(argv).folder:
         try:
-            written = write_plots(folder)
+            for file in write_plots(folder):
+                say(str(file))
         except (ValueError, OSError) as error:
             parser.error(str(error))
-        for file in written:
-            print(file)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ The training script draws them at the split and at the end. A plot whose data th
 or not yet, is left out with a line that says why.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
+from utils import console
 from utils.files import write_whole
 from utils.plots.curves import draw_tipping_point, draw_training_curves
 from utils.plots.labels import draw_suspects, draw_transitions
@@ -15,38 +17,61 @@ from utils.plots.noise_split import draw_detection_curve, draw_noise_split
 from utils.plots.run_data import LeftOut, RunData, read_run
 from utils.plots.style import Figure, as_png
 
-PLOTS: dict[str, Callable[[RunData], Figure]] = {
-    "tipping_point.png": draw_tipping_point,
-    "noise_split.png": draw_noise_split,
-    "training_curves.png": draw_training_curves,
-    "suspects.png": draw_suspects,
-    "transitions.png": draw_transitions,
-    "detection_curve.png": draw_detection_curve,
+
+class Plot(NamedTuple):
+    """How a plot is drawn (raises LeftOut where the run lacks the data), and its caption."""
+
+    draw: Callable[[RunData], Figure]
+    caption: str
+
+
+PLOTS = {  # by the name of the file
+    "tipping_point.png": Plot(
+        draw_tipping_point,
+        "The student's confidence; at its peak learning turns into memorising. Below it the naive "
+        "phase alone, and how many of the labels that the pair agrees with in training are wrong.",
+    ),
+    "noise_split.png": Plot(
+        draw_noise_split,
+        "The pair's agreement with each given label, the three cuts, and the four groups.",
+    ),
+    "training_curves.png": Plot(draw_training_curves, "Losses, accuracies and learning rate."),
+    "detection_curve.png": Plot(
+        draw_detection_curve,
+        "Precision over recall when labels are flagged from the lowest agreement on, and where "
+        "each cut stands.",
+    ),
+    "suspects.png": Plot(
+        draw_suspects,
+        "The most suspect labels. The whole list is suspects.csv in the run folder.",
+    ),
+    "transitions.png": Plot(
+        draw_transitions, "Which class is given for which, in % of the images given a label."
+    ),
 }
+CAPTIONS = {file: plot.caption for file, plot in PLOTS.items()}
 
 
-def write_plots(
-    folder: Path, say: Callable[[str], None] = print, names: Container[str] = PLOTS
-) -> list[Path]:
-    """Draw those of `names` that the run folder has the data for; returns their paths.
+def write_plots(folder: Path, say: Callable[[str], None] = console.say) -> list[Path]:
+    """Draw the plots that the run folder has the data for; returns their paths.
 
-    `say` gets one line for each plot left out, with the reason; a single line for all of them if
-    matplotlib is missing. Raises ValueError or OSError naming a file that cannot be read or
-    written.
+    `say` gets one line for each plot left out, with the reason, whatever it is; a single line for
+    all of them if matplotlib is missing. Raises ValueError or OSError naming a file that cannot be
+    read or written.
     """
     if find_spec("matplotlib") is None:
         say(f"{folder}: no plots: matplotlib is not installed; see requirements.txt")
         return []
     run = read_run(folder)
     written = []
-    for name, draw in PLOTS.items():
-        if name not in names:
-            continue
+    for file, plot in PLOTS.items():
         try:
-            content = as_png(draw(run))
+            content = as_png(plot.draw(run))
         except LeftOut as reason:
-            say(f"{folder / name} left out: {reason}")
-            continue
-        write_whole(folder / name, content)
-        written.append(folder / name)
+            say(f"{folder / file} left out: {reason}")
+        except Exception as error:  # of numpy, matplotlib, scikit-learn: no plot may cost a run
+            say(f"{folder / file} left out: {type(error).__name__}: {' '.join(str(error).split())}")
+        else:
+            write_whole(folder / file, content)
+            written.append(folder / file)
     return written

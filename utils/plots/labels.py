@@ -1,13 +1,13 @@
 """Plots of the labels: the most suspect images, and which class is mistaken for which."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from utils.plots.run_data import LeftOut, RunData
 from utils.plots.style import INK, MEDIUM, MIDDLE, RED, SMALL, Axes, Figure, new_figure, plain
-from utils.run_folder.detections import chosen
+from utils.run_folder.predictions import Array
 
 PER_ROW = 8  # images
 STEP = 1.12  # from one image to the next, in images
@@ -19,28 +19,25 @@ MISTAKES_LISTED = 12  # where the names do not fit
 
 def draw_suspects(run: RunData) -> Figure:
     """The most suspect images with their given, predicted and true labels; raises LeftOut."""
-    images, places, names = run.need("suspect_images", "suspect_index", "class_names")
-    index, label, _, _ = run.need("index", "label", "agreement", "prediction")
-    prediction = chosen(run.arrays).prediction
-    true_label = run.arrays.get("true_label")
-    if not len(images):
-        raise LeftOut("no image was scored")
-    rows = np.searchsorted(index, places)  # index rises
+    predictions = run.predicted()
+    images, names, label = predictions.suspect_images, predictions.class_names, predictions.label
+    prediction, true_label = predictions.chosen.prediction, predictions.true_label
+    if images is None or not len(images):
+        raise LeftOut("predictions.npz has no images")
+    rows = np.searchsorted(predictions.index, predictions.suspect_index)  # index rises
     height = -(-len(images) // PER_ROW) * (1 + CAPTION)
     figure = new_figure(9, 0.8 + height, f"{run.name}: the {len(images)} most suspect labels")
     axes = figure.subplots()
     size = SMALL - 0.5 * min(3, max(0, max(map(len, names)) - LONG_NAME))
+    whose = "net" if run.baseline else "pair"
     right = np.zeros(len(rows), dtype=bool) if true_label is None else (true_label == label)[rows]
     for place, (image, row) in enumerate(zip(images, rows, strict=True)):
-        caption = f"given: {names[label[row]]}\n"
-        caption += f"{'net' if run.baseline else 'pair'}: {names[prediction[row]]}"
+        words = f"given: {names[label[row]]}\n{whose}: {names[prediction[row]]}"
         if true_label is not None:
-            caption += f"\ntrue: {names[true_label[row]]}"
+            words += f"\ntrue: {names[true_label[row]]}"
         corner = place % PER_ROW * STEP, place // PER_ROW * (1 + CAPTION)
-        _draw_suspect(axes, corner, image, caption, size, framed=right[place])
-    axes.set_xlim(-0.03, PER_ROW * STEP - 0.09)
-    axes.set_ylim(height, -0.03)
-    axes.set_aspect("equal")
+        _draw_suspect(axes, corner, image, words, size, framed=right[place])
+    axes.set(xlim=(-0.03, PER_ROW * STEP - 0.09), ylim=(height, -0.03), aspect="equal")
     axes.axis("off")
     if true_label is not None:
         note = f"false alarms (the given label is right): {right.sum() or 'none'}"
@@ -49,27 +46,17 @@ def draw_suspects(run: RunData) -> Figure:
 
 
 def _draw_suspect(
-    axes: Axes,
-    corner: tuple[float, float],
-    image: NDArray[np.uint8],
-    caption: str,
-    size: float,
-    framed: bool,
+    axes: Axes, corner: Sequence[float], image: Array, words: str, size: float, framed: bool
 ) -> None:
-    """One image [height, width, channels] with its caption; a false alarm bold and framed."""
+    """One image [height, width, channels] with its words; a false alarm bold and framed."""
     from matplotlib.patches import Rectangle
 
     x, y = corner
-    axes.imshow(
-        image[..., 0] if image.shape[-1] == 1 else image,
-        cmap="gray",
-        vmin=0,
-        vmax=255,
-        extent=(x, x + 1, y + 1, y),
-        interpolation="nearest",
-    )
+    look = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    axes.imshow(pixels, extent=(x, x + 1, y + 1, y), **look)
     weight = "bold" if framed else "normal"
-    axes.text(x, y + 1.04, caption, fontsize=size, va="top", weight=weight, parse_math=False)
+    axes.text(x, y + 1.04, words, fontsize=size, va="top", weight=weight, parse_math=False)
     if framed:
         axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=RED, lw=3, ls="--"))
 
@@ -78,11 +65,12 @@ def draw_transitions(run: RunData) -> Figure:
     """Given against predicted, and where known against true labels; raises LeftOut."""
     from sklearn.metrics import confusion_matrix
 
-    label, names, _, _ = run.need("label", "class_names", "agreement", "prediction")
-    prediction = chosen(run.arrays).prediction
-    others = [("network's prediction" if run.baseline else "pair's prediction", prediction)]
-    if "true_label" in run.arrays:
-        others.append(("true label", run.arrays["true_label"]))
+    predictions = run.predicted()
+    label, names, true_label = predictions.label, predictions.class_names, predictions.true_label
+    name = "network's prediction" if run.baseline else "pair's prediction"
+    others = [(name, predictions.chosen.prediction)]
+    if true_label is not None:
+        others.append(("true label", true_label))
     few = len(names) <= FEW_CLASSES
     figure = new_figure(5.2 * len(others), 5 if few else 7.2, f"{run.name}: given labels")
     panels = figure.subplots(1 if few else 2, len(others), squeeze=False)
@@ -101,7 +89,7 @@ def draw_transitions(run: RunData) -> Figure:
     return figure
 
 
-def _draw_matrix(axes: Axes, shares: NDArray[np.float64], unit: str, other_name: str) -> Any:
+def _draw_matrix(axes: Axes, shares: Array, unit: str, other_name: str) -> Any:
     """The shares [C, C] in grey: given label by the other one; returns matplotlib's image."""
     from matplotlib.colors import PowerNorm
 
@@ -114,7 +102,7 @@ def _draw_matrix(axes: Axes, shares: NDArray[np.float64], unit: str, other_name:
     return axes.imshow(shares, cmap="Greys", norm=norm, interpolation="nearest")
 
 
-def _name_cells(axes: Axes, shares: NDArray[np.float64], names: NDArray[np.str_]) -> None:
+def _name_cells(axes: Axes, shares: Array, names: Array) -> None:
     """The classes' names along the axes, and the rounded share in each cell that has one."""
     turned = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 2 else {}
     axes.set_xticks(range(len(names)), names, parse_math=False, **turned)
@@ -125,9 +113,7 @@ def _name_cells(axes: Axes, shares: NDArray[np.float64], names: NDArray[np.str_]
             axes.text(column, row, f"{share:.0f}", color="white" if share > 55 else INK, **style)
 
 
-def _list_mistakes(
-    axes: Axes, counts: NDArray[np.int64], names: NDArray[np.str_], other_name: str
-) -> None:
+def _list_mistakes(axes: Axes, counts: Array, names: Array, other_name: str) -> None:
     """Bars for the most frequent pairs of different classes in counts [C, C]."""
     apart = counts - np.diag(counts.diagonal())
     order = np.argsort(-apart, axis=None, kind="stable")[:MISTAKES_LISTED]

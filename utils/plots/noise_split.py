@@ -1,40 +1,24 @@
 """Plots of the split: the agreements and where they are cut, and what each cut detects."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import NDArray
 
 from utils.metrics import GROUP_CUTS, detection_metrics, ranking_metrics
+from utils.plots import style
 from utils.plots.run_data import LeftOut, RunData
-from utils.plots.style import (
-    DARK,
-    DOTTED,
-    INK,
-    MIDDLE,
-    RED,
-    RIGHT_LABELS,
-    SMALL,
-    WRONG_LABELS,
-    Axes,
-    Figure,
-    legend_above,
-    new_figure,
-    plain,
-)
-from utils.run_folder.detections import detections
+from utils.plots.style import Axes, Figure, legend_above, new_figure, plain
+from utils.run_folder.predictions import Array
 
 BINS = 60
-CUT_STYLES = (
-    ("low_mean", "mean below", ":"),
-    ("threshold", "Otsu's threshold", "-"),
-    ("high_mean", "mean above", "--"),
-)
+CUT_STYLES = (("mean below", ":"), ("Otsu's threshold", "-"), ("mean above", "--"))
 GROUP_NAMES = ("1 most trusted", "2", "3", "4 flagged as wrong")
-WHEN = {"split": "at the split", "final": "at the end", "ensemble": "over the epochs"}
-STYLES = {"split": "-", "final": "--", "ensemble": "-."}
-CONTRADICTED = (
-    ("final", "predicted another class", "X"),
-    ("ensemble", "another on the mean over the epochs", "P"),
-)
+RESULTS = {  # when it was found, its line; what its prediction flags, the marker
+    "split": ("at the split", "-"),
+    "final": ("at the end", "--", "predicted another class", "X"),
+    "ensemble": ("over the epochs", "-.", "another on the mean over the epochs", "P"),
+}
+GROUP_MARKERS = (("o", style.INK), ("s", "white"), ("D", "white"))
 FALLBACK = " (fallback: no tipping point)"
 
 
@@ -42,70 +26,58 @@ def draw_noise_split(run: RunData) -> Figure:
     """Histogram of the agreements with the cuts, and the four groups; raises LeftOut."""
     if run.baseline:
         raise LeftOut("the baseline has neither groups nor cuts")
-    agreement, group = run.need("agreement", "group")
+    predictions = run.predicted()
     title = f"{run.name}: split at epoch {run.split_epoch}" + FALLBACK * run.fallback
     figure = new_figure(7.2, 5.6, title)
     above, below = figure.subplots(2, 1, height_ratios=(3, 1.6))
-    _draw_histogram(above, agreement, run.wrong)
-    for name, words, style in CUT_STYLES:
-        if name in run.arrays:
-            cut = float(run.arrays[name])
-            above.axvline(cut, color=INK, ls=style, lw=1.5, label=f"{words}: {cut:.3f}")
-    above.set_yscale("log")
-    above.set_xlim(0, 1)
+    _draw_histogram(above, predictions.split_agreement, run.wrong)
+    cuts = predictions.cuts or ()
+    for cut, (words, line) in zip(cuts, CUT_STYLES, strict=False):
+        above.axvline(cut, color=style.INK, ls=line, lw=1.5, label=f"{words}: {cut:.3f}")
+    above.set(yscale="log", xlim=(0, 1))
     above.set_ylim(0.7, 3 * above.get_ylim()[1])  # room for the names of the groups
     legend_above(above, 3)
-    _name_groups(above, run)
-    _draw_groups(below, group, run.wrong)
+    if cuts:
+        _name_groups(above, (0, *cuts, 1))
+    _draw_groups(below, predictions.split_group, run.wrong)
     return figure
 
 
-def _draw_histogram(
-    axes: Axes, agreement: NDArray[np.floating], wrong: NDArray[np.bool_] | None
-) -> None:
+def _draw_histogram(axes: Axes, agreement: Array, wrong: Array | None) -> None:
     """Histogram of the agreements [N], those of right and wrong labels apart where known."""
     plain(axes, "agreement of the pair with the given label", "images")
     edges = np.linspace(0, 1, BINS + 1)
     if wrong is None:
-        axes.hist(agreement, edges, label="all labels", **RIGHT_LABELS)
+        axes.hist(agreement, edges, label="all labels", **style.RIGHT_LABELS)
         return
-    axes.hist(agreement[~wrong], edges, label="label right", **RIGHT_LABELS)
-    axes.hist(agreement[wrong], edges, histtype="step", color=RED, lw=1.3, hatch="////")
-    axes.fill_between([], [], label="label wrong", fc="none", ec=RED, hatch="////")
+    axes.hist(agreement[~wrong], edges, label="label right", **style.RIGHT_LABELS)
+    axes.hist(agreement[wrong], edges, histtype="step", color=style.RED, lw=1.3, hatch="////")
+    axes.fill_between([], [], label="label wrong", fc="none", ec=style.RED, hatch="////")
 
 
-def _name_groups(axes: Axes, run: RunData) -> None:
+def _name_groups(axes: Axes, edges: Sequence[float]) -> None:
     """Each group's number at the top of its range of agreements, where there is room."""
-    if not all(name in run.arrays for name, _, _ in CUT_STYLES):
-        return
-    edges = [0.0, *(float(run.arrays[name]) for name, _, _ in CUT_STYLES), 1.0]
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+    place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top", "bbox": box}
     for group, low, high in zip((4, 3, 2, 1), edges, edges[1:], strict=False):
         if high - low > 0.02:
-            axes.text(
-                (low + high) / 2,
-                0.97,
-                f"group {group}" if high - low > 0.1 else f"{group}",
-                transform=axes.get_xaxis_transform(),
-                ha="center",
-                va="top",
-                fontsize=SMALL,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
-            )
+            words = f"group {group}" if high - low > 0.1 else f"{group}"
+            axes.text((low + high) / 2, 0.97, words, fontsize=style.SMALL, **place)
 
 
-def _draw_groups(axes: Axes, group: NDArray[np.integer], wrong: NDArray[np.bool_] | None) -> None:
+def _draw_groups(axes: Axes, group: Array, wrong: Array | None) -> None:
     """A bar for each group, 1 at the top, its wrong labels apart where they are known."""
     plain(axes, "images", "group").grid(axis="y", visible=False)
     sizes = np.bincount(group, minlength=5)[1:]
     bad = np.zeros(4, int) if wrong is None else np.bincount(group[wrong], minlength=5)[1:]
     places = np.arange(4)
-    axes.barh(places, sizes - bad, **RIGHT_LABELS)
-    axes.barh(places, bad, left=sizes - bad, **WRONG_LABELS)
+    axes.barh(places, sizes - bad, **style.RIGHT_LABELS)
+    axes.barh(places, bad, left=sizes - bad, **style.WRONG_LABELS)
     for place, size, share in zip(places, sizes, bad / np.maximum(sizes, 1), strict=True):
         words = f" {size:,}"
         if wrong is not None and size:
             words += f", {100 * share:.1f} % wrong"
-        axes.text(size, place, words, va="center", fontsize=SMALL)
+        axes.text(size, place, words, va="center", fontsize=style.SMALL)
     axes.set_yticks(places, GROUP_NAMES)
     axes.invert_yaxis()
     axes.set_xlim(0, sizes.max() * 1.3)
@@ -115,8 +87,9 @@ def draw_detection_curve(run: RunData) -> Figure:
     """Precision over recall of low agreement, and the group cuts on it; raises LeftOut."""
     from sklearn.metrics import precision_recall_curve
 
-    run.need("agreement", "prediction", "label", "true_label")
-    wrong = run.wrong
+    results, wrong = run.predicted().detections, run.wrong
+    if wrong is None:
+        raise LeftOut("the true labels are not known")
     if not wrong.any():
         raise LeftOut("no given label is wrong, so there is nothing to detect")
     figure = new_figure(6.4, 5.2, f"{run.name}: wrong labels found" + FALLBACK * run.fallback)
@@ -125,47 +98,36 @@ def draw_detection_curve(run: RunData) -> Figure:
         "recall (share of the wrong labels that are flagged)",
         "precision (share of the flagged labels that are wrong)",
     )
-    results = detections(run.arrays)
-    for name, flags in results.items():
-        precision, recall, _ = precision_recall_curve(wrong, -flags.agreement)
-        average = ranking_metrics(flags.agreement, wrong)["average_precision"]
-        words = "lowest agreement first" + (f", {WHEN[name]}" if len(results) > 1 else "")
+    for name, (_, agreement, _) in results.items():
+        precision, recall, _ = precision_recall_curve(wrong, -agreement)
+        average = ranking_metrics(agreement, wrong)["average_precision"]
+        when, line = RESULTS[name][:2] if len(results) > 1 else ("", "-")
+        words = "lowest agreement first" + f", {when}" * bool(when)
         words += f" (average precision {average:.3f})" if average else ""
-        style = STYLES[name] if len(results) > 1 else "-"
-        axes.plot(recall[:-1], precision[:-1], style, color=INK, lw=1.3, label=words)
+        axes.plot(recall[:-1], precision[:-1], line, color=style.INK, lw=1.3, label=words)
     chance = f"flagged at random: {wrong.mean():.3f}"
-    axes.axhline(wrong.mean(), color=MIDDLE, ls=DOTTED, label=chance)
+    axes.axhline(wrong.mean(), color=style.MIDDLE, ls=style.DOTTED, label=chance)
     _mark_cuts(run, axes)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
-    axes.legend(fontsize=SMALL, framealpha=0.9, edgecolor="none", loc="lower left")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.legend(fontsize=style.SMALL, framealpha=0.9, edgecolor="none", loc="lower left")
     return figure
 
 
 def _mark_cuts(run: RunData, axes: Axes) -> None:
     """A point at precision and recall of each cut of the groups, and of the predictions."""
-    results = detections(run.arrays)
+    predictions = run.predicted()
     points = [
-        (words, marker, INK, results[name].flagged)
-        for name, words, marker in CONTRADICTED
-        if name in results
+        (*RESULTS[name][2:], style.INK, result.flagged)
+        for name, result in predictions.detections.items()
+        if name != "split"
     ]
-    if not run.baseline:
-        (group,) = run.need("group")
+    if predictions.split_group is not None:
         points += [
-            (cut.words, marker, fill, group >= cut.lowest_group)
-            for cut, (marker, fill) in zip(
-                GROUP_CUTS, (("o", INK), ("s", "white"), ("D", "white")), strict=True
-            )
+            (cut.words, *marker, predictions.split_group >= cut.lowest_group)
+            for cut, marker in zip(GROUP_CUTS, GROUP_MARKERS, strict=True)
         ]
     for words, marker, fill, flagged in points:
         found = detection_metrics(flagged, run.wrong)
-        axes.plot(
-            found["recall"],
-            found["precision"],
-            marker,
-            color=DARK,
-            markerfacecolor=fill,
-            markersize=8,
-            label=f"{words}: F1 {found['f1']:.3f}",
-        )
+        marks = {"color": style.DARK, "markerfacecolor": fill, "markersize": 8}
+        label = f"{words}: F1 {found['f1']:.3f}"
+        axes.plot(found["recall"], found["precision"], marker, label=label, **marks)

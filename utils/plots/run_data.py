@@ -6,16 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import read_arrays, read_columns
+from utils.files import read_columns
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import UNKNOWN, Predictions
 
-INTEGERS, FLOATS = "iu", "f"  # kinds of numpy's types
-AGREEMENTS = ("agreement", "final_agreement", "ensemble_agreement")
-PREDICTIONS = ("prediction", "final_prediction", "ensemble_prediction")
-LABELS = dict.fromkeys(("label", "true_label", *PREDICTIONS), INTEGERS)
-FLOATING = dict.fromkeys(AGREEMENTS, FLOATS)
-PER_IMAGE = {"index": INTEGERS, "group": INTEGERS, **FLOATING, **LABELS}
-SINGLE = ("detection", "split_epoch", "fallback", "low_mean", "threshold", "high_mean")
+PHASE, VANISHED = "phase", "vanished_classes"  # the columns of metrics.csv that are no numbers
 
 
 class LeftOut(Exception):
@@ -23,112 +18,85 @@ class LeftOut(Exception):
 
 
 class RunData(NamedTuple):
-    """What a run folder holds for its plots; read it with `read_run`."""
+    """What a run folder holds for its plots, E epochs; read it with `read_run`."""
 
-    folder: RunFolder
+    name: str
     baseline: bool
-    metrics: dict[str, list[str]]  # columns of metrics.csv, as text
-    arrays: dict[str, NDArray[Any]]  # predictions.npz; empty before the split
-
-    @property
-    def name(self) -> str:
-        """The folder's name, which says which run it is."""
-        return self.folder.path.resolve().name
-
-    def cells(self, column: str) -> list[str]:
-        """A column of metrics.csv [epochs]; blank where it is not there."""
-        return self.metrics.get(column) or [""] * len(next(iter(self.metrics.values()), ()))
+    predictions: Predictions | None  # None before the split
+    curves: dict[str, NDArray[np.float64]]  # columns of metrics.csv [E], NaN where blank
+    phases: NDArray[np.str_]  # [E], "naive", "robust" or "ce"
+    vanished: list[set[int]]  # [E], the classes that were never predicted
 
     def curve(self, column: str) -> NDArray[np.float64]:
-        """A column of metrics.csv as numbers [epochs]; NaN where it is blank or not there.
+        """A column of metrics.csv [E]; NaN where it is not there."""
+        return self.curves.get(column, np.full(len(self.phases), np.nan))
 
-        Raises ValueError naming the column if a cell is no number.
-        """
-        try:
-            return np.array([float(cell) if cell else np.nan for cell in self.cells(column)])
-        except ValueError as error:
-            raise ValueError(f"{self.folder.metrics}: column {column}: {error}") from error
-
+    @property
     def epochs(self) -> NDArray[np.float64]:
-        """The epochs that metrics.csv has a row for; raises ValueError if one is blank."""
-        epochs = self.curve("epoch")
-        if np.isnan(epochs).any():
-            raise ValueError(f"{self.folder.metrics}: a row has no epoch")
-        return epochs
+        """The epochs that metrics.csv has a row for [E]."""
+        return self.curves["epoch"]
 
-    def in_phase(self, name: str) -> NDArray[np.bool_]:
-        """Which epochs belong to the "naive" or "robust" phase [epochs]."""
-        return np.array([cell == name for cell in self.cells("phase")], dtype=bool)
-
-    def vanished(self) -> list[set[int]]:
-        """The classes that were never predicted in each epoch; empty where not recorded.
-
-        Raises ValueError if a cell is not class numbers separated by spaces.
-        """
-        column = "vanished_classes"
-        try:
-            return [set(map(int, cell.split())) for cell in self.cells(column)]
-        except ValueError as error:
-            raise ValueError(f"{self.folder.metrics}: column {column}: {error}") from error
-
-    def need(self, *names: str) -> list[NDArray[Any]]:
-        """The named arrays of predictions.npz; raises LeftOut if one is missing."""
-        file = self.folder.predictions.name
-        if not self.arrays:
-            raise LeftOut(f"nothing is split yet: there is no {file}")
-        missing = [name for name in names if name not in self.arrays]
-        if missing:
-            raise LeftOut(f"{file} of this run does not hold {', '.join(missing)}")
-        return [self.arrays[name] for name in names]
+    def predicted(self) -> Predictions:
+        """The run's predictions; raises LeftOut before there are any."""
+        if self.predictions is None:
+            raise LeftOut("nothing is split yet: there is no predictions.npz")
+        return self.predictions
 
     @property
     def split_epoch(self) -> int | None:
         """The epoch of the split; None before it, and for the baseline."""
-        return int(self.arrays["split_epoch"]) if "split_epoch" in self.arrays else None
+        return self.predictions and self.predictions.split_epoch
 
     @property
     def fallback(self) -> bool:
         """Whether the split is the fallback, made because no tipping point was found."""
-        return bool(self.arrays.get("fallback", False))
+        return bool(self.predictions and self.predictions.fallback)
 
     @property
     def wrong(self) -> NDArray[np.bool_] | None:
         """Which given labels [scored images] are wrong; None if the true ones are not known."""
-        if "true_label" not in self.arrays:
+        if self.predictions is None or self.predictions.true_label is None:
             return None
-        return self.arrays["label"] != self.arrays["true_label"]
+        return self.predictions.label != self.predictions.true_label
 
 
 def read_run(folder: Path) -> RunData:
     """Read and check what a run folder, finished or not, holds for its plots.
 
-    Raises FileNotFoundError if it is no run folder, ValueError naming a file that is damaged.
+    True labels count only where all are known. Raises FileNotFoundError if it is no run folder,
+    ValueError naming a file that is damaged.
     """
     run = RunFolder(folder)
     if not run.args.is_file():
         raise FileNotFoundError(f"{run}: no run folder (no {run.args.name}); train the run first")
     baseline = run.options().get("method") == "ce"
-    metrics = read_columns(run.metrics) if run.metrics.exists() else {}
-    arrays = read_arrays(run.predictions) if run.predictions.exists() else {}
-    _check(run.predictions, arrays)
-    return RunData(run, baseline, metrics, arrays)
+    predictions = Predictions.read(run.predictions) if run.predictions.exists() else None
+    if predictions:
+        names = [_printable(name) for name in predictions.class_names.tolist()]
+        predictions = predictions._replace(class_names=np.array(names))
+        if predictions.true_label is not None and (predictions.true_label == UNKNOWN).any():
+            predictions = predictions._replace(true_label=None)
+    name = _printable(folder.resolve().name)
+    return RunData(name, baseline, predictions, *_read_metrics(run.metrics))
 
 
-def _check(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Raise ValueError naming the file if the arrays of predictions.npz do not fit together."""
-    images = arrays["index"].shape if "index" in arrays else None
-    for name in PER_IMAGE.keys() & arrays.keys():
-        array = arrays[name]
-        if array.ndim != 1 or array.shape != images or array.dtype.kind not in PER_IMAGE[name]:
-            raise ValueError(f"{path}: {name} is not one number for each image")
-    classes = len(arrays.get("class_names", ()))
-    for name in LABELS.keys() & arrays.keys():
-        if classes and not np.isin(arrays[name], range(classes)).all():
-            raise ValueError(f"{path}: {name} has a class without a name")
-    for name in arrays.keys() & set(SINGLE):
-        if arrays[name].ndim:
-            raise ValueError(f"{path}: {name} is not a single value")
-    if "group" in arrays and not np.isin(arrays["group"], (1, 2, 3, 4)).all():
-        raise ValueError(f"{path}: group has values other than 1 to 4")
-    if "suspect_index" in arrays and not np.isin(arrays["suspect_index"], arrays["index"]).all():
-        raise ValueError(f"{path}: suspect_index has images that were not scored")
+def _read_metrics(path: Path) -> tuple[dict[str, NDArray[Any]], NDArray[np.str_], list[set[int]]]:
+    """The numbers, phases and vanished classes of metrics.csv, none of them before it is there."""
+    columns = read_columns(path) if path.exists() else {}
+    blank = [""] * len(next(iter(columns.values()), ()))
+    phases, column = np.array(columns.pop(PHASE, blank), dtype=str), VANISHED
+    try:
+        vanished = [set(map(int, cell.split())) for cell in columns.pop(VANISHED, blank)]
+        curves = {"epoch": np.full(len(blank), np.nan)}
+        for column, cells in columns.items():
+            curves[column] = np.array([float(cell or "nan") for cell in cells])
+    except ValueError as error:
+        raise ValueError(f"{path}: column {column}: {error}") from error
+    if np.isnan(curves["epoch"]).any():
+        raise ValueError(f"{path}: a row has no epoch")
+    return curves, phases, vanished
+
+
+def _printable(name: str) -> str:
+    """A name with its bytes that are no UTF-8 as escapes: fonts do not have them."""
+    return name.encode(errors="backslashreplace").decode()

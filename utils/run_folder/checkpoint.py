@@ -7,8 +7,10 @@ from typing import Any, Protocol
 import torch
 
 from utils.files import read_tensors, write_tensors
+from utils.run_folder.description import Description, made_with
 
 FOREIGN = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)
+FORMER_NAMES = {"robust_phase": "guidance"}  # of parts, in checkpoints of earlier versions
 HINT = "give the same command with --restart (the run folder is moved to replaced/)"
 
 
@@ -24,14 +26,10 @@ class Checkpoint:
     """checkpoint.pt: the state of each part by its name, and the run's identity."""
 
     def __init__(
-        self,
-        path: Path,
-        run: dict[str, Any],
-        parts: Mapping[str, Part | torch.Tensor],
-        versions: dict[str, str],
+        self, path: Path, description: Description, parts: Mapping[str, Part | torch.Tensor]
     ):
-        """`run`: plain values that must be equal where it is resumed; `versions` need not be."""
-        self.path, self.run, self.parts, self.versions = path, run, parts, versions
+        """`description`: of the run; its identity must be equal where it is resumed."""
+        self.path, self.description, self.parts = path, description, parts
 
     def save(self) -> None:
         """Write it whole or not at all.
@@ -45,7 +43,8 @@ class Checkpoint:
         for name, state in states.items():
             if not all_finite(state):
                 raise FloatingPointError(f"{name}: numbers that are not finite")
-        write_tensors(self.path, {"run": self.run, "versions": self.versions, "parts": states})
+        run, versions = self.description.identity(), made_with()
+        write_tensors(self.path, {"run": run, "versions": versions, "parts": states})
 
     def load(self) -> dict[str, str]:
         """Restore the parts; returns the versions it was made with where they differ from today's.
@@ -58,32 +57,28 @@ class Checkpoint:
             versions = dict(content["versions"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self.path}: not a checkpoint of a run; {HINT}") from error
+        there = self.description.assumed() | there
         differing = [
             f"{name} {there.get(name)} there, {here} here"
-            for name, here in self.run.items()
+            for name, here in self.description.identity().items()
             if there.get(name) != here
         ]
         if differing:
             raise ValueError(f"{self.path}: of another run ({'; '.join(differing)}); {HINT}")
         for name, part in self.parts.items():
             try:
-                _restore(part, states[name])
+                _restore(part, states[name if name in states else FORMER_NAMES.get(name)])
             except FOREIGN as error:
                 reason = str(error).splitlines()[-1].strip() if str(error) else "no content"
                 raise ValueError(
                     f"{self.path}: its {name} cannot be restored ({reason}); {HINT}"
                 ) from error
-        return {name: old for name, old in versions.items() if self.versions.get(name) != old}
+        today = made_with()
+        return {name: old for name, old in versions.items() if today.get(name) != old}
 
     def remove(self) -> None:
         """The run is finished."""
         self.path.unlink(missing_ok=True)
-
-    def describe(self) -> str:
-        """Words for what there is to go back to."""
-        if not self.path.exists():
-            return "no checkpoint was written before"
-        return f"the last good checkpoint is {self.path}"
 
 
 def _restore(part: Part | torch.Tensor, state: Any) -> None:

@@ -2,41 +2,58 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.console import duration, say
+from utils.console import say
 from utils.files import write_text
+from utils.labels import Labels
+from utils.methods import METHODS
+from utils.metrics import accuracy
 
 
 class EpochLog:
     """One line and one row an epoch, both out before the next epoch begins."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, labels: Labels, method: str):
+        """`path`: of metrics.csv."""
+        self.path, self.labels, self.method = path, labels, method
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, seconds: float, left: float, **row: Any) -> None:
-        """Add an epoch: each time the same columns, None where nothing was measured.
+    def add(
+        self, epoch: int, stats: Any, val: Any, test: Any, *, naive: bool, lr: float, times: str
+    ) -> None:
+        """Add an epoch, and warn of classes that vanished.
 
-        epoch, phase, lr, loss, naive_loss, compensation_loss, student_confidence, and in percent
-        noisy_val_accuracy, clean_test_accuracy, agreed_wrong; vanished_classes as text. The
-        baseline has no student. On the line alone: `seconds` of the epoch, and how many are `left`.
+        `stats`: see models/epoch_statistics.py. `val`, `test`: predictions [N], None where not
+        made. `naive`: before the tipping point. `times`: for the line alone.
         """
+        labels, has_student = self.labels, METHODS[self.method].has_student
+        found = [None if each is None else each.cpu() for each in (stats.prediction, val, test)]
+        prediction, val, test = found
+        # Before the robust phase a class may simply not have been learned yet.
+        robust = [each for each in found if each is not None] if has_student and not naive else []
+        vanished = absent_classes(robust, len(labels.class_names))
+        row = {
+            "epoch": epoch,
+            "phase": ("naive" if naive else "robust") if has_student else self.method,
+            "lr": lr,
+            "loss": stats.loss,
+            "naive_loss": stats.naive_loss,
+            "compensation_loss": stats.compensation_loss if has_student else None,
+            "student_confidence": stats.confidence if has_student else None,
+            "noisy_val_accuracy": None if val is None else accuracy(val, labels.val),
+            "clean_test_accuracy": None if test is None else accuracy(test, labels.test),
+            "agreed_wrong": labels.agreed_wrong(prediction),
+            "vanished_classes": " ".join(map(str, vanished)),
+        }
         self.rows.append(row)
         self._write()
-        line = "epoch {epoch:3d} {phase:6s} lr {lr:.4g} loss {loss:.4f}"
-        if row["student_confidence"] is not None:
-            line += (
-                " (teacher {naive_loss:.4f}, compensation {compensation_loss:.4f}) "
-                "student's confidence {student_confidence:.4f}"
-            )
-        if row["noisy_val_accuracy"] is not None:
-            line += " noisy val {noisy_val_accuracy:.2f} %"
-        if row["clean_test_accuracy"] is not None:
-            line += " clean test {clean_test_accuracy:.2f} %"
-        say(line.format(**row) + f" {seconds:.1f} s, {duration(left)} left")
+        say(f"{_line(row)} {times}")
+        for k in newly_vanished(self.rows):
+            name = labels.class_names[k]
+            say(f"warning: epoch {epoch}: no image is predicted as {name!r} any more")
 
     def _write(self) -> None:
         text = io.StringIO(newline="")
@@ -56,6 +73,20 @@ class EpochLog:
         if [row["epoch"] for row in self.rows] != list(range(len(self.rows))):
             raise ValueError("epochs are missing")
         self._write()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    line = "epoch {epoch:3d} {phase:6s} lr {lr:.4g} loss {loss:.4f}"
+    if row["student_confidence"] is not None:
+        line += (
+            " (teacher {naive_loss:.4f}, compensation {compensation_loss:.4f}) "
+            "student's confidence {student_confidence:.4f}"
+        )
+    if row["noisy_val_accuracy"] is not None:
+        line += " noisy val {noisy_val_accuracy:.2f} %"
+    if row["clean_test_accuracy"] is not None:
+        line += " clean test {clean_test_accuracy:.2f} %"
+    return line.format(**row)
 
 
 def absent_classes(predictions: Sequence[Any], num_classes: int) -> list[int]:

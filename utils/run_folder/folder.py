@@ -1,37 +1,16 @@
 """A run folder: the names of its files, and what it says of its run."""
 
 import argparse
-import platform
 import re
-import subprocess
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from utils.files import read_json, write_json, write_whole
+from utils.files import read_json
 from utils.lock import HOLDER, locked
 from utils.options.own_images import OWN_IMAGES
+from utils.run_folder.description import Description
 
-# torch is imported where it is needed: the summary does without it.
-PACKAGES = ("torchvision", "numpy", "scikit-learn")
-PLACES = {"data_dir", "results_dir"}
-NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
-    "data_dir",
-    "results_dir",
-    "device",
-    "compile",
-    "num_workers",
-    "print_freq",
-    "checkpoint_freq",
-    "keep_checkpoint",
-    "restart",
-    "quiet",
-    "no_plots",
-    "tensorboard",
-    "measure_steps",
-    "debug",
-}
 REPLACED = "replaced"  # beside the run folders: those that --restart has moved away
 OTHERS_FILES = (".tar", ".npy", ".npz", ".pt")
 
@@ -85,17 +64,6 @@ class RunFolder:
         """What "training", "learning" or "detection" said."""
         return self.path / f"{stage}.log"
 
-    def small_files(self) -> tuple[Path, ...]:
-        """The evidence of a run: small, and nothing of the images."""
-        return (
-            self.args,
-            self.metrics,
-            self.training,
-            self.timing,
-            self.learning,
-            self.detection_metrics,
-        )
-
     def make(self) -> None:
         """Make the folder; raises OSError, naming it and the cause."""
         try:
@@ -132,11 +100,11 @@ class RunFolder:
                 )
         return options
 
-    def finished_run(self, description: dict[str, Any]) -> dict[str, Any] | None:
+    def finished_run(self, description: Description) -> dict[str, Any] | None:
         """The record of a finished run; None where there is none, or one to start or to resume.
 
-        `description`: what `describe` says of the run that shall be there. Raises ValueError,
-        naming each option that differs, where the folder holds another run.
+        `description`: of the run that shall be there. Raises ValueError, naming each option that
+        differs, where the folder holds another run.
         """
         if not self.args.exists():
             foreign = [p.name for p in self.path.glob("*") if p.suffix in OTHERS_FILES]
@@ -146,19 +114,8 @@ class RunFolder:
                     "move that folder away, choose another --results_dir, or let --restart move it"
                 )
             return None
-        there, here = self.options(), description["options"]
-        differing = [
-            f"--{name} {there.get(name)} there, {here.get(name)} here"
-            for name in sorted((there.keys() | here.keys()) - NOT_PART_OF_A_RUN)
-            if there.get(name) != here.get(name)
-        ]
-        labels = read_json(self.args).get("labels_sha256")
-        if labels and description.get("labels_sha256") not in (None, labels):
-            own = here.get("dataset") == OWN_IMAGES
-            differing.append(
-                "other images or labels" if own else "other labels behind --noise_path"
-            )
-        if differing:
+        self.options()  # is it the record of a run?
+        if differing := description.differs_from(read_json(self.args)):
             raise ValueError(
                 f"{self} holds a run with other options ({'; '.join(differing)}); give the same, "
                 "choose another --results_dir, or --restart, which moves it to replaced/"
@@ -178,70 +135,3 @@ class RunFolder:
             self.path.rename(place)
             (place / HOLDER).unlink()
         return place
-
-    def keep_in(self, target: "RunFolder") -> None:
-        """Copy the small files of a finished run, without the places on the machine it ran on.
-
-        Raises ValueError or OSError naming the file.
-        """
-        target.make()
-        for path in self.small_files():
-            if not path.exists():
-                continue
-            if path != self.args:
-                write_whole(target.path / path.name, path.read_bytes())
-                continue
-            record = read_json(path)
-            for part in ("options", "non_default_options"):
-                options = {k: v for k, v in record.get(part, {}).items() if k not in PLACES}
-                for name in ("noise_path", "images", "manifest"):
-                    if options.get(name):
-                        options[name] = Path(options[name]).name
-                record[part] = options
-            write_json(target.args, record)
-
-
-def describe(args: argparse.Namespace, defaults: dict[str, Any], machine: Any) -> dict[str, Any]:
-    """What args.json says of a run: its options, and what it is made with.
-
-    `defaults`: the options' default values for its data set; those that differ are named.
-    `machine`: see utils/devices.py, which imports torch.
-    """
-    import torch
-
-    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    return {
-        "options": options,
-        "non_default_options": {
-            name: value
-            for name, value in options.items()
-            if name in defaults and vars(args)[name] != defaults[name]
-        },
-        "versions": versions | {package: version(package) for package in PACKAGES},
-        "device": str(machine.device),
-        "precision": machine.precision,
-        "compiled": machine.compiled,
-        "commit": _commit(),
-    }
-
-
-def identity(description: dict[str, Any], device_type: str) -> dict[str, Any]:
-    """What must be the same where a run is resumed: its options, labels, device and precision."""
-    options = description["options"].items()
-    named = {f"--{name}": value for name, value in options if name not in NOT_PART_OF_A_RUN}
-    names = ("labels_sha256", "precision")
-    return {**named, **{name: description.get(name) for name in names}, "device": device_type}
-
-
-def _commit() -> str | None:
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None  # not a git checkout

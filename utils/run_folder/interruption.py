@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ class Interruption:
     """While it is entered, the first signal is noted and `check` raises; the second one kills."""
 
     def __init__(self) -> None:
+        self.since = time.perf_counter()  # a run's wall time counts from here
         self.number: int | None = None
         self.before: dict[int, Any] = {}
 

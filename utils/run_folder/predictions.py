@@ -1,145 +1,168 @@
-"""A run's detection result: detection.npy, what it rests on, and the list of suspect labels."""
+"""predictions.npz: what a run predicts of each scored image, and which labels that flags."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.console import say
-from utils.files import write_array, write_arrays, write_text, write_whole
-from utils.manifest import Manifest, as_csv
-from utils.review.page import Suspect, review_page
-from utils.run_folder.detections import chosen, detections
-from utils.run_folder.folder import RunFolder
-from utils.run_folder.suspects import suspect_order, suspects_csv
+from utils.files import read_arrays, write_arrays
 
-SUSPECTS_SHOWN = 64  # images that a run folder keeps for its plot
-SUSPECTS_REVIEWED = 5000  # on the page on which own labels are reviewed
+Array = NDArray[Any]
+UNKNOWN = -1  # a true label
+FLAGGED_GROUP = 4
+EARLIER_NAMES = {  # keys of earlier versions; {} is "split", for the baseline "final"
+    "agreement": "{}_agreement",
+    "prediction": "{}_prediction",
+    "group": "split_group",
+    "ensemble_agreement": "mean_agreement",
+    "ensemble_prediction": "mean_prediction",
+}
+CLASSES = ("label", "true_label", "split_prediction", "final_prediction", "mean_prediction")
+PER_IMAGE = {  # kinds of numpy's types
+    **dict.fromkeys(("index", "split_group", *CLASSES), "iu"),
+    **dict.fromkeys(("split_agreement", "final_agreement", "mean_agreement"), "f"),
+    "held_out": "b",
+}
 CUTS = ("low_mean", "threshold", "high_mean")  # between groups 4, 3, 2 and 1
+SINGLE = ("detection", "split_epoch", "fallback", *CUTS)
 
 
-class OwnImages(Protocol):
-    """Where a run's images come from, if they are the user's own."""
+class Detection(NamedTuple):
+    """A detection result and what it rests on, for S scored images."""
 
-    @property
-    def manifest(self) -> Manifest: ...
-
-    def file_names(self, positions: NDArray[np.int64]) -> list[str]: ...
-
-    def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]: ...
+    flagged: NDArray[np.bool_]  # label most likely wrong
+    agreement: NDArray[np.floating]  # at the label
+    prediction: NDArray[np.integer]
 
 
-class PredictionsWriter:
-    """Writes predictions.npz and suspects.csv, and behind them detection.npy.
+class Predictions(NamedTuple):
+    """The arrays of predictions.npz by their keys, for S scored images and C classes.
 
-    For own images also manifest.csv, and at the end review.html.
+    None is what is not known, or not yet. The three results: `split` at the tipping point, `final`
+    by the last epoch's networks, `mean` by the pair's mean prediction over the epochs.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        scored: NDArray[np.int64],
-        trained: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        clean_labels: NDArray[np.int64],
-        class_names: Sequence[str],
-        images: NDArray[np.uint8],
-        own: OwnImages | None = None,
-    ):
-        """`scored`: positions [S] in the full training set, `trained`: those that were trained on;
-        labels of the scored images [S], given and clean. Scored are in data order, and all trained.
+    index: Array  # [S], positions in the full training set, rising
+    label: Array  # [S], given
+    class_names: Array  # [C]
+    true_label: Array | None = None  # [S], -1 where unknown
+    held_out: Array | None = None  # [S], whether not trained on
+    detection: str | None = None  # name of the result that was chosen by --detection
+    split_agreement: Array | None = None  # [S], of the pair at the label
+    split_prediction: Array | None = None  # [S]
+    split_group: Array | None = None  # [S], 1 (label most likely right) to 4 (most likely wrong)
+    split_epoch: int | None = None
+    fallback: bool = False  # no tipping point came: the split is the most confident epoch's
+    low_mean: float | None = None
+    threshold: float | None = None  # Otsu's
+    high_mean: float | None = None
+    final_agreement: Array | None = None  # [S]
+    final_prediction: Array | None = None  # [S]
+    mean_agreement: Array | None = None  # [S], of held-out images the final one
+    mean_prediction: Array | None = None  # [S]
+    teacher_probabilities: Array | None = None  # [S, C], of the last epoch
+    student_probabilities: Array | None = None  # [S, C]
+    suspect_index: Array | None = None  # [K], the most suspect images, the first most of all
+    suspect_images: Array | None = None  # [K, height, width, channels], bytes
 
-        A clean label of -1 is unknown. `images`: bytes of the full set, [N, channels, height,
-        width].
-        """
-        self.folder, self.scored, self.class_names = folder, scored, class_names
-        self.labels, self.clean_labels, self.images = labels, clean_labels, images
-        self.known, self.own = clean_labels >= 0, own  # [S]
-        self.held_out = ~np.isin(scored, trained)  # [S]
-        self.trained_rows = np.searchsorted(scored, trained)  # [N], among the scored
+    @classmethod
+    def read(cls, path: Path) -> "Predictions":
+        """Read what this or an earlier version wrote; raises OSError or ValueError naming it."""
+        arrays = read_arrays(path)
+        first = "split" if "group" in arrays else "final"
+        arrays = {EARLIER_NAMES.get(key, key).format(first): arrays[key] for key in arrays}
+        fields = {key: arrays[key] for key in cls._fields if key in arrays}
+        if missing := cls._fields[:3] - fields.keys():
+            raise ValueError(f"{path}: has no {', '.join(sorted(missing))}; train the run again")
+        for key in fields.keys() & set(SINGLE):
+            if fields[key].ndim:
+                raise ValueError(f"{path}: {key} is not a single value")
+            fields[key] = fields[key].item()
+        predictions = cls(**fields)
+        predictions._check(path)
+        return predictions
 
-    def write(self, arrays: Mapping[str, Any]) -> None:
-        """Flag labels by the arrays, see `chosen`; images that are not scored are not flagged.
+    def write(self, path: Path) -> None:
+        """Write the file whole or not at all; raises OSError naming it."""
+        write_arrays(path, **{k: v for k, v in self._asdict().items() if v is not None})
 
-        `arrays`: at least agreement and prediction, each [S]. The most suspect images themselves
-        go into predictions.npz too, so that the folder explains itself.
-        """
-        own = {"index": self.scored, "label": self.labels, "held_out": self.held_out}
-        arrays = {**arrays, **own}
-        if self.known.any():
-            arrays["true_label"] = self.clean_labels
-        detection = np.zeros(len(self.images), dtype=bool)
-        detection[self.scored] = chosen(arrays).flagged
-        suspects = self.scored[suspect_order(chosen(arrays).agreement)[:SUSPECTS_SHOWN]]
-        write_arrays(
-            self.folder.predictions,
-            class_names=np.array(self.class_names),
-            suspect_index=suspects,
-            suspect_images=self.images[suspects].transpose(0, 2, 3, 1),
-            **arrays,
-        )
-        names = self.own.file_names(self.scored) if self.own else None
-        write_text(self.folder.suspects, suspects_csv(arrays, self.class_names, names))
-        if self.own:
-            write_whole(self.folder.manifest, as_csv(self.own.manifest))
-            if "final" in detections(arrays):  # the run is over
-                self._write_review(arrays, names)
-        write_array(self.folder.detection, detection)
+    def _check(self, path: Path) -> None:
+        """Raise ValueError naming the file if the arrays do not fit together."""
+        arrays = {key: value for key, value in self._asdict().items() if value is not None}
+        for key in arrays.keys() & PER_IMAGE.keys():
+            shape, kind = arrays[key].shape, arrays[key].dtype.kind
+            if shape != (self.index.size,) or kind not in PER_IMAGE[key]:
+                raise ValueError(f"{path}: {key} is not one number for each image")
+        for key in arrays.keys() & set(CLASSES):
+            lowest = UNKNOWN if key == "true_label" else 0
+            if not np.isin(arrays[key], range(lowest, len(self.class_names))).all():
+                raise ValueError(f"{path}: {key} has a class without a name")
+        for result in ("split_", "final_", "mean_"):
+            there = {key in arrays for key in self._fields if key.startswith(result)}
+            if len(there) > 1:
+                raise ValueError(f"{path}: holds only a part of the arrays {result}*")
+        if not self.detections:
+            raise ValueError(f"{path}: holds no detection result")
+        if self.split_group is not None and not np.isin(self.split_group, (1, 2, 3, 4)).all():
+            raise ValueError(f"{path}: split_group has values other than 1 to 4")
+        if self.suspect_index is not None and not np.isin(self.suspect_index, self.index).all():
+            raise ValueError(f"{path}: suspect_index has images that were not scored")
 
-    def _write_review(self, arrays: Mapping[str, NDArray], names: Sequence[str]) -> None:
-        """review.html, with the most suspect images."""
-        flagged, agreement, prediction = chosen(arrays)
-        rows = suspect_order(agreement)[:SUSPECTS_REVIEWED]
-        thumbnails = self.own.thumbnails(self.scored[rows])
-        suspects = [
-            Suspect(
-                names[row],
-                self.class_names[self.labels[row]],
-                self.class_names[prediction[row]],
-                float(agreement[row]),
-                bool(flagged[row]),
-                thumbnail,
-            )
-            for row, thumbnail in zip(rows, thumbnails, strict=True)
-        ]
-        name = self.folder.path.name
-        page = review_page(name, self.own.manifest, suspects, self.class_names, str(self.folder))
-        write_text(self.folder.review, page)
-        say(f"{self.folder.review}: the {len(suspects)} most suspect labels, to be reviewed")
+    @property
+    def detections(self) -> dict[str, Detection]:
+        """The detection results that are there, by the names that `--detection` has for them."""
+        found = {}
+        if self.split_group is not None:
+            flagged = self.split_group == FLAGGED_GROUP
+            found["split"] = Detection(flagged, self.split_agreement, self.split_prediction)
+        for name, agreement, prediction in (
+            ("final", self.final_agreement, self.final_prediction),
+            ("ensemble", self.mean_agreement, self.mean_prediction),
+        ):
+            if prediction is not None:
+                found[name] = Detection(prediction != self.label, agreement, prediction)
+        return found
 
-    def tell_split(self, split: Mapping[str, Any]) -> dict[str, Any]:
-        """Print and return what training.json has of a split.
+    @property
+    def chosen_name(self) -> str:
+        """The name of the result that `--detection` chose; the first while it is not there."""
+        found = self.detections
+        return self.detection if self.detection in found else next(iter(found))
 
-        `split`: group [S], split_epoch, fallback, and unless all scores fall into one bin the cuts.
-        """
-        group, known = split["group"], bool(self.known.any())
-        wrong = self.known & (self.labels != self.clean_labels)
-        sizes, wrongs = (np.bincount(g, minlength=5)[1:] for g in (group, group[wrong]))
-        estimated, true = (
-            float(sizes[2:].sum() / sizes.sum()),
-            float(wrong.sum() / max(1, self.known.sum())),
-        )
-        cuts = {name: split[name] for name in CUTS if name in split}
-        if cuts:
-            say(
-                f"split at {', '.join(f'{cut:.3f}' for cut in cuts.values())}: groups 1 (label "
-                f"most likely right) to 4 (most likely wrong) have {sizes.tolist()} images"
-            )
-        else:
-            say("all scores fall into one bin: no split, no label is flagged")
-        correctly = f", {wrongs[3]} of them correctly" if known else ""
-        true_rate = f", {true:.1%} by the true labels" if known else ""
-        say(
-            f"the split flags {sizes[3]} labels as wrong{correctly}; noise rate {estimated:.1%} as "
-            f"the share below the threshold{true_rate}"
-        )
+    @property
+    def chosen(self) -> Detection:
+        """The result of that name."""
+        return self.detections[self.chosen_name]
+
+    @property
+    def cuts(self) -> tuple[float, float, float] | None:
+        """The cuts between groups 4, 3, 2 and 1; None where all scores fall into one bin."""
+        cuts = tuple(getattr(self, name) for name in CUTS)
+        return None if None in cuts else cuts
+
+    def rows(self, which: NDArray[np.bool_]) -> "Predictions":
+        """The predictions of the images in `which` [S] alone."""
+        arrays = {key: value for key in PER_IMAGE if (value := getattr(self, key)) is not None}
+        return self._replace(**{key: value[which] for key, value in arrays.items()})
+
+    def suspect_rows(self) -> NDArray[np.int64]:
+        """Rows [S] by rising agreement of the chosen result; ties keep data order."""
+        return np.argsort(self.chosen.agreement, kind="stable")
+
+    def split_summary(self) -> dict[str, Any]:
+        """What training.json holds of the split."""
+        known = self.label < 0 if self.true_label is None else self.true_label != UNKNOWN  # [S]
+        wrong = known & (self.label != self.true_label)
+        groups = self.split_group, self.split_group[wrong]
+        sizes, wrongs = (np.bincount(group, minlength=5)[1:].tolist() for group in groups)
+        cuts = {name: getattr(self, name) for name in CUTS if self.cuts}
         return {
-            "split_epoch": split["split_epoch"],
-            "fallback": split["fallback"],
+            "split_epoch": self.split_epoch,
+            "fallback": self.fallback,
             **cuts,
-            "group_sizes": sizes.tolist(),
-            "group_wrong": wrongs.tolist() if known else None,
-            "estimated_noise_rate": estimated,
-            "true_noise_rate": true if known else None,
+            "group_sizes": sizes,
+            "group_wrong": wrongs if known.any() else None,
+            "estimated_noise_rate": sum(sizes[2:]) / len(self.label),
+            "true_noise_rate": float(wrong.sum() / known.sum()) if known.any() else None,
         }

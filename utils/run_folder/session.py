@@ -4,19 +4,20 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import torch
 
-from utils.console import ProgressBars, logged_to, say
-from utils.devices import Machine, peak_memory_gib
+from utils.console import ProgressBars, duration, logged_to, say
+from utils.devices import peak_memory_gib
 from utils.files import remove_partial_files, write_json, write_text
+from utils.labels import Labels
 from utils.lock import locked
-from utils.metrics import accuracy
 from utils.plots.draw import write_plots
 from utils.run_folder.checkpoint import Checkpoint
-from utils.run_folder.epoch_log import EpochLog, absent_classes, newly_vanished
-from utils.run_folder.folder import RunFolder, identity
+from utils.run_folder.description import Description
+from utils.run_folder.epoch_log import EpochLog
+from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interrupted, Interruption
 from utils.run_folder.tensorboard import TensorBoard
 from utils.seeding import Randomness
@@ -24,26 +25,12 @@ from utils.seeding import Randomness
 WARNINGS_SAID = 10
 
 
-class Truth(NamedTuple):
-    """What each epoch's predictions are compared with."""
+class Training(Protocol):
+    """All that training changes; see models/build.py."""
 
-    class_names: list[str]
-    train_clean: torch.Tensor  # true labels, -1 where unknown
-    train_labels: torch.Tensor  # given ones
-    val_labels: torch.Tensor  # given ones
-    test_labels: torch.Tensor | None  # clean ones, of own images given ones
+    statistics: Any  # of the epoch under way
 
-    def agreed_wrong(self, prediction: torch.Tensor) -> float | None:
-        """Percentage of wrong labels among the given ones that a prediction [N] agrees with.
-
-        None where no true label is known.
-        """
-        known = self.train_clean >= 0
-        if not known.any():
-            return None
-        agreed = (prediction == self.train_labels) & known
-        wrong = agreed & (self.train_labels != self.train_clean)
-        return 100 * (wrong.sum().item() / max(agreed.sum().item(), 1))
+    def parts(self) -> dict[str, Any]: ...
 
 
 class Session:
@@ -53,13 +40,27 @@ class Session:
     signal's number; a loss or weights that are not finite become a ValueError.
     """
 
-    def __init__(self, folder: RunFolder, args: argparse.Namespace):
-        """The wall time starts here. `args`: see `utils.options.training`."""
-        self.folder, self.args = folder, args
-        self.start, self.seconds_before = time.perf_counter(), 0.0
-        self.interruption, self.stack = Interruption(), ExitStack()
-        self.epoch, self.best_val = 0, -1.0
+    def __init__(
+        self,
+        folder: RunFolder,
+        args: argparse.Namespace,
+        description: Description,
+        labels: Labels,
+        training: Training,
+        generator: torch.Generator,
+        interruption: Interruption,
+    ):
+        """`args`: see `utils.options.training`. `generator`: of batches and augmentation."""
+        self.folder, self.args, self.description = folder, args, description
+        self.interruption, self.stack = interruption, ExitStack()
+        self.epoch, self.best_val, self.seconds_before = 0, -1.0, 0.0
         self.record: dict[str, Any] = {"tipping_point": None, "best_val_epoch": None}
+        self.statistics, self.randomness = training.statistics, Randomness(generator)
+        self.log = EpochLog(folder.metrics, labels, args.method)
+        self.tensorboard = TensorBoard(folder.tensorboard, args.tensorboard)
+        parts = {**training.parts(), "session": self, "log": self.log}
+        parts["randomness"] = self.randomness
+        self.checkpoint = Checkpoint(folder.checkpoint, description, parts)
 
     def __enter__(self) -> "Session":
         replaced = self.folder.replace() if self.args.restart else None
@@ -94,55 +95,35 @@ class Session:
             raise
         self.stack.__exit__(kind, error, traceback)
 
-    def tell_warnings(self, lines: Sequence[str]) -> None:
+    def log_warnings(self, lines: Sequence[str]) -> None:
         """Say the first of the images' warnings; all are in a file of the run folder."""
         if not lines:
             return
         write_text(self.folder.image_warnings, "".join(f"{line}\n" for line in lines))
         for line in lines[:WARNINGS_SAID]:
             say(f"warning: {line}")
-        more = len(lines) - WARNINGS_SAID
-        if more > 0:
+        if (more := len(lines) - WARNINGS_SAID) > 0:
             say(f"warning: and {more} more; all are listed in {self.folder.image_warnings}")
 
-    def finished(self, description: dict[str, Any]) -> dict[str, Any] | None:
-        """The record of the run where it is finished; see `RunFolder.finished_run`."""
-        record = self.folder.finished_run(description)
-        if record:
-            say(f"{self.folder}: this run is finished")
-        return record
+    def resume(self) -> dict[str, Any] | None:
+        """Restore the run from its checkpoint, or begin it; returns the record of a finished one.
 
-    def resume(
-        self,
-        description: dict[str, Any],
-        machine: Machine,
-        truth: Truth,
-        statistics: Any,
-        generator: torch.Generator,
-        **parts: Any,
-    ) -> None:
-        """Restore the parts from the checkpoint where there is one, else write args.json.
-
-        `description`: see `utils.run_folder.folder.describe`. `statistics` of the epoch under way,
-        `generator` of batches and augmentation, and `parts`: all that training changes.
+        Raises ValueError where the folder holds another run; see `RunFolder.finished_run`.
         """
-        self.device = machine.device
-        self.truth, self.statistics, self.randomness = truth, statistics, Randomness(generator)
-        self.log = EpochLog(self.folder.metrics)
-        self.tensorboard = TensorBoard(self.folder.tensorboard, self.args.tensorboard)
-        parts |= {"session": self, "statistics": statistics}
-        parts |= {"log": self.log, "randomness": self.randomness}
-        run = identity(description, machine.device.type)
-        self.checkpoint = Checkpoint(self.folder.checkpoint, run, parts, description["versions"])
+        if record := self.folder.finished_run(self.description):
+            say(f"{self.folder}: this run is finished")
+            return record
+        where = f"{self.folder}: {self.description.machine}"
         if not self.checkpoint.path.exists():
-            write_json(self.folder.args, description)
-            say(f"{self.folder}: {machine}")
-            return
+            write_json(self.folder.args, self.description.record())
+            say(where)
+            return None
         versions = self.checkpoint.load()
-        say(f"{self.folder}: {machine}")
+        say(where)
         if versions:
             say(f"started with other versions ({versions}): the last bits may differ")
         say(f"resuming from epoch {self.epoch}, step {self.statistics.steps}")
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """What this object itself adds to a checkpoint."""
@@ -156,7 +137,7 @@ class Session:
 
     def seconds(self) -> float:
         """Wall time of the run so far, in all processes."""
-        return self.seconds_before + time.perf_counter() - self.start
+        return self.seconds_before + time.perf_counter() - self.interruption.since
 
     def epochs(self, count: int) -> Iterator[int]:
         """The epochs that are left, from the one under way; each is over when the next is asked."""
@@ -174,52 +155,23 @@ class Session:
                 self.checkpoint.save()
         self.bars.close()
 
+    def due(self, every: int) -> bool:
+        """Whether what is done every so many epochs is due after this one; the last always is."""
+        return (self.epoch + 1) % every == 0 or self.epoch + 1 == self.args.n_epoch
+
     def batches(self, loader: Any) -> Iterator[Any]:
         """The batches that are left of the epoch under way."""
         done = self.statistics.steps
         return self.bars.batches(loader.after(done), self.epoch, done, len(loader))
 
-    def log_epoch(
-        self,
-        stats: Any,
-        val: torch.Tensor | None,
-        test: torch.Tensor | None,
-        *,
-        naive: bool,
-        lr: float,
-    ) -> None:
-        """Log what the epoch measured, and warn of classes that vanished.
-
-        `stats`: see models/epoch_statistics.py. `val`, `test`: predictions [N], where made.
-        `naive`: before the tipping point.
-        """
-        truth, blind = self.truth, self.args.method != "ce"
-        phase = ("naive" if naive else "robust") if blind else "ce"
-        predictions = [each for each in (stats.prediction, val, test) if each is not None]
-        # Before the robust phase a class may simply not have been learnt yet.
-        robust = predictions if phase == "robust" else []
-        vanished = absent_classes(robust, len(truth.class_names))
+    def log_epoch(self, stats: Any, val: Any, test: Any, *, naive: bool, lr: float) -> None:
+        """Log what the epoch measured; see `EpochLog.add`."""
         now = time.perf_counter()
         each = (now - self.began) / (self.epoch + 1 - self.first)
-        self.log.add(
-            seconds=now - self.epoch_began,
-            left=each * (self.args.n_epoch - self.epoch - 1),
-            epoch=self.epoch,
-            phase=phase,
-            lr=lr,
-            loss=stats.loss,
-            naive_loss=stats.naive_loss,
-            compensation_loss=stats.compensation_loss if blind else None,
-            student_confidence=stats.confidence if blind else None,
-            noisy_val_accuracy=None if val is None else accuracy(val, truth.val_labels),
-            clean_test_accuracy=None if test is None else accuracy(test, truth.test_labels),
-            agreed_wrong=truth.agreed_wrong(stats.prediction),
-            vanished_classes=" ".join(map(str, vanished)),
-        )
+        left = duration(each * (self.args.n_epoch - self.epoch - 1))
+        times = f"{now - self.epoch_began:.1f} s, {left} left"
+        self.log.add(self.epoch, stats, val, test, naive=naive, lr=lr, times=times)
         self.tensorboard.scalars(self.log.rows[-1])
-        for k in newly_vanished(self.log.rows):
-            name = truth.class_names[k]
-            say(f"warning: epoch {self.epoch}: no image is predicted as {name!r} any more")
 
     def is_best(self) -> bool:
         """Whether the epoch just logged has the best noisy validation accuracy so far."""
@@ -243,15 +195,12 @@ class Session:
         last = self.log.rows[-1]
         accuracies = {name: last[name] for name in ("noisy_val_accuracy", "clean_test_accuracy")}
         record = self.record | {"epochs": self.args.n_epoch, **accuracies}
-        if self.args.keep_checkpoint:
-            self.checkpoint.save()
-        memory = peak_memory_gib(self.device)
+        memory = peak_memory_gib(self.description.machine.device)
         timing = {"wall_seconds": self.seconds(), "peak_memory_gib": memory}
         write_json(self.folder.timing, timing)
         self.draw()
         write_json(self.folder.training, record)
-        if not self.args.keep_checkpoint:
-            self.checkpoint.remove()
+        self.checkpoint.remove()
         return record
 
     def stop(self, interrupted: Interrupted) -> None:

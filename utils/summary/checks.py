@@ -1,8 +1,8 @@
 """What became of each run, and what looks wrong about it."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
+from utils.console import duration
 from utils.summary.runs import Run
 from utils.summary.table import group_runs, identity
 
@@ -20,94 +20,51 @@ HEADING = (
 )
 
 
-class RunWarning(NamedTuple):
-    """A run that looks wrong, and why."""
-
-    run: Run
-    words: str
-
-
 def checks_table(runs: Iterable[Run]) -> list[list[str]]:
     """Heading and one row for each run."""
     groups = group_runs(runs)
     heading, *names = identity(groups)
     rows = [[*heading, *HEADING]]
     for name, group in zip(names, groups.values(), strict=True):
-        rows.extend([*name, str(run.seed), *_cells(run)] for run in group)
+        rows.extend([*name, str(run.seed), *run_cells(run)] for run in group)
     return rows
 
 
-def _cells(run: Run) -> list[str]:
+def run_cells(run: Run) -> list[str]:
     """What became of one run, from "tipping epoch" on."""
-    training = run.records["training"]
-    tests = _clean_tests(run)
-    best = max(tests, default=None, key=lambda test: test[1])
-    tipping = training.get("tipping_point")
+    tipping = run.value("training", "tipping_point")
     if tipping is None:
-        tipping = "-" if run.key.method == "ce" else "never"
-    groups = "-"
-    if training.get("group_sizes") and training.get("group_wrong"):
-        groups = ", ".join(
-            f"{size} ({100 * wrong / max(size, 1):.1f})"
-            for size, wrong in zip(training["group_sizes"], training["group_wrong"], strict=True)
-        )
-    noise = [training.get(f"{kind}_noise_rate") for kind in ("estimated", "true")]
-    vanished = run.metrics.get("vanished_classes", [""])[-1]
+        tipping = "never" if run.key.has_student else "-"
+    groups = (f"{size} ({100 * wrong / max(size, 1):.1f})" for size, wrong in run.groups)
+    noise = [run.value("training", f"{kind}_noise_rate") for kind in ("estimated", "true")]
+    seconds, gib = (run.value("timing", name) for name in ("wall_seconds", "peak_memory_gib"))
+    best = max(run.clean_tests, default=None, key=lambda test: test[1])
     return [
         str(tipping),
-        groups,
+        ", ".join(groups) or "-",
         "-" if None in noise else ", ".join(f"{100 * rate:.1f}" for rate in noise),
         f"{best[1]:.2f} ({best[0]})" if best else "-",
-        f"{tests[-1][1]:.2f}" if tests else "-",
-        vanished or "none",
-        duration(run.value("timing", "wall_seconds")),
-        memory(run.value("timing", "peak_memory_gib")),
+        f"{run.clean_tests[-1][1]:.2f}" if best else "-",
+        " ".join(map(str, run.vanished)) or "none",
+        "-" if seconds is None else duration(seconds),
+        "-" if gib is None else f"{gib:.1f} GiB",
     ]
 
 
-def _clean_tests(run: Run) -> list[tuple[int, float]]:
-    """Epoch and accuracy in percent of each clean test."""
-    columns = (run.metrics.get(name, ()) for name in ("epoch", "clean_test_accuracy"))
-    return [(int(epoch), float(cell)) for epoch, cell in zip(*columns, strict=False) if cell]
-
-
-def warnings_of(runs: Sequence[Run]) -> list[RunWarning]:
-    """What looks wrong: tipping points on CIFAR, and accuracies below the baseline's."""
-    baselines = {(run.key, run.seed): last_accuracy(run) for run in runs if run.key.method == "ce"}
+def warnings_of(runs: Sequence[Run]) -> list[tuple[Run, str]]:
+    """Runs that look wrong, and why: by tipping point on CIFAR, and by the baseline's accuracy."""
+    accuracy = {(run.key, run.seed): run.value("training", "clean_test_accuracy") for run in runs}
     warnings = []
-    for key, group in group_runs(runs).items():
-        for run in group if key.method != "ce" else ():
-            tipping = run.value("training", "tipping_point")
-            if key.dataset.startswith("cifar") and not EARLIEST <= (tipping or 0) <= LATEST:
-                came = "never came" if tipping is None else f"came in epoch {tipping}"
-                words = f"the tipping point {came}; expected is epoch {EARLIEST} to {LATEST}"
-                warnings.append(RunWarning(run, words))
-            own = last_accuracy(run)
-            other = baselines.get((key._replace(method="ce"), run.seed))
-            if own is not None and other is not None and own < other:
-                words = (
-                    f"ends at {own:.2f} % clean test accuracy, below the baseline's {other:.2f} %"
-                )
-                warnings.append(RunWarning(run, words))
+    for run in (run for group in group_runs(runs).values() for run in group):
+        key, tipping = run.key, run.value("training", "tipping_point")
+        if not key.has_student:
+            continue
+        if key.dataset.startswith("cifar") and not EARLIEST <= (tipping or 0) <= LATEST:
+            came = "never came" if tipping is None else f"came in epoch {tipping}"
+            words = f"the tipping point {came}; expected is epoch {EARLIEST} to {LATEST}"
+            warnings.append((run, words))
+        own, other = (accuracy.get((key._replace(method=m), run.seed)) for m in (key.method, "ce"))
+        if own is not None and other is not None and own < other:
+            words = f"ends at {own:.2f} % clean test accuracy, below the baseline's {other:.2f} %"
+            warnings.append((run, words))
     return warnings
-
-
-def last_accuracy(run: Run) -> float | None:
-    """Clean test accuracy after the last epoch, in percent."""
-    return run.value("training", "clean_test_accuracy")
-
-
-def memory(gib: float | None) -> str:
-    """GiB in words, "-" for none."""
-    return "-" if gib is None else f"{gib:.1f} GiB"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in words, "-" for none."""
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

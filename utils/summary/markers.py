@@ -6,16 +6,6 @@ from pathlib import Path
 from utils.files import write_text
 
 
-def begin_marker(name: str) -> str:
-    """The comment before the text of that name."""
-    return f"<!-- results {name} begin -->"
-
-
-def end_marker(name: str) -> str:
-    """The comment behind it."""
-    return f"<!-- results {name} end -->"
-
-
 def marked_texts(text: str) -> dict[str, str]:
     """The text between each pair of markers, by name, without the blank lines around it.
 
@@ -26,10 +16,7 @@ def marked_texts(text: str) -> dict[str, str]:
 
 
 def replace_marked(text: str, name: str, content: str) -> str:
-    """The text with `content` between the markers of that name.
-
-    Raises ValueError where they are not there, once each and in order.
-    """
+    """The text with `content` between the markers of that name; raises ValueError as above."""
     start, stop = _span(text, name)
     return f"{text[:start]}\n\n{content}\n\n{text[stop:]}"
 
@@ -44,7 +31,7 @@ def write_into(path: Path, name: str, content: str) -> None:
 
 
 def _span(text: str, name: str) -> tuple[int, int]:
-    begin, end = begin_marker(name), end_marker(name)
+    begin, end = (f"<!-- results {name} {word} -->" for word in ("begin", "end"))
     start, stop = text.find(begin), text.find(end)
     if text.count(begin) != 1 or text.count(end) != 1 or stop < start:
         raise ValueError(f"needs the lines {begin} and {end}, once each and in this order")

@@ -11,77 +11,55 @@ LEADERBOARD = "CIFAR-N leaderboard"
 RERUNS = (
     "Independent re-runs of the leaderboard: ReScience C 11(1), 2026, doi 10.5281/zenodo.18401497."
 )
+LABEL_SETS = ("aggre", "rand1", "worst", "noisy100")
 
 
 class Published(NamedTuple):
-    """One method's results, by label set."""
+    """One method's results on LABEL_SETS."""
 
     method: str
-    accuracy: dict[str, tuple[float, float]]  # mean and standard deviation, ACCURACY_STATISTIC
-    source: str
-    f1: dict[str, float] | None = None  # F1_STATISTIC
-    f1_source: str = ""
-
-
-def _by_label_set(*results: tuple[float, float]) -> dict[str, tuple[float, float]]:
-    return dict(zip(("aggre", "rand1", "worst", "noisy100"), results, strict=True))
+    accuracy: tuple[str, ...]  # ACCURACY_STATISTIC
+    f1: tuple[str, ...] = ()  # F1_STATISTIC
+    source: str = LEADERBOARD
 
 
 PUBLISHED = (
-    Published(
-        "cross-entropy",
-        _by_label_set((87.77, 0.38), (85.02, 0.65), (77.69, 1.55), (55.50, 0.66)),
-        LEADERBOARD,
-    ),
-    Published(
-        "Co-teaching",
-        _by_label_set((91.20, 0.13), (90.33, 0.13), (83.83, 0.13), (60.37, 0.27)),
-        LEADERBOARD,
-    ),
-    Published(
-        "ELR+",
-        _by_label_set((94.83, 0.10), (94.43, 0.41), (91.09, 1.60), (66.72, 0.07)),
-        LEADERBOARD,
-    ),
-    Published(
-        "DivideMix",
-        _by_label_set((95.01, 0.71), (95.16, 0.19), (92.56, 0.42), (71.13, 0.48)),
-        LEADERBOARD,
-    ),
-    Published(
-        "PES (semi)",
-        _by_label_set((94.66, 0.18), (95.06, 0.15), (92.68, 0.22), (70.36, 0.33)),
-        LEADERBOARD,
-    ),
-    Published(
-        "SOP+",
-        _by_label_set((95.61, 0.13), (95.28, 0.13), (93.24, 0.21), (67.81, 0.23)),
-        LEADERBOARD,
-    ),
+    Published("cross-entropy", ("87.77 ± 0.38", "85.02 ± 0.65", "77.69 ± 1.55", "55.50 ± 0.66")),
+    Published("Co-teaching", ("91.20 ± 0.13", "90.33 ± 0.13", "83.83 ± 0.13", "60.37 ± 0.27")),
+    Published("ELR+", ("94.83 ± 0.10", "94.43 ± 0.41", "91.09 ± 1.60", "66.72 ± 0.07")),
+    Published("DivideMix", ("95.01 ± 0.71", "95.16 ± 0.19", "92.56 ± 0.42", "71.13 ± 0.48")),
+    Published("PES (semi)", ("94.66 ± 0.18", "95.06 ± 0.15", "92.68 ± 0.22", "70.36 ± 0.33")),
+    Published("SOP+", ("95.61 ± 0.13", "95.28 ± 0.13", "93.24 ± 0.21", "67.81 ± 0.23")),
     Published(
         "ProMix",
-        _by_label_set((97.65, 0.19), (97.39, 0.16), (96.34, 0.23), (73.79, 0.28)),
-        "ProMix, IJCAI 2023",
-        {"aggre": 89.86, "rand1": 93.88, "worst": 96.06, "noisy100": 79.87},
-        "ProMix's challenge report",
+        ("97.65 ± 0.19", "97.39 ± 0.16", "96.34 ± 0.23", "73.79 ± 0.28"),
+        ("89.86", "93.88", "96.06", "79.87"),
+        "IJCAI 2023; F1: challenge report",
     ),
 )
 
 
-def published_rows(dataset: str, noise_type: str) -> list[list[str]]:
-    """Heading and one row for each method with a result on that label set; empty where none has.
+def published_rows(dataset: str, labels: str) -> list[list[str]]:
+    """Heading and a row for each method on that label set; empty where there is none.
 
     The digits' label sets have the names of CIFAR's but are others: nobody published on them.
     """
-    if not dataset.startswith("cifar"):
+    if not dataset.startswith("cifar") or labels not in LABEL_SETS:
         return []
-    rows = []
-    for entry in PUBLISHED:
-        if noise_type not in entry.accuracy:
-            continue
-        mean, deviation = entry.accuracy[noise_type]
-        f1, source = "-", entry.source
-        if entry.f1:
-            f1, source = f"{entry.f1[noise_type]:.2f}", f"{source}; F1: {entry.f1_source}"
-        rows.append([entry.method, f"{mean:.2f} ± {deviation:.2f}", f1, source])
-    return [["method", "test acc. best epoch %", "F1 %", "source"], *rows] if rows else []
+    column = LABEL_SETS.index(labels)
+    rows = [
+        [entry.method, entry.accuracy[column], entry.f1[column] if entry.f1 else "-", entry.source]
+        for entry in PUBLISHED
+    ]
+    return [["method", "test acc. best epoch %", "F1 %", "source"], *rows]
+
+
+def published_table() -> list[list[str]]:
+    """Heading and a row for each method on the label sets of CIFAR-10."""
+    names = LABEL_SETS[:3]
+    rows = [
+        [entry.method, *entry.accuracy[:3], " / ".join(entry.f1[:3]) or "-", entry.source]
+        for entry in PUBLISHED
+    ]
+    heading = [f"{name} acc. %" for name in names]
+    return [["method", *heading, f"F1 %: {' / '.join(names)}", "source"], *rows]

@@ -1,98 +1,35 @@
-"""Finished runs, read from their folders and checked once; what follows trusts the values.
+"""Finished runs, read from run folders and from kept groups and checked once.
 
+A kept group is a folder with runs.jsonl, a line a run, and curves.csv, a row an epoch (kept.py).
 A run that is not as expected is skipped with one line, and all others are read.
 """
 
-import re
+import json
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.files import read_columns, read_json
-from utils.label_sets import LABEL_SETS
-from utils.options.parser import METHODS
-from utils.run_folder.folder import NOT_PART_OF_A_RUN, RunFolder
+from utils.methods import METHODS
+from utils.run_folder.description import NOT_PART_OF_A_RUN
+from utils.run_folder.folder import RunFolder
 
-DATASETS = tuple(LABEL_SETS)
-PRECISIONS = ("fp32", "tf32", "bf16")
-IDENTITY = {"dataset", "noise_type", "method", "seed"}  # options that have columns of their own
+RUNS, CURVES = "runs.jsonl", "curves.csv"
+RECORDS = ("args", "training", "timing", "learning", "detection_metrics")  # of RunFolder
+IDENTITY = ("dataset", "noise_type", "method", "seed")  # options that have columns of their own
 NOT_IN_SETTING = {*IDENTITY, *NOT_PART_OF_A_RUN, "precision", "clean_test_freq"}
-LARGEST = 10**12  # of seconds, epochs, images
-HINT = "remove that folder or train the run again"
-
-
-class Rule(NamedTuple):
-    """What a value must be; one that is missing or null is allowed unless required."""
-
-    words: str
-    holds: Callable[[Any], bool]
-    required: bool = False
-
-
-def _number(low: float, high: float, words: str, *kinds: type) -> Rule:
-    return Rule(
-        words, lambda value: type(value) in (kinds or (int, float)) and low <= value <= high
-    )
-
-
-def _one_of(*names: str) -> Rule:
-    return Rule(f"one of {', '.join(names)}", lambda value: value in names)
-
-
-PERCENT = _number(0, 100, "a number from 0 to 100")
-SHARE = _number(0, 1, "a number from 0 to 1")
-SECONDS = _number(0, LARGEST, "a number of seconds")
-MEMORY = _number(0, LARGEST, "a number of GiB")
-WHOLE = _number(0, LARGEST, "a whole number from 0", int)
-TEXT = Rule("text", lambda value: isinstance(value, str))
-WORD = Rule("a word", lambda value: isinstance(value, str) and bool(re.fullmatch(r"\w+", value)))
-OBJECT = Rule("an object", lambda value: isinstance(value, dict))
-YES_OR_NO = Rule("true or false", lambda value: isinstance(value, bool))
-PLAIN_VALUES = Rule(
-    "an object of plain values",
-    lambda value: (
-        isinstance(value, dict)
-        and all(each is None or isinstance(each, str | int | float) for each in value.values())
-    ),
-)
-GROUPS = Rule(
-    "four whole numbers",
-    lambda value: isinstance(value, list) and len(value) == 4 and all(map(WHOLE.holds, value)),
-)
-EXPECTED: dict[str, dict[str, Rule]] = {  # by attribute of RunFolder, then by key.key
-    "args": {
-        "options": PLAIN_VALUES._replace(required=True),
-        "options.dataset": _one_of(*DATASETS)._replace(required=True),
-        "options.noise_type": WORD._replace(required=True),
-        "options.method": _one_of(*METHODS)._replace(required=True),
-        "options.seed": WHOLE._replace(required=True),
-        "non_default_options": PLAIN_VALUES,
-        "versions": PLAIN_VALUES,
-        "device": TEXT,
-        "precision": _one_of(*PRECISIONS)._replace(required=True),
-        "compiled": YES_OR_NO,
-        "commit": TEXT,
-    },
-    "training": {
-        "epochs": WHOLE._replace(required=True),
-        "tipping_point": WHOLE,
-        "fallback": YES_OR_NO,
-        "group_sizes": GROUPS,
-        "group_wrong": GROUPS,
-        "estimated_noise_rate": SHARE,
-        "true_noise_rate": SHARE,
-        "clean_test_accuracy": PERCENT,
-    },
-    "timing": {"wall_seconds": SECONDS, "peak_memory_gib": MEMORY},
-    "learning": {
-        "last": OBJECT,
-        "last.accuracy": PERCENT,
-        "best_val": OBJECT,
-        "best_val.accuracy": PERCENT,
-    },
-    "detection_metrics": {"precision": SHARE, "recall": SHARE, "f1": SHARE},
+LARGEST = 10**12  # of seconds, epochs, GiB
+MAXIMA = {  # of the numbers that are averaged or shown; null where nothing was measured
+    "training": {"tipping_point": LARGEST, "clean_test_accuracy": 100}
+    | {"estimated_noise_rate": 1, "true_noise_rate": 1},
+    "timing": {"wall_seconds": LARGEST, "peak_memory_gib": LARGEST},
+    "learning": {"last.accuracy": 100, "best_val.accuracy": 100},
+    "detection_metrics": {"precision": 1, "recall": 1, "f1": 1, "detections.final.f1": 1},
 }
+HINT = "remove that run or train it again"
+Metrics = dict[str, list[str]]  # cells by column
 
 
 class RunKey(NamedTuple):
@@ -104,103 +41,160 @@ class RunKey(NamedTuple):
     precision: str
     method: str
 
+    @property
+    def has_student(self) -> bool:
+        """Whether its method has a tipping point and a split."""
+        return METHODS[self.method].has_student
+
 
 class Run(NamedTuple):
-    """A finished run: its folder, its records by attribute of RunFolder, and metrics.csv."""
+    """A finished run."""
 
-    folder: RunFolder
-    records: dict[str, dict[str, Any]]
-    metrics: dict[str, list[str]]  # cells by column
-
-    def value(self, file: str, key: str) -> Any:
-        """A value that EXPECTED names; None where there is none."""
-        return _lookup(self.records[file], key)
+    path: Path  # its folder; of a kept run the group's with its name, where nothing is
+    key: RunKey
+    seed: int
+    records: dict[str, dict[str, Any]]  # by name, see RECORDS; empty where there was no file
+    metrics: Metrics
+    groups: list[tuple[int, int]]  # images and wrong labels in groups 1 to 4
+    clean_tests: list[tuple[int, float]]  # epoch, accuracy in percent
+    vanished: list[int]  # classes that are not predicted any more
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.path.name
+        """The run folder's name."""
+        return self.path.name
 
-    @property
-    def seed(self) -> int:
-        """The random seed."""
-        return self.records["args"]["options"]["seed"]
-
-    @property
-    def key(self) -> RunKey:
-        """All that tells this run from others but for its seed."""
-        args = self.records["args"]
-        options = args["options"]
-        return RunKey(
-            options["dataset"],
-            options["noise_type"],
-            _setting(args["non_default_options"]),
-            args["precision"],
-            options["method"],
-        )
+    def value(self, record: str, key: str) -> Any:
+        """The value at "key.key" of a record; None where there is none."""
+        return _lookup(self.records[record], key)
 
 
 def read_runs(results: Path) -> tuple[list[Run], list[str]]:
-    """The finished runs of a results folder by name, and a line for each one that is skipped."""
+    """The finished runs of a folder of run folders or a kept group, and a line for each skipped.
+
+    Raises ValueError or OSError naming the file where nothing can be read.
+    """
     runs: dict[tuple[RunKey, int], Run] = {}
     skipped = []
-    for path in sorted(results.iterdir()):
+    for read in (*_kept(results), *_folders(results)):
         try:
-            folder = RunFolder(path)
-            if not (folder.args.is_file() and folder.training.is_file()):
-                continue
-            run = _read_run(folder)
+            run = read()
             first = runs.setdefault((run.key, run.seed), run)
             if first is not run:
-                raise ValueError(f"{path}: the same run as {first.folder}; move one of them away")
+                raise ValueError(f"{run.path}: the same run as {first.path}; move one of them away")
         except (ValueError, OSError) as error:
             skipped.append(f"skipped: {' '.join(str(error).split())}")
     return list(runs.values()), skipped
 
 
-def _read_run(folder: RunFolder) -> Run:
-    """Raises ValueError or OSError naming the file, the value and what to do."""
-    records = {}
-    for file, rules in EXPECTED.items():
-        path: Path = getattr(folder, file)
-        records[file] = read_json(path) if path.exists() else {}
-        for key, rule in rules.items():
-            _check(path, key, _lookup(records[file], key), rule)
-    if "non_default_options" not in records["args"]:
-        raise ValueError(
-            f"{folder.args}: has no non_default_options, as runs of older versions; train it again "
-            "or move it away"
-        )
+def _folders(results: Path) -> Iterator[Callable[[], Run]]:
+    for path in sorted(results.iterdir()):
+        folder = RunFolder(path)
+        if folder.args.is_file() and folder.training.is_file():
+            yield partial(_read_folder, folder)
+
+
+def _read_folder(folder: RunFolder) -> Run:
+    paths = {name: getattr(folder, name) for name in (*RECORDS, "metrics")}
+    records = {name: read_json(paths[name]) if paths[name].exists() else {} for name in RECORDS}
     metrics = read_columns(folder.metrics) if folder.metrics.exists() else {}
-    for column, pattern in (
-        ("epoch", r"\d{1,9}"),
-        ("clean_test_accuracy", r"(\d{1,2}(\.\d+)?|100(\.0+)?)?"),
-        ("vanished_classes", r"[\d ]*"),
-    ):
-        rule = Rule("as the training writes it", re.compile(pattern).fullmatch, required=True)
-        for cell in metrics.get(column, []):
-            _check(folder.metrics, column, cell, rule)
-    return Run(folder, records, metrics)
+    return _checked(folder.path, records, metrics, lambda name: str(paths[name]))
 
 
-def _check(path: Path, key: str, value: Any, rule: Rule) -> None:
-    if rule.required if value is None else not rule.holds(value):
-        there = "missing" if value is None else reprlib.repr(value)
-        raise ValueError(f"{path}: {key} is {there}; it should be {rule.words}; {HINT}")
+def _kept(group: Path) -> Iterator[Callable[[], Run]]:
+    path = group / RUNS
+    if not path.is_file():
+        return
+    columns = read_columns(group / CURVES)
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(columns.pop("run", [])):
+        rows.setdefault(name, []).append(row)
+    curves = {
+        name: {column: [cells[row] for row in of_run] for column, cells in columns.items()}
+        for name, of_run in rows.items()
+    }
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        yield partial(_read_line, group, number, line, curves)
 
 
-def _lookup(record: Any, key: str) -> Any:
-    """The value at "key.key"; None where there is none."""
-    for part in key.split("."):
-        record = record.get(part) if isinstance(record, dict) else None
-    return record
+def _read_line(group: Path, number: int, line: bytes, curves: dict[str, Metrics]) -> Run:
+    place = f"{group / RUNS}, line {number}"
+    try:
+        record = json.loads(line)
+        name = record.pop("run")
+        records = {part: dict(record.get(part, {})) for part in RECORDS}
+        path, metrics = group / name, curves.get(name, {})
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{place}: not a run ({error}); {HINT}") from error
+    return _checked(path, records, metrics, lambda name: f"{place}, {name}")
 
 
-def _setting(non_default_options: dict[str, Any]) -> str:
-    """name=value of the options that make it another experiment, by name."""
-    words = (
-        f"{name}={value}"
-        for name, value in sorted(non_default_options.items())
-        if name not in NOT_IN_SETTING
+def _checked(
+    path: Path, records: dict[str, Any], metrics: Metrics, place: Callable[[str], str]
+) -> Run:
+    """A run whose values can be trusted.
+
+    `place`: where a record is, by its name. Raises ValueError with it, the value and what to do.
+    """
+    part = "args"
+    try:
+        key, seed = _identity(records["args"])
+        for part, maxima in MAXIMA.items():
+            for name, maximum in maxima.items():
+                if (value := _lookup(records[part], name)) is not None:
+                    _number(name, value, maximum)
+        part = "training"
+        _number("epochs", records["training"]["epochs"])
+        sizes, wrong = (records["training"].get(f"group_{name}") for name in ("sizes", "wrong"))
+        pairs = zip(sizes, wrong, strict=True) if sizes and wrong else ()
+        groups = [tuple(_number("group size", n) for n in pair) for pair in pairs]
+        part = "metrics"
+        cells = zip(*(metrics.get(c, ()) for c in ("epoch", "clean_test_accuracy")), strict=False)
+        tests = [
+            (int(epoch), _number("clean_test_accuracy", float(cell), 100))
+            for epoch, cell in cells
+            if cell
+        ]
+        vanished = [int(number) for number in metrics.get("vanished_classes", [""])[-1].split()]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{place(part)}: {words}; {HINT}") from error
+    return Run(path, key, seed, records, metrics, groups, tests, vanished)
+
+
+def _identity(args: dict[str, Any]) -> tuple[RunKey, int]:
+    """What tells a run from others, and its seed."""
+    options, others = (_object(name, args[name]) for name in ("options", "non_default_options"))
+    words = [options["dataset"], options["noise_type"], args["precision"]]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"data set, labels or precision is no text: {words}")
+    dataset, labels, precision = words
+    if (method := options["method"]) not in list(METHODS):  # which may be of any type
+        raise ValueError(f"options.method is {method!r}, none of {', '.join(METHODS)}")
+    seed = _number("options.seed", options["seed"])
+    setting = " ".join(
+        f"{name}={value}" for name, value in sorted(others.items()) if name not in NOT_IN_SETTING
     )
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(words))
+    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in setting)
+    return RunKey(dataset, labels, printable, precision, method), seed
+
+
+def _lookup(record: dict[str, Any], key: str) -> Any:
+    """The value at "key.key"; None where there is none; raises ValueError where it cannot be."""
+    value: Any = record
+    for part in key.split("."):
+        if value is not None:
+            value = _object(key, value).get(part)
+    return value
+
+
+def _object(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {reprlib.repr(value)}, no object")
+    return value
+
+
+def _number(name: str, value: Any, maximum: float = LARGEST) -> Any:
+    if type(value) not in (int, float) or not 0 <= value <= maximum:  # NaN fails too
+        raise ValueError(f"{name} is {reprlib.repr(value)}, not a number from 0 to {maximum}")
+    return value

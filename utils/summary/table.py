@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from utils.summary.runs import Run, RunKey
 
+Groups = dict[RunKey, list[Run]]  # runs that differ in nothing but the seed
 SPREADS = {
     "std": "mean ± sample standard deviation over n seeds",
     "ci95": "mean ± half width of its 95 % confidence interval (Student's t) over n seeds",
@@ -46,9 +47,9 @@ def footnote(spread: str) -> str:
     return FOOTNOTE.format(SPREADS[spread])
 
 
-def group_runs(runs: Iterable[Run]) -> dict[RunKey, list[Run]]:
+def group_runs(runs: Iterable[Run]) -> Groups:
     """Runs that differ in nothing but the seed, together; both sorted."""
-    groups: dict[RunKey, list[Run]] = {}
+    groups: Groups = {}
     for run in sorted(runs, key=lambda run: (run.key, run.seed)):
         groups.setdefault(run.key, []).append(run)
     return groups
@@ -80,7 +81,7 @@ def cell(column: Column, runs: Sequence[Run], spread: str) -> str:
     if (width := half_width(values, spread)) is not None:
         parts.append(f"± {width:.{column.decimals}f}")
     missing = len(runs) - len(values)
-    if column.none_means and missing and runs[0].key.method != "ce":
+    if column.none_means and missing and runs[0].key.has_student:
         parts.append(f"({missing} {column.none_means})" if values else column.none_means)
     return " ".join(parts) or "-"
 

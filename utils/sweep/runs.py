@@ -1,36 +1,34 @@
-"""Which runs a sweep has, their commands, and how far each is: from the run folders alone."""
+"""Runs of a sweep: their commands, and how far each is by its run folder alone."""
 
 import argparse
-import contextlib
-import fcntl
 import itertools
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple
 
 from utils.console import duration
 from utils.files import read_json
-from utils.label_sets import LABEL_SETS
-from utils.lock import HOLDER, LOCK
+from utils.lock import is_locked
 from utils.options.parser import NETS
 from utils.options.sweep import CHALLENGE
 from utils.options.training import training_parser
+from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 
 TOP = Path(__file__).parents[2]  # of the checkout, where the scripts are
 LOGS = "sweep"  # beside the run folders
 FALLBACK = 3  # exit status of the training where no tipping point came
-SET_BY_THE_SWEEP = {
-    "--dataset": "--dataset before --",
-    "--noise_type": "--noise_types before -- (run.sh: LABEL_SETS=… in front of bash)",
-    "--seed": "--seeds before -- (run.sh: SEEDS=… in front of bash)",
-    "--method": "--methods before -- (run.sh: METHODS=… in front of bash)",
-    "--net": "--net before -- (run.sh: NET=… in front of bash)",
-    "--results_dir": "--results_dir before -- (run.sh: RESULTS_DIR=… in front of bash)",
-    "--data_dir": "--data_dir before -- (run.sh: DATA_DIR=… in front of bash)",
-    "--measure_steps": "it to the training script alone",
+SET_BEFORE = {  # option of the training script -> the sweep's, and the variable of run.sh
+    "--dataset": ("--dataset", ""),
+    "--noise_type": ("--noise_types", "LABEL_SETS"),
+    "--seed": ("--seeds", "SEEDS"),
+    "--method": ("--methods", "METHODS"),
+    "--net": ("--net", "NET"),
+    "--results_dir": ("--results_dir", "RESULTS_DIR"),
+    "--data_dir": ("--data_dir", "DATA_DIR"),
 }
 
 
@@ -43,24 +41,10 @@ class Stage(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a task: finished, running, pending, failed or interrupted."""
+    """What became of a run: finished, running, pending, failed or interrupted."""
 
     word: str
     detail: str = ""
-
-
-class Task(Protocol):
-    """What can be run: stages one after the other, their output appended to one log."""
-
-    name: str
-    log: Path
-    epochs: int  # 0 where there are none
-
-    def stages_left(self) -> list[Stage]: ...
-
-    def epochs_done(self) -> int: ...
-
-    def result(self) -> str: ...
 
 
 class SweepRun:
@@ -76,69 +60,42 @@ class SweepRun:
         self.epochs: int = args.n_epoch
 
     def stages(self) -> list[Stage]:
-        """All three."""
+        """The three scripts in their order."""
         names = ("dataset", "noise_type", "seed", "method", "net", "results_dir", "data_dir")
         run = [word for name in names for word in (f"--{name}", str(getattr(self.args, name)))]
 
         def command(script: str) -> list[str]:
             return [sys.executable, str(TOP / f"{script}.py"), *run]
 
-        return [
-            Stage(
-                "training",
-                [*command("blind_knowledge_dist_training"), *self.words],
-                (0, FALLBACK),
-            ),
-            Stage("learning", command("learning")),
-            Stage("detection", command("detection")),
-        ]
+        training = [*command("blind_knowledge_dist_training"), *self.words]
+        evaluations = [Stage(name, command(name)) for name in ("learning", "detection")]
+        return [Stage("training", training, (0, FALLBACK)), *evaluations]
 
     def stages_left(self) -> list[Stage]:
-        """Those to run; raises ValueError or OSError where the folder holds another run."""
-        training, *evaluations = self.stages()
+        """Stages to run; raises ValueError or OSError where the folder holds another run."""
         again = self.args.restart or self.args.noise_path  # the training compares its labels
-        if again or self._trained() is None:
-            return [training, *evaluations]
-        return self._unevaluated(evaluations)
+        return self.stages() if again or self._trained() is None else self._unevaluated()
 
-    def _unevaluated(self, evaluations: Sequence[Stage]) -> list[Stage]:
-        """Those whose results are missing or older than the networks of a trained run."""
+    def _unevaluated(self) -> list[Stage]:
+        """Evaluations whose results are missing or older than the networks of a trained run."""
         made = (self.folder.learning, self.folder.detection_metrics)
         trained = self.folder.training.stat().st_mtime_ns
         return [
             stage
-            for stage, path in zip(evaluations, made, strict=True)
+            for stage, path in zip(self.stages()[1:], made, strict=True)
             if not path.exists() or path.stat().st_mtime_ns < trained
         ]
 
     def _trained(self) -> dict[str, Any] | None:
-        options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.args).items()}
-        return self.folder.finished_run({"options": options})
+        return self.folder.finished_run(Description.of(self.args))
 
     def epochs_done(self) -> int:
         """Rows of metrics.csv."""
-        if self.args.restart and self.folder.training.exists():
-            return 0
         try:
             with open(self.folder.metrics, "rb") as file:
                 return max(0, sum(1 for _ in file) - 1)
         except OSError:
             return 0
-
-    def epochs_left(self) -> int:
-        """Those that the training has still to do; raises as `stages_left` does."""
-        if self.stages_left()[:1] != self.stages()[:1]:
-            return 0
-        if self.args.restart:
-            return self.epochs
-        if self.folder.training.exists():  # it will say that it is finished
-            return 0
-        with contextlib.suppress(OSError):
-            done, saved = self.epochs_done(), self.folder.checkpoint.stat().st_mtime_ns
-            if saved < self.folder.metrics.stat().st_mtime_ns:  # it was killed since
-                done -= done % self.args.checkpoint_freq
-            return max(0, self.epochs - done)
-        return self.epochs
 
     def result(self) -> str:
         """The evaluation of a finished run in a few words; "" where it cannot be read."""
@@ -152,24 +109,13 @@ class SweepRun:
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
-    def is_running(self) -> bool:
-        """Whether a process holds the folder's lock."""
-        if not (self.folder.path / HOLDER).exists():  # so that nobody who starts is disturbed
-            return False
-        with contextlib.suppress(OSError), open(self.folder.path / LOCK) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
-
     def status(self) -> Outcome:
         """finished, running, failed or pending, with a few words."""
         done = f"epoch {self.epochs_done()} of {self.epochs}"
-        if self.is_running():
+        if is_locked(self.folder.path):
             return Outcome("running", done)
         try:
-            if (trained := self._trained()) and not self._unevaluated(self.stages()[1:]):
+            if (trained := self._trained()) and not self._unevaluated():
                 return Outcome("finished", self.result())
         except (ValueError, OSError) as error:
             return Outcome("failed", " ".join(str(error).split()))
@@ -183,25 +129,26 @@ class SweepRun:
 def make_runs(
     args: argparse.Namespace, words: Sequence[str], error: Callable[[str], Any]
 ) -> list[SweepRun]:
-    """Each run once, seed by seed; `error` is called with a line where an option is wrong.
+    """Each run once, seed by seed. `error` is called with a line where an option is wrong.
 
-    `args`: of the sweep. `words`: further ones of the training script. Nothing is made.
+    `args`: of the sweep. `words`: further options of the training script. Nothing is written.
     """
     for word in words:
-        if instead := SET_BY_THE_SWEEP.get(word.split("=")[0]):
-            error(f"{word}: give {instead}")
-    parser = training_parser(LABEL_SETS)
+        if (name := word.split("=")[0]) in SET_BEFORE:
+            option, variable = SET_BEFORE[name]
+            of_run_sh = f" (run.sh: {variable}=… in front of bash)" if variable else ""
+            error(f"{word}: give {option} before --{of_run_sh}")
+        if name == "--measure_steps":
+            error(f"{word}: a sweep measures nothing; give it to the training script")
+    parser = training_parser()
     parser.prog = "utils.sweep"
-    known = LABEL_SETS[args.dataset]
-    chosen = args.noise_types or ([known.default] if args.dataset == "cifar100" else CHALLENGE)
-    for name in chosen:
-        if name not in (*known.keys, *known.aliases):
-            names = ", ".join(known.keys)
-            error(f"--dataset {args.dataset} has no label set {name!r}; it has {names}")
+    challenge = ("noisy100",) if args.dataset == "cifar100" else CHALLENGE
     folders = ("--results_dir", str(args.results_dir.resolve()))
     folders += ("--data_dir", str(args.data_dir.resolve()))
     runs = {}
-    for seed, noise_type, method in itertools.product(args.seeds, chosen, args.methods):
+    for seed, noise_type, method in itertools.product(
+        args.seeds, args.noise_types or challenge, args.methods
+    ):
         run = ("--dataset", args.dataset, "--noise_type", noise_type, "--seed", str(seed))
         run += ("--method", method, "--net", args.net)
         options = parser.parse_args([*run, *folders, *words])
@@ -211,57 +158,59 @@ def make_runs(
 
 
 def run_stages(
-    task: Task,
-    run_command: Callable[[Sequence[str], IO[bytes]], int | None],
-    stopped: Callable[[], bool],
+    run: SweepRun, run_command: Callable[[Sequence[str], IO[bytes]], int | None]
 ) -> Outcome:
-    """Run what is left of a task. A failure is the last line of its log too.
+    """Run the stages that are left; a failure is also the last line of the log.
 
-    `run_command`: of a command and the log; its exit status, None where it was not started.
-    `stopped`: whether all runs shall end.
+    `run_command`: from a command and the log to its exit status, None where all runs shall end.
     """
-    if stopped():
-        return Outcome("pending")
     try:
-        stages = task.stages_left()
-        task.log.parent.mkdir(parents=True, exist_ok=True)
+        stages = run.stages_left()
+        run.log.parent.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         return Outcome("failed", " ".join(str(error).split()))
     try:
-        with open(task.log, "ab", buffering=0) as log:
+        with open(run.log, "ab", buffering=0) as log:
             for stage in stages:
                 log.write(f"$ {' '.join(stage.command)}\n".encode())
                 status = run_command(stage.command, log)
+                if status is None:
+                    return Outcome("interrupted", last_line(run.log))
                 if status in stage.good:
                     continue
-                if status is None or stopped():
-                    return Outcome("interrupted", said_last(task.log))
-                reason = said_last(task.log) or f"{stage.name} said nothing"
+                reason = last_line(run.log) or f"{stage.name} said nothing"
                 if status < 0:
                     reason = f"ended by {signal.Signals(-status).name}; {reason}"
                 log.write(f"failed: {reason}\n".encode())
-                return Outcome("failed", f"{reason}; see {task.log}")
+                return Outcome("failed", f"{reason}; see {run.log}")
     except OSError as error:
-        return Outcome("failed", f"{task.log}: {error.strerror}")
-    return Outcome("finished", task.result())
+        return Outcome("failed", f"{run.log}: {error.strerror}")
+    return Outcome("finished", run.result())
 
 
-def last_line(path: Path) -> str:
-    """The last line of a file that is not blank; "" where there is none."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, 2) - 10_000))
-        lines = file.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return ""
+def start(command: Sequence[str], log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen:
+    """The started child, in a session of its own: a terminal's Ctrl-C does not reach it."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
 
 
-def said_last(log: Path) -> str:
-    """The last line that a stage has said; "" where it said nothing."""
-    line = last_line(log)
+def last_line(log: Path) -> str:
+    """The last line of a log that is neither blank nor a command; "" where there is none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return "" if line.startswith("$ ") else line
 
 
 def counted(outcomes: Iterable[Outcome]) -> str:
-    """How many there are of each: "2 finished, 1 failed"."""
+    """Number of outcomes of each kind: "2 finished, 1 failed"."""
     words = [outcome.word for outcome in outcomes]
     return ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words), reverse=True))

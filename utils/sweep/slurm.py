@@ -1,4 +1,4 @@
-"""The same runs as one Slurm job array, through submitit, an optional requirement."""
+"""Runs as one Slurm job array, through submitit, an optional requirement."""
 
 import os
 import signal
@@ -7,11 +7,10 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from utils.sweep.runs import LOGS, SweepRun, run_stages
+from utils.sweep.runs import LOGS, SweepRun, run_stages, start
 
 TIMEOUTS = 20  # how often a run may meet the time limit and be resumed
 SECONDS_TO_STOP = 75  # for a step and a checkpoint; Slurm kills 90 s after SIGUSR2
@@ -36,10 +35,13 @@ class RunInJob:
     def __call__(self, run: SweepRun) -> str:
         """Run what is left; raises RuntimeError with the reason of a failure."""
         signal.signal(ASK_TO_STOP, signal.SIG_DFL)  # the child must not inherit that it is ignored
-        with _handling(signal.SIGTERM, lambda *_: self.ask_to_stop()):
-            outcome = run_stages(run, self._start, lambda: self.asked)
+        before = signal.signal(signal.SIGTERM, lambda *_: self.ask_to_stop())
+        try:
+            outcome = run_stages(run, self._start)
             if self.asked:  # a job that ended by itself would not be queued again
                 time.sleep(SECONDS_TO_BE_ENDED)
+        finally:
+            signal.signal(signal.SIGTERM, before)
         if outcome.word != "finished":
             raise RuntimeError(f"{run.name}: {outcome.word}, {outcome.detail}")
         return outcome.detail
@@ -60,26 +62,20 @@ class RunInJob:
         self.asked = True
 
     def _start(self, command: Sequence[str], log: IO[bytes]) -> int | None:
-        """Exit status of a child; None where none shall start."""
+        """Exit status of a child; None where the run shall end."""
         threads = os.environ.get("SLURM_CPUS_PER_TASK")
         cores = {"OMP_NUM_THREADS": threads} if threads else {}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
         try:  # the child inherits the mask; what comes meanwhile is handled below
             if self.asked:
                 return None
-            self.child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=cores | os.environ,
-                start_new_session=True,
-            )
+            self.child = start(command, log, cores | os.environ)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _ended(self.child)
         child, self.child = self.child, None
-        return child.wait()
+        status = child.wait()
+        return None if self.asked else status
 
 
 def _ended(child: subprocess.Popen, seconds: float = float("inf")) -> bool:
@@ -97,17 +93,8 @@ def _ended(child: subprocess.Popen, seconds: float = float("inf")) -> bool:
     return True
 
 
-@contextmanager
-def _handling(number: int, handler: Any) -> Any:
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
 def submit(runs: Sequence[SweepRun], args: Namespace) -> str:
-    """Submit the runs as one job array; its number. Raises ValueError with the reason in one line.
+    """Submit the runs as one job array; returns its number. Raises ValueError with the reason.
 
     `args`: of `utils.options.sweep.sweep_parser`.
     """

@@ -1,0 +1,344 @@
+"""The robust phase: targets, losses and their gradients, what is kept from pass to pass."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.testing import assert_close
+
+from models import robust_phase
+from models.averaged_weights import AveragedWeights
+from models.build import class_prior
+from models.fast.training_step import StepResult
+from models.losses import robust_targets
+from models.mixup import NO_MIXUP, Mixup
+from models.robust_phase import (
+    LossInputs,
+    RobustPhase,
+    loss_with_departures,
+    posterior_targets,
+    prior_penalty,
+    transition_matrix,
+)
+from models.teacher_student import build_pair
+from tests import oracle
+from tests.test_losses import draw, matrix, shapes
+
+CPU = torch.device("cpu")
+new_phase = partial(RobustPhase, 6, 3, CPU)
+
+
+def result_of(agreements: Tensor, marginals: Tensor) -> StepResult:
+    nothing = torch.zeros(len(agreements))
+    return StepResult(torch.zeros(4), nothing, nothing.long(), agreements, marginals)
+
+
+def softmaxes(rows: int, seed: int) -> Tensor:
+    return torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed)).softmax(1)
+
+
+def test_predictions_and_marginals_are_running_means():
+    phase = new_phase(0.7)
+    predicted = torch.full((6, 3), 1 / 3)
+    marginals = torch.full((2, 3), 1 / 3)
+    for number, index in enumerate([[0, 4], [5, 1], [4, 2]]):
+        agreements, means = softmaxes(2, number), softmaxes(2, 10 + number)
+        places = torch.tensor(index)
+        mix = phase.mix(places, 0, number)
+        inputs = phase.inputs(places, mix)
+        assert torch.equal(inputs.predicted, predicted[places])  # of the passes before
+        assert_close(inputs.marginals, marginals)
+        phase.update(result_of(agreements, means), places, mix)
+        for row, place in enumerate(index):
+            predicted[place] = 0.7 * predicted[place] + 0.3 * agreements[row]
+        marginals = 0.9 * marginals + 0.1 * means
+        assert_close(phase.predicted, predicted)
+        assert_close(phase.marginals, marginals)
+
+
+def test_until_the_robust_phase_all_targets_are_one_hot():
+    phase = new_phase(mixup=Mixup(1.0))
+    index = torch.arange(6)
+    inputs = phase.inputs(index, phase.mix(index, 3, 4))
+    assert not inputs.alpha.any() and inputs.robust == 0 and inputs.weight == 1
+    assert torch.equal(inputs.transition, torch.eye(3))
+    alpha, labels = torch.linspace(0, 1, 6), index % 3
+    phase.begin(alpha)
+    phase.estimate_transition(labels)
+    inputs = phase.inputs(index[2:], phase.mix(index[2:], 3, 4))
+    assert torch.equal(inputs.alpha, alpha[2:]) and inputs.robust == 1 and inputs.weight < 1
+    assert torch.equal(inputs.transition, transition_matrix(phase.predicted, labels))
+
+
+def test_a_mixed_batch_says_nothing_of_its_images():
+    phase = new_phase(0.5, Mixup(1.0))
+    phase.begin(torch.zeros(6))
+    index = torch.arange(3)
+    mix = phase.mix(index, 0, 0)
+    phase.update(result_of(softmaxes(3, 0), softmaxes(2, 1)), index, mix)
+    assert mix.mixed and torch.equal(phase.predicted, torch.full((6, 3), 1 / 3))
+    assert_close(phase.marginals, 0.9 / 3 + 0.1 * softmaxes(2, 1))
+
+
+def test_the_state_is_whole():
+    phase, resumed = (new_phase(0.7, Mixup(1.0)) for _ in range(2))
+    phase.begin(torch.rand(6))
+    index = torch.arange(3)
+    phase.update(result_of(softmaxes(3, 0), softmaxes(2, 1)), index, NO_MIXUP.draw(index, 0, 0))
+    phase.estimate_transition(torch.arange(6) % 3)
+    resumed.load_state_dict(phase.state_dict())
+    for one, other in zip(
+        phase.inputs(index, phase.mix(index, 2, 1)),
+        resumed.inputs(index, resumed.mix(index, 2, 1)),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="predicted has shape"):
+        RobustPhase(6, 4, CPU).load_state_dict(phase.state_dict() | {"alpha": torch.zeros(6)})
+
+
+def test_mixing_depends_on_seed_and_place_alone():
+    index, images = torch.arange(8), torch.randn(8, 3, 4, 4)
+    places = [(seed, epoch, step) for seed in (0, 1) for epoch in range(5) for step in range(40)]
+    mixes = [Mixup(0.5, seed).draw(index, epoch, step) for seed, epoch, step in places]
+    again = [Mixup(0.5, seed).draw(index, epoch, step) for seed, epoch, step in places]
+    for one, other in zip(mixes, again, strict=True):
+        assert torch.equal(one.partner, other.partner) and one.weight == other.weight
+    assert 0.4 < sum(mix.mixed for mix in mixes) / len(mixes) < 0.6
+    weights = torch.stack([mix.weight for mix in mixes if mix.mixed])
+    assert len(weights.unique()) > 150 and weights.min() >= 0.5 and weights.max() <= 1
+    assert abs(weights.mean() - 0.75) < 0.03
+    for mix in mixes:
+        assert torch.equal(mix.partner.sort().values, index)
+        mixed = mix.of(images)
+        expected = mix.weight * images + (1 - mix.weight) * images[mix.partner]
+        assert_close(mixed, expected) if mix.mixed else torch.equal(mixed, images)
+
+
+def test_class_priors():
+    labels = torch.tensor([0, 0, 0, 2])
+    assert_close(class_prior("digits", labels, 4), torch.full((4,), 0.25))
+    assert_close(class_prior("folder", labels, 4), torch.tensor([3.0, 1.0, 1.0, 1.0]) / 6)
+
+
+def test_averaged_weights_are_those_of_the_steps():
+    """And, bit for bit, those of torch's class, which asks the device in each step."""
+    torch.manual_seed(0)
+    pair = build_pair(3, 4, digits=True)
+    averaged = AveragedWeights(pair, 0.9)
+    torchs = AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    expected = None
+    for _ in range(3):
+        with torch.no_grad():
+            for values in pair.state_dict().values():
+                floats = values.is_floating_point()
+                values.add_(torch.randn_like(values) if floats else 1)
+        averaged.update()
+        torchs.update_parameters(pair)
+        now = {name: each.clone() for name, each in pair.state_dict().items()}
+        expected = expected or now  # the first as they are
+        for name, values in now.items():
+            if values.is_floating_point():
+                expected[name] = 0.9 * expected[name] + 0.1 * values
+    for name, values in averaged.module.state_dict().items():
+        if values.is_floating_point():
+            assert_close(values, expected[name], msg=name)
+    assert averaged.module.teacher is not pair.teacher
+    for name, values in torchs.state_dict().items():
+        assert torch.equal(values, averaged.state_dict()[name]), name
+    resumed = AveragedWeights(pair, 0.9)
+    resumed.load_state_dict(torchs.state_dict())
+    assert resumed.updates == 3
+
+
+def draw_inputs(shape: tuple[int, int], seed: int = 0) -> LossInputs:
+    """All that a robust phase may be given, in float64."""
+    batch, classes = shape
+    generator = torch.Generator().manual_seed(100 + seed)
+
+    def shares(*sizes: int) -> Tensor:
+        return torch.rand(*sizes, generator=generator, dtype=torch.float64).softmax(-1)
+
+    return LossInputs(
+        draw(shape, seed).alpha,
+        shares(batch, classes),
+        shares(classes, classes),
+        shares(2, classes),
+        torch.ones((), dtype=torch.float64),
+        torch.randperm(batch, generator=generator),
+        torch.tensor(0.7, dtype=torch.float64),
+    )
+
+
+@shapes
+def test_posterior_targets(shape: tuple[int, int]):
+    labels, extra = draw(shape).labels, draw_inputs(shape)
+    expected = oracle.posterior_targets(
+        labels.tolist(), extra.predicted.tolist(), extra.transition.tolist()
+    )
+    result = posterior_targets(labels, extra.predicted, extra.transition)
+    assert_close(result, matrix(expected))
+
+
+def test_posterior_targets_by_hand():
+    predicted, labels = matrix([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([0, 1])
+    transition = matrix([[0.8, 0.2], [0.1, 0.9]])  # a fifth of class 0 is given label 1
+    result = posterior_targets(labels, predicted, transition)
+    # 0.9 * 0.8 to 0.1 * 0.1, and 0.9 * 0.2 to 0.1 * 0.9
+    assert_close(result, matrix([[72 / 73, 1 / 73], [2 / 3, 1 / 3]]))
+
+
+@pytest.mark.parametrize("sure", [0.0, 1e-30, 0.5])
+def test_where_no_label_is_ever_wrong_the_posterior_is_one_hot(sure: float):
+    predicted = torch.tensor([[1 - sure, sure], [1 - sure, sure]])
+    result = posterior_targets(torch.tensor([0, 1]), predicted, torch.eye(2))
+    assert torch.equal(result, torch.eye(2))
+
+
+@shapes
+def test_transition_matrix(shape: tuple[int, int]):
+    labels, extra = draw(shape).labels, draw_inputs(shape)
+    expected = oracle.transition_matrix(extra.predicted.tolist(), labels.tolist())
+    assert_close(transition_matrix(extra.predicted, labels), matrix(expected))
+
+
+def test_the_transition_matrix_is_found_again():
+    """Where the predictions are the true classes it is the share of each wrong label."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.tensor([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]])
+    classes = torch.randint(3, (30000,), generator=generator)
+    labels = torch.multinomial(true[classes], 1, generator=generator).squeeze(1)
+    found = transition_matrix(F.one_hot(classes, 3).float(), labels)
+    assert_close(found, true, atol=0.01, rtol=0)
+
+
+@shapes
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_prior_penalty(shape: tuple[int, int], momentum: float):
+    """Its value with a momentum; its gradient as if the marginal were the batch's own mean."""
+    logits, extra = draw(shape).teacher.requires_grad_(), draw_inputs(shape)
+    prior, marginal = extra.marginals
+    result = prior_penalty(logits, prior, marginal, momentum)
+    given = prior.tolist(), marginal.tolist()
+    expected = oracle.prior_penalty(logits.tolist(), *given, momentum)
+    assert result.item() == pytest.approx(expected, rel=1e-10)
+    (slope,) = torch.autograd.grad(result, logits)
+    running = momentum * marginal + (1 - momentum) * logits.detach().softmax(1).mean(0)
+
+    def tilted(rows: oracle.Matrix) -> float:
+        means = oracle.mean_softmax(rows)
+        return -sum(p / m * x for p, m, x in zip(given[0], running.tolist(), means, strict=True))
+
+    assert_close(slope, matrix(oracle.gradient(tilted, logits.tolist())), rtol=1e-6, atol=1e-8)
+
+
+def test_the_penalty_of_a_lost_class():
+    prior = torch.tensor([0.5, 0.5])
+    assert prior_penalty(torch.zeros(4, 2), prior, prior, 0.0) == 0
+    lost = torch.tensor([[50.0, -50.0]]).expand(4, 2).clone().requires_grad_()
+    penalty = prior_penalty(lost, prior, prior, 0.0)
+    assert penalty > 40 and penalty.isfinite()
+    remembered = prior_penalty(lost, prior, torch.tensor([0.6, 0.4]), 0.9)
+    assert 0 < remembered < 0.2
+
+
+@shapes
+@pytest.mark.parametrize("mixup", [False, True])
+def test_the_loss_of_bkd_plus_and_its_gradients(
+    shape: tuple[int, int], mixup: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(robust_phase, "MARGINAL_MOMENTUM", 0.0)  # see test_prior_penalty
+    batch, extra = draw(shape, seed=6), draw_inputs(shape, seed=6)
+    prior = torch.full((shape[1],), 1 / shape[1], dtype=torch.float64)
+    inputs = batch.teacher.requires_grad_(), batch.student.requires_grad_()
+    options = {"posterior": True, "both_learn": True, "naive_compensation": True}
+    options |= {"class_balance": 0.5, "prior": prior, "mixup": mixup}
+    loss = loss_with_departures(*inputs, batch.labels, extra, **options).total
+    slopes = torch.autograd.grad(loss, inputs)
+
+    teacher, student, labels, _ = batch.lists()
+    predicted, transition = extra.predicted.tolist(), extra.transition.tolist()
+    targets = oracle.posterior_targets(labels, predicted, transition)
+    if mixup:
+        partners = [targets[i] for i in extra.partner.tolist()]
+        targets = oracle.mixed(targets, partners, extra.weight.item())
+
+    def total(t: oracle.Matrix, s: oracle.Matrix) -> float:
+        marginals = zip((t, s), extra.marginals.tolist(), strict=True)
+        penalties = [oracle.prior_penalty(logits, prior.tolist(), m) for logits, m in marginals]
+        return oracle.robust_phase_loss(t, s, targets, penalties, 0.5)
+
+    assert loss.item() == pytest.approx(total(teacher, student), rel=1e-10)
+    expected = matrix(oracle.gradient(lambda t: total(t, student), teacher))
+    assert_close(slopes[0], expected, rtol=1e-6, atol=1e-7)
+    expected = matrix(oracle.gradient(lambda s: total(teacher, s), student))
+    assert_close(slopes[1], expected, rtol=1e-6, atol=1e-7)
+
+
+@shapes
+def test_mixed_images_have_both_labels_losses(shape: tuple[int, int]):
+    batch, extra = draw(shape, seed=7), draw_inputs(shape, seed=7)
+    result = loss_with_departures(*batch[:3], extra, mixup=True)
+    probs = batch.student.softmax(1)
+    targets = robust_targets(batch.labels, probs, extra.alpha)
+    targets = matrix(
+        oracle.mixed(targets.tolist(), targets[extra.partner].tolist(), extra.weight.item())
+    )
+    assert_close(result.naive, F.cross_entropy(batch.teacher, targets))
+    teacher, student, labels, _ = batch.lists()
+    of_partners = oracle.compensation_loss(teacher, student, batch.labels[extra.partner].tolist())
+    own = oracle.compensation_loss(teacher, student, labels)
+    assert result.compensation.item() == pytest.approx(0.7 * own + 0.3 * of_partners)
+    alone = extra._replace(weight=torch.ones_like(extra.weight))
+    assert_close(
+        loss_with_departures(*batch[:3], alone, mixup=True), loss_with_departures(*batch[:3], alone)
+    )
+
+
+def test_before_the_robust_phase_the_departures_change_nothing():
+    batch, prior = draw((7, 10)), torch.full((10,), 0.1, dtype=torch.float64)
+    extra = draw_inputs((7, 10))._replace(
+        alpha=torch.zeros(7, dtype=torch.float64),
+        transition=torch.eye(10, dtype=torch.float64),
+        robust=torch.zeros((), dtype=torch.float64),
+    )
+    papers = loss_with_departures(*batch[:3], extra)
+    for options in (
+        {"posterior": True},
+        {"both_learn": True},
+        {"naive_compensation": True},
+        {"class_balance": 2.0, "prior": prior},
+    ):
+        assert_close(loss_with_departures(*batch[:3], extra, **options), papers)
+        changed = loss_with_departures(*batch[:3], draw_inputs((7, 10)), **options).total
+        assert (changed - loss_with_departures(*batch[:3], draw_inputs((7, 10))).total).abs() > 1e-3
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_detached_target_teaches_the_student_nothing(detached: bool):
+    batch, extra = draw((4, 5), seed=4), draw_inputs((4, 5), seed=4)
+    inputs = batch.teacher.requires_grad_(), batch.student.requires_grad_()
+    loss = loss_with_departures(*batch[:3], extra, detach_student_target=detached)
+    _, by_student = torch.autograd.grad(loss.total, inputs)
+    teacher, student, labels, _ = batch.lists()
+
+    def total(s: oracle.Matrix) -> float:
+        fixed = student if detached else None
+        alpha = extra.alpha.tolist()
+        return oracle.pair_loss(teacher, s, labels, alpha, target_student=fixed).total
+
+    expected = matrix(oracle.gradient(total, student))
+    assert_close(by_student, expected, rtol=1e-6, atol=1e-7)
+
+
+@shapes
+@pytest.mark.parametrize("masked_mean", [False, True])
+def test_without_departures_the_loss_is_the_papers(shape: tuple[int, int], masked_mean: bool):
+    batch, extra = draw(shape, seed=5), draw_inputs(shape, seed=5)
+    result = loss_with_departures(*batch[:3], extra, masked_mean=masked_mean)
+    teacher, student, labels, _ = batch.lists()
+    expected = oracle.pair_loss(teacher, student, labels, extra.alpha.tolist(), masked_mean)
+    assert [part.item() for part in result] == pytest.approx(list(expected), rel=1e-10)

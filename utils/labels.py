@@ -1,0 +1,54 @@
+"""The labels of a run's images, and what each image is for."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Tensors are typed Any: torch is imported where it is needed, the summary does without it.
+
+
+class Positions(NamedTuple):
+    """Positions in the full training set, from 0."""
+
+    train: NDArray[np.int64]
+    scored: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+
+class Labels(NamedTuple):
+    """Labels of the N images of the full training set, on the CPU."""
+
+    given: Any  # [N], int64 tensor
+    clean: Any  # [N], true classes, -1 where unknown
+    class_names: list[str]
+    positions: Positions
+    test: Any | None = None  # of the test images: clean ones, of own images given ones
+
+    @property
+    def train(self) -> Any:
+        """Given labels of the images that are trained on."""
+        return self.given[self.positions.train]
+
+    @property
+    def val(self) -> Any:
+        """Given labels of the validation images."""
+        return self.given[self.positions.val]
+
+    def sha256(self, images: bytes = b"") -> str:
+        """Digest of the given labels and of what tells own `images` from others."""
+        return hashlib.sha256(self.given.numpy().tobytes() + images).hexdigest()
+
+    def agreed_wrong(self, prediction: Any) -> float | None:
+        """Percentage of wrong labels among those that a prediction [train] agrees with.
+
+        None where no true label is known.
+        """
+        given, clean = self.train, self.clean[self.positions.train]
+        known = clean >= 0
+        if not known.any():
+            return None
+        agreed = (prediction == given) & known
+        wrong = agreed & (given != clean)
+        return 100 * (wrong.sum().item() / max(agreed.sum().item(), 1))

@@ -1,0 +1,133 @@
+"""Writes a run's detection result: detection.npy, what it rests on, and the suspect labels."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.console import say
+from utils.files import write_array, write_text, write_whole
+from utils.labels import Labels
+from utils.manifest import Manifest, as_csv
+from utils.review.page import review_page
+from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import UNKNOWN, Predictions
+from utils.run_folder.suspects import most_suspect, suspects_csv
+
+SUSPECTS_SHOWN = 64  # images that a run folder keeps for its plot
+
+
+class OwnImages(Protocol):
+    """Where a run's images come from, if they are the user's own."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def file_names(self, positions: NDArray[np.int64]) -> list[str]: ...
+
+    def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]: ...
+
+
+class PredictionsWriter(NamedTuple):
+    """Writes the results of a run for its S scored images, the trained ones among them."""
+
+    folder: RunFolder
+    detection: str  # name of the result that flags, see `Predictions.detections`
+    labels: Labels
+    images: NDArray[np.uint8]  # the full set, [images, channels, height, width]
+    own: OwnImages | None = None
+
+    @property
+    def trained_rows(self) -> NDArray[np.int64]:
+        """The trained images' rows among the scored."""
+        return np.searchsorted(self.labels.positions.scored, self.labels.positions.train)
+
+    def write(
+        self,
+        split: Any = None,
+        final: Any = None,
+        mean: Any = None,
+        probabilities: Mapping[str, Any] | None = None,
+    ) -> Predictions:
+        """Write and return what is known so far: tensors, see models/noise_split.py.
+
+        `split`: a Split, `final` and `mean`: Scores, each of the S images; `probabilities` [S, C]
+        by the network's name.
+        """
+        results = {"split": split and split.scores, "final": final, "mean": mean}
+        tensors = {
+            f"{name}_{key}": values
+            for name, scores in results.items()
+            for key, values in (scores._asdict() if scores else {}).items()
+        }
+        for name, values in (probabilities or {}).items():
+            tensors[f"{name}_probabilities"] = values
+        single = {}
+        if split:
+            tensors["split_group"] = split.group
+            single = {"split_epoch": split.epoch, "fallback": split.fallback}
+            single |= split.cuts._asdict() if split.cuts else {}
+        scored = self.labels.positions.scored
+        clean = self.labels.clean[scored].numpy()
+        predictions = Predictions(
+            scored,
+            self.labels.given[scored].numpy(),
+            np.array(self.labels.class_names),
+            true_label=clean if (clean != UNKNOWN).any() else None,
+            held_out=~np.isin(scored, self.labels.positions.train),
+            detection=self.detection,
+            **{key: values.cpu().numpy() for key, values in tensors.items()},
+            **single,
+        )
+        return write_predictions(self.folder, predictions, self.images, self.own)
+
+
+def write_predictions(
+    folder: RunFolder,
+    predictions: Predictions,
+    images: NDArray[np.uint8],
+    own: OwnImages | None = None,
+) -> Predictions:
+    """Write predictions.npz with the most suspect images, suspects.csv, and last detection.npy.
+
+    For own images also manifest.csv and, once the run is over, review.html. `images`: as in
+    `PredictionsWriter`; those that are not scored are not flagged.
+    """
+    suspects = predictions.index[predictions.suspect_rows()[:SUSPECTS_SHOWN]]
+    pixels = images[suspects].transpose(0, 2, 3, 1)
+    predictions = predictions._replace(suspect_index=suspects, suspect_images=pixels)
+    predictions.write(folder.predictions)
+    names = own.file_names(predictions.index) if own else None
+    write_text(folder.suspects, suspects_csv(predictions, names))
+    if own:
+        write_whole(folder.manifest, as_csv(own.manifest))
+        if predictions.final_prediction is not None:  # the run is over
+            rows = most_suspect(predictions, names, own.thumbnails)
+            classes = predictions.class_names.tolist()
+            page = review_page(folder.path.name, own.manifest, rows, classes, str(folder))
+            write_text(folder.review, page)
+            say(f"{folder.review}: the {len(rows)} most suspect labels, to be reviewed")
+    detection = np.zeros(len(images), dtype=bool)
+    detection[predictions.index] = predictions.chosen.flagged
+    write_array(folder.detection, detection)
+    return predictions
+
+
+def log_split(predictions: Predictions) -> None:
+    """Say where the split is and what it flags."""
+    summary, cuts = predictions.split_summary(), predictions.cuts
+    sizes, wrongs, true = (summary[k] for k in ("group_sizes", "group_wrong", "true_noise_rate"))
+    if cuts:
+        say(
+            f"split at {', '.join(f'{cut:.3f}' for cut in cuts)}: groups 1 (label most likely "
+            f"right) to 4 (most likely wrong) have {sizes} images"
+        )
+    else:
+        say("all scores fall into one bin: no split, no label is flagged")
+    correctly = f", {wrongs[3]} of them correctly" if wrongs else ""
+    true_rate = "" if true is None else f", {true:.1%} by the true labels"
+    say(
+        f"the split flags {sizes[3]} labels as wrong{correctly}; noise rate "
+        f"{summary['estimated_noise_rate']:.1%} as the share below the threshold{true_rate}"
+    )
