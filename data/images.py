@@ -30,7 +30,6 @@ class OwnSource(NamedTuple):
     warnings: list[str]  # a line for each thing that is amiss
     sha256: str  # of all pixels
     facts: list[str]  # a line for each thing that is to be said at the start
-    class_counts: dict[str, int]  # class name -> training images
     scale: Scale | None  # of images of more than 8 bits
 
     @property

@@ -80,6 +80,7 @@ def run(tmp_path: Path) -> RunFolder:
     original = written(tmp_path / "list.csv", folder.manifest.read_bytes())
     options = {"manifest": str(original), "images": None}
     folder.args.write_text(json.dumps({"options": options}))
+    folder.training.write_text("{}")
     return folder
 
 

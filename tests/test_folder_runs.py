@@ -181,7 +181,7 @@ def test_larger_images(net: str, size: int, tmp_path: Path):
 def test_defaults_follow_from_the_number_of_images(tmp_path: Path, capsys):
     write_folder(tmp_path / "pets", count=4, test=0)
     args = training_options(*words_of(tmp_path, "--images", tmp_path / "pets", "--n_epoch", 1))
-    assert args.method == "bkd+" and args.net == "compact" and args.class_prior == "labels"
+    assert args.method == "bkd+" and args.net == "compact"
     assert args.batch_size is args.width is None and args.image_size == 32
     training.main(args)
     expected = defaults_by_count("bkd+", 12)

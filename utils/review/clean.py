@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{folder}: has no suspects.csv with a manifest.csv; name the folder of a run with "
                 "--dataset folder"
             )
+        folder.check_finished()
         manifest = read_manifest(folder.manifest)
         decisions = _decisions(args, folder, manifest)
         result = corrected(manifest, decisions)
