@@ -40,7 +40,7 @@ from utils.devices import Machine, peak_memory_gib, pick_machine
 from utils.files import write_json
 from utils.labels import Labels
 from utils.options import parser as options
-from utils.options.values import count, path
+from utils.options.values import add_options, count, path
 
 WIDTHS = {"preact18": (64, 16), "compact": (32, 8)}  # full, quick
 # Epochs of a run of bkd whose tipping point comes late, those with a scoring pass, evaluations
@@ -215,12 +215,12 @@ def make_parser() -> options.OneLineParser:
     parser = options.OneLineParser(usage=options.USAGE, description=__doc__.splitlines()[0])
     options.add_device_options(parser)
     group = parser.add_argument_group("benchmark")
-    options.add_net(group)
+    add_options(group, options.NET)
     group.add_argument("--quick", action="store_true", help="narrow networks, short timings")
     group.add_argument("--rounds", type=count, default=5, metavar="NUMBER", help="timings of each")
     file = {"default": Path("results/benchmark.json"), "metavar": "FILE", "help": "file to write"}
     group.add_argument("--json", type=path, **file)
-    options.add_debug(parser)
+    add_options(parser, options.DEBUG)
     return parser
 
 

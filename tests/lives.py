@@ -154,6 +154,14 @@ def lose_a_number(number: int, *signals: int) -> None:
     at_step(number, lose, after=True)
 
 
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Look every 20 ms; an AssertionError if it never comes."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
 def sums(folder: Path) -> dict[str, str]:
     """The digests of all files of a run that must not depend on how often it was interrupted."""
     return {

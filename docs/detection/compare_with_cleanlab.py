@@ -12,11 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from numpy.typing import NDArray
 
 import blind_knowledge_dist_training as training
 from data.splits import Positions, split_indices
@@ -27,7 +26,7 @@ from utils.options.sweep import split_words
 from utils.options.training import training_parser
 from utils.options.values import count_or_none, path
 from utils.run_folder.folder import RunFolder
-from utils.run_folder.predictions import UNKNOWN, Predictions
+from utils.run_folder.predictions import UNKNOWN, Array, Predictions
 from utils.summary.markers import write_into
 from utils.summary.table import as_markdown
 
@@ -38,13 +37,6 @@ FIRST = 100  # suspects, for the share of wrong labels among them
 COLUMNS = ("precision", "recall", "f1", "average_precision", "roc_auc", "precision_at_100")
 HEADINGS = ("probabilities", "found by", "flagged", "precision", "recall", "F1")
 HEADINGS += ("average precision", "ROC AUC", f"precision at {FIRST}", "seconds")
-
-
-class Labels(NamedTuple):
-    """The given labels of N images, and which of them are wrong."""
-
-    given: NDArray[np.int64]
-    wrong: NDArray[np.bool_]
 
 
 def make_parser() -> OneLineParser:
@@ -106,20 +98,21 @@ def train_fold(fold: int, folds: int, results: Path, words: Sequence[str]) -> Pa
 def measure(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     """The metrics of everything that finds wrong labels among those of a run."""
     predictions = _predictions(run)
-    labels = Labels(predictions.label, predictions.label != predictions.true_label)
+    given, wrong = predictions.label, predictions.label != predictions.true_label
     rows = []
     for name, result in predictions.detections.items():
-        rows.append(_row("this run's", name, labels, 0.0, result.flagged, result.agreement))
+        rows.append(_row("this run's", name, wrong, 0.0, result.flagged, result.agreement))
     networks = predictions.teacher_probabilities, predictions.student_probabilities
     networks = [each for each in networks if each is not None]
     both = networks if len(networks) > 1 else ()
-    rows += _cleanlab("this run's", labels, np.mean(networks, axis=0), both)
+    rows += _cleanlab("this run's", given, wrong, np.mean(networks, axis=0), both)
     if folds:
-        rows += _cleanlab(f"{len(folds)} folds'", labels, out_of_fold(predictions, folds))
+        probabilities = out_of_fold(predictions, folds)
+        rows += _cleanlab(f"{len(folds)} folds'", given, wrong, probabilities)
     return {
         "run": run.resolve().name,
-        "images": len(labels.given),
-        "wrong": int(labels.wrong.sum()),
+        "images": len(given),
+        "wrong": int(wrong.sum()),
         "folds": len(folds),
         "training_seconds": [_seconds(run), sum(map(_seconds, folds))],
         "rows": rows,
@@ -143,7 +136,7 @@ def _seconds(run: Path) -> float:
     return float(read_json(timing)["wall_seconds"]) if timing.exists() else 0.0
 
 
-def out_of_fold(predictions: Predictions, folds: Sequence[Path]) -> NDArray[np.float64]:
+def out_of_fold(predictions: Predictions, folds: Sequence[Path]) -> Array:
     """Probabilities [N, C] by networks that were not trained on the image.
 
     Raises ValueError for folds of other images than the run's.
@@ -160,25 +153,26 @@ def out_of_fold(predictions: Predictions, folds: Sequence[Path]) -> NDArray[np.f
 
 def _cleanlab(
     source: str,
-    labels: Labels,
-    probabilities: NDArray[np.floating],
-    networks: Sequence[NDArray[np.floating]] = (),
+    given: Array,
+    wrong: Array,
+    probabilities: Array,
+    networks: Sequence[Array] = (),
 ) -> Iterator[dict[str, Any]]:
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_ensemble_scores, get_label_quality_scores
 
     for name in FILTERS:
         options = {"filter_by": name, "n_jobs": 1}
-        flagged, seconds = _timed(find_label_issues, labels.given, probabilities, **options)
-        yield _row(source, f"cleanlab, filter {name}", labels, seconds, flagged)
+        flagged, seconds = _timed(find_label_issues, given, probabilities, **options)
+        yield _row(source, f"cleanlab, filter {name}", wrong, seconds, flagged)
     for name in SCORES:
-        arguments = labels.given, probabilities
+        arguments = given, probabilities
         scores, seconds = _timed(get_label_quality_scores, *arguments, method=name)
-        yield _row(source, f"cleanlab, rank {name}", labels, seconds, scores=scores)
+        yield _row(source, f"cleanlab, rank {name}", wrong, seconds, scores=scores)
     for name in SCORES if networks else ():
-        arguments, options = (labels.given, networks), {"method": name, "verbose": False}
+        arguments, options = (given, networks), {"method": name, "verbose": False}
         scores, seconds = _timed(get_label_quality_ensemble_scores, *arguments, **options)
-        yield _row(source, f"cleanlab, rank ensemble {name}", labels, seconds, scores=scores)
+        yield _row(source, f"cleanlab, rank ensemble {name}", wrong, seconds, scores=scores)
 
 
 def _timed(compute: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, float]:
@@ -189,19 +183,19 @@ def _timed(compute: Callable[..., Any], *arguments: Any, **options: Any) -> tupl
 def _row(
     source: str,
     name: str,
-    labels: Labels,
+    wrong: Array,
     seconds: float,
-    flagged: NDArray[np.bool_] | None = None,
-    scores: NDArray[np.floating] | None = None,
+    flagged: Array | None = None,
+    scores: Array | None = None,
 ) -> dict[str, Any]:
-    """`flagged` [N] and `scores` [N], low where a label is likely wrong, where there are any."""
+    """`wrong`, `flagged` and `scores`, low where a label is likely wrong: each [N]."""
     row: dict[str, Any] = {"probabilities": source, "found_by": name, "seconds": seconds}
     if flagged is not None:
-        row |= detection_metrics(flagged, labels.wrong)
+        row |= detection_metrics(flagged, wrong)
     if scores is not None:
         first = np.argsort(scores, kind="stable")[:FIRST]
-        row |= ranking_metrics(scores, labels.wrong)
-        row["precision_at_100"] = float(labels.wrong[first].mean())
+        row |= ranking_metrics(scores, wrong)
+        row["precision_at_100"] = float(wrong[first].mean())
     return row
 
 

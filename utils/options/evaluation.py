@@ -7,8 +7,12 @@ from typing import Any
 
 from utils.files import read_json
 from utils.options.parser import RunParser, add_device_options
-from utils.options.values import path
+from utils.options.values import add_options, path
 
+RUN_DIR = {
+    ("run_dir", path, None, "FOLDER"): "run folder, wherever it is; its args.json says which run "
+    "it holds"
+}
 NAMES_A_RUN = ("dataset", "noise_type", "seed", "method", "net")
 
 
@@ -36,28 +40,14 @@ def learning_parser() -> RunParser:
     """The options of `learning.py`."""
     parser = EvaluationParser(description="Measure the clean test accuracy of a run.")
     add_device_options(parser, compiles=False)
-    _add_run_dir(parser)
+    add_options(parser, RUN_DIR)
     return parser
 
 
 def detection_parser() -> RunParser:
     """The options of `detection.py`."""
     parser = EvaluationParser(description="Measure how well a run found the wrong labels.")
-    _add_run_dir(parser)
-    parser.add_argument(
-        "--prediction",
-        type=path,
-        metavar="FILE",
-        help="boolean .npy to evaluate in place of the run's, one entry for each training image "
-        "(true: label flagged as wrong)",
-    )
+    words = "boolean .npy to evaluate in place of the run's, one entry for each training image"
+    words += " (true: label flagged as wrong)"
+    add_options(parser, RUN_DIR | {("prediction", path, None, "FILE"): words})
     return parser
-
-
-def _add_run_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--run_dir",
-        type=path,
-        metavar="FOLDER",
-        help="run folder, wherever it is; its args.json says which run it holds",
-    )

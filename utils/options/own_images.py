@@ -3,12 +3,20 @@
 import argparse
 
 from utils.console import say
-from utils.options.values import resolved_path
+from utils.methods import METHODS
+from utils.options.values import add_options, resolved_path
 
 OWN_IMAGES = "folder"  # the data set
 RUNS_OF_OWN_IMAGES = {"net": "compact", "method": "bkd+"}  # the defaults
 IMAGE_SIZES = (32, 64, 96)
 BY_COUNT = {"n_epoch", "batch_size", "width"}  # options that the number of images decides
+OWN_OPTIONS = {
+    ("images", resolved_path, None, "FOLDER"): "folder with a folder of images for each class, "
+    "directly or in train/ and test/",
+    ("manifest", resolved_path, None, "FILE"): "CSV file with the columns file_name and label, "
+    "perhaps split and true_label; file names are relative to --images, or to the file's own "
+    "folder",
+}
 
 
 def add_own_images(parser: argparse.ArgumentParser) -> None:
@@ -17,19 +25,7 @@ def add_own_images(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "own images", f"of --dataset {OWN_IMAGES}, whose defaults are {defaults}"
     )
-    group.add_argument(
-        "--images",
-        type=resolved_path,
-        metavar="FOLDER",
-        help="folder with a folder of images for each class, directly or in train/ and test/",
-    )
-    group.add_argument(
-        "--manifest",
-        type=resolved_path,
-        metavar="FILE",
-        help="CSV file with the columns file_name and label, perhaps split and true_label; file "
-        "names are relative to --images, or to the file's own folder",
-    )
+    add_options(group, OWN_OPTIONS)
 
 
 def wrong_own_images(options: argparse.Namespace) -> str | None:
@@ -64,7 +60,7 @@ def defaults_by_count(method: str, images: int) -> dict[str, int]:
     few = images < 2_000
     epochs = 60 if few else 30 if images < 20_000 else 40
     return {
-        "n_epoch": epochs // 4 if method == "ce" else epochs,  # one network, which soon memorises
+        "n_epoch": epochs if METHODS[method].has_student else epochs // 4,  # one soon memorizes
         "batch_size": 32 if few else 64 if images < 10_000 else 128,
         "width": 32,
     }

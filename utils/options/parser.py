@@ -1,4 +1,4 @@
-"""What all command lines have in common: the parser, the kinds of values, the options of a run."""
+"""What all command lines have in common: the parser, and the options of a run."""
 
 import argparse
 import itertools
@@ -18,10 +18,30 @@ from utils.options.own_images import (
     wrong_own_images,
 )
 from utils.options.presets import preset_defaults
-from utils.options.values import count, path, resolved_path, seed
+from utils.options.values import add_options, path, resolved_path, seed
 
 USAGE = "%(prog)s [options]"  # argparse would name them all
 NETS = ("preact18", "compact")
+NET = {
+    ("net", NETS): "network; preact18: the paper's PreActResNet-18; compact: a small, quick one "
+    "for training without a GPU"
+}
+FOLDERS = {
+    ("data_dir", path, path("~/data"), "FOLDER"): "folder of data sets and label files",
+    ("results_dir", path, Path("results"), "FOLDER"): "folder of run folders",
+}
+DEBUG = {("debug", bool): argparse.SUPPRESS}  # traceback of an error in the input
+DEVICE = {
+    ("device", str, "auto", "NAME"): "cpu, cuda or cuda:NUMBER; auto: cuda where there is one, "
+    "else cpu",
+    ("precision", ("auto", "fp32", "tf32", "bf16")): "precision of convolutions and matrix "
+    "products; auto: bf16 where the device has it in hardware, else fp32. Losses and statistics "
+    "are always in fp32",
+}
+COMPILE = {
+    ("compile", ("auto", "on", "off")): "compilation of the training step, on CUDA also its replay "
+    "as one graph; auto: on CUDA. off with fp32 is the plain step, bit for bit the same each time"
+}
 DETECTIONS = {
     "split": "group 4 of the split at the tipping point, as in the paper",
     "final": "labels other than what the last epoch's networks predict, without augmentation",
@@ -114,14 +134,13 @@ class RunParser(OneLineParser):
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that identify a run: all three scripts have them."""
-    label_sets = LABEL_SETS
-    names = [(*each.keys, *each.aliases) for each in label_sets.values()]
-    listed = (f"{dataset}: {', '.join(each.keys)}" for dataset, each in label_sets.items())
-    defaults = (f"{dataset} {each.default}" for dataset, each in label_sets.items())
-    aliases = {alias: name for each in label_sets.values() for alias, name in each.aliases.items()}
+    names = [(*each.keys, *each.aliases) for each in LABEL_SETS.values()]
+    listed = (f"{dataset}: {', '.join(each.keys)}" for dataset, each in LABEL_SETS.items())
+    defaults = (f"{dataset} {each.default}" for dataset, each in LABEL_SETS.items())
+    aliases = {alias: name for each in LABEL_SETS.values() for alias, name in each.aliases.items()}
     same = (f"{alias} is the same as {name}" for alias, name in aliases.items())
     run = parser.add_argument_group("run")
-    run.add_argument("--dataset", choices=list(label_sets), default="cifar10", help="data set")
+    run.add_argument("--dataset", choices=list(LABEL_SETS), default="cifar10", help="data set")
     run.add_argument(
         "--noise_type",
         choices=list(dict.fromkeys(itertools.chain(*names))),
@@ -129,77 +148,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help=f"label set; {'; '.join([*listed, *same])} (default: {', '.join(defaults)})",
     )
     run.add_argument("--seed", type=seed, default=0, metavar="NUMBER", help="random seed")
-    run.add_argument(
-        "--method",
-        choices=list(METHODS),
-        default="bkd",
-        help=METHOD_HELP,
-    )
-    add_net(run)
+    add_options(run, {("method", tuple(METHODS)): METHOD_HELP, **NET})
     add_own_images(parser)
+    words = "own label file in the format of CIFAR-N's, in place of the published one"
     folders = parser.add_argument_group("folders and files")
-    for name, default, words in (
-        ("data_dir", path("~/data"), "folder of data sets and label files"),
-        ("results_dir", Path("results"), "folder of run folders"),
-    ):
-        folders.add_argument(f"--{name}", type=path, default=default, metavar="FOLDER", help=words)
-    folders.add_argument(
-        "--noise_path",
-        type=resolved_path,
-        metavar="FILE",
-        help="own label file in the format of CIFAR-N's, in place of the published one",
-    )
-    add_debug(parser)
-
-
-def add_net(parser: argparse._ActionsContainer) -> None:
-    """--net"""
-    parser.add_argument(
-        "--net",
-        choices=NETS,
-        default=NETS[0],
-        help="network; preact18: the paper's PreActResNet-18; compact: a small, quick one for "
-        "training without a GPU",
-    )
-
-
-def add_debug(parser: argparse.ArgumentParser) -> None:
-    """--debug"""
-    parser.add_argument(
-        "--debug",
-        action="store_true",
-        help=argparse.SUPPRESS,  # traceback of an error in the input
-    )
+    add_options(folders, FOLDERS | {("noise_path", resolved_path, None, "FILE"): words})
+    add_options(parser, DEBUG)
 
 
 def add_device_options(parser: argparse.ArgumentParser, *, compiles: bool = True) -> None:
     """Where and how precisely to compute."""
-    device = parser.add_argument_group("device")
-    device.add_argument(
-        "--device",
-        default="auto",
-        metavar="NAME",
-        help="cpu, cuda or cuda:NUMBER; auto: cuda where there is one, else cpu",
-    )
-    device.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "tf32", "bf16"),
-        default="auto",
-        help="precision of convolutions and matrix products; auto: bf16 where the device has it in "
-        "hardware, else fp32. Losses and statistics are always in fp32",
-    )
-    if compiles:
-        device.add_argument(
-            "--compile",
-            choices=("auto", "on", "off"),
-            default="auto",
-            help="compilation of the training step, on CUDA also its replay as one graph; auto: on "
-            "CUDA. off with fp32 is the plain step, bit for bit the same each time",
-        )
-
-
-def add_batch_size(parser: argparse._ActionsContainer) -> None:
-    """--batch_size"""
-    parser.add_argument(
-        "--batch_size", type=count, default=128, metavar="IMAGES", help="images in a batch"
-    )
+    add_options(parser.add_argument_group("device"), DEVICE | (COMPILE if compiles else {}))

@@ -15,38 +15,19 @@ PRESETS = (  # of several that hold for a run the later ones win
     Preset({"method": "ce"}, {"detection": "final"}),
     Preset(
         {"method": "bkd+"},
-        {
-            "class_balance": 1.0,
-            "target": "posterior",
-            "target_for": "both",
-            "compensation": "naive",
-            "ema_decay": 0.99,
-            "detection": "final",
-        },
+        {"class_balance": 1.0, "target": "posterior", "target_for": "both"}
+        | {"compensation": "naive", "ema_decay": 0.99, "detection": "final"},
     ),
     Preset(
         {"net": "compact"},
-        {
-            "width": 32,
-            "n_epoch": 18,
-            "lr": 0.1,
-            "lr_schedule": "after_tipping",
-            "warm_up": 1.0,
-            "augmentation": "after_tipping",
-            "checkpoint_freq": 1,
-            "clean_test_freq": 2,
-            "noisy_val_freq": 2,
-        },
+        {"width": 32, "n_epoch": 18, "lr": 0.1, "lr_schedule": "after_tipping", "warm_up": 1.0}
+        | {"augmentation": "after_tipping", "checkpoint_freq": 1}
+        | {"clean_test_freq": 2, "noisy_val_freq": 2},
     ),
     Preset(
         {"net": "compact", "method": "ce"},
-        {
-            "n_epoch": 12,
-            "lr": 0.2,
-            "lr_schedule": "linear",
-            "warm_up": 2.0,
-            "augmentation": "always",
-        },
+        {"n_epoch": 12, "lr": 0.2, "lr_schedule": "linear", "warm_up": 2.0}
+        | {"augmentation": "always"},
     ),
     Preset({"net": "compact", "method": "bkd+"}, {"n_epoch": 40}),
     Preset(
@@ -57,18 +38,9 @@ PRESETS = (  # of several that hold for a run the later ones win
     Preset({"dataset": "folder"}, {"image_size": 32}),
     Preset(
         {"dataset": "digits", "method": "bkd+"},
-        {
-            "target": "student",
-            "target_for": "teacher",
-            "compensation": "always",
-            "alpha1": 0.5,
-            "alpha2": 0.7,
-            "alpha3": 0.8,
-            "alpha4": 1.0,
-            "ema_decay": 0.0,
-            "lr": 0.04,
-            "lr_step": 20,
-        },
+        {"target": "student", "target_for": "teacher", "compensation": "always"}
+        | {"alpha1": 0.5, "alpha2": 0.7, "alpha3": 0.8, "alpha4": 1.0}
+        | {"ema_decay": 0.0, "lr": 0.04, "lr_step": 20},
     ),
 )
 

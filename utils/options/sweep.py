@@ -3,18 +3,54 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from utils.cpus import usable_cpus
 from utils.label_sets import LABEL_SETS
 from utils.methods import METHOD_HELP, METHODS
-from utils.options.parser import OneLineParser, add_net
-from utils.options.values import count, count_or_none, path, positive, seed
+from utils.options.parser import FOLDERS, NET, OneLineParser
+from utils.options.values import add_options, count, count_or_none, positive, seed
 
 SWEPT = [name for name in LABEL_SETS if name != "folder"]  # own images have one label set
 CHALLENGE = ("aggre", "worst", "rand1")  # label sets of the challenge, of the digits too
 MOST_AUTOMATIC_JOBS = 8
 PAGE = "index.html"
+
+
+def jobs(text: str) -> int:
+    """A type of option: a number from 1; "auto": as many as there are cores, 8 at most."""
+    if text == "auto":
+        return min(usable_cpus(), MOST_AUTOMATIC_JOBS)
+    return count(text)
+
+
+def setup_command(text: str) -> str:
+    """A type of option: one line for a shell."""
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shell command on one line")
+    return text
+
+
+ONLY = {
+    ("dry_run", bool): "only print the commands",
+    ("status", bool): "only print which runs are finished, running, failed or pending, by their "
+    "run folders",
+}
+MACHINE = {
+    ("jobs", jobs, 1, "NUMBER"): "runs at a time, spread over the GPUs; auto: as many as there are "
+    f"cores, {MOST_AUTOMATIC_JOBS} at most",
+    ("needs_gpu", bool): "start no run where there is no GPU",
+    ("page", bool): f"after the table also write one page of all runs, {PAGE} in the results "
+    "folder",
+}
+SLURM = {
+    ("slurm", str, None, "PARTITION"): "partition to submit the runs to",
+    ("slurm_time", count, 120, "MINUTES"): "time limit; a run that meets it is resumed",
+    ("slurm_gpus", count_or_none, 1, "NUMBER"): "GPUs of a run, 1 or 0",
+    ("slurm_cpus", count, 4, "NUMBER"): "CPU cores of a run",
+    ("slurm_mem", positive, 16.0, "GB"): "memory of a run",
+    ("array_parallelism", count, 16, "NUMBER"): "runs at a time",
+}
+SLURM_SETUP = 'shell command before each run, such as "module load cuda"; may be repeated'
 
 
 def sweep_parser() -> OneLineParser:
@@ -40,26 +76,14 @@ def sweep_parser() -> OneLineParser:
         "--seeds", nargs="+", type=seed, default=[0], metavar="NUMBER", help="random seeds"
     )
     runs.add_argument(
-        "--methods",
-        nargs="+",
-        choices=list(METHODS),
-        default=["bkd"],
-        help=METHOD_HELP,
+        "--methods", nargs="+", choices=list(METHODS), default=["bkd"], help=METHOD_HELP
     )
-    add_net(runs)
-    for name, default, words in (
-        ("results_dir", Path("results"), "folder of run folders"),
-        ("data_dir", path("~/data"), "folder of data sets and label files"),
-    ):
-        runs.add_argument(f"--{name}", type=path, default=default, metavar="FOLDER", help=words)
-    runs.add_argument("--dry_run", action="store_true", help="only print the commands")
-    runs.add_argument(
-        "--status",
-        action="store_true",
-        help="only print which runs are finished, running, failed or pending, by their run folders",
-    )
-    _add_machine(parser)
-    _add_slurm(parser)
+    add_options(runs, NET | FOLDERS | ONLY)
+    add_options(parser.add_argument_group("on this machine"), MACHINE)
+    slurm = parser.add_argument_group("on a Slurm cluster: one job array, through submitit")
+    add_options(slurm, SLURM)
+    setup = {("slurm_setup", setup_command): SLURM_SETUP}
+    add_options(slurm, setup, action="append", default=[], metavar="COMMAND")
     return parser
 
 
@@ -68,57 +92,3 @@ def split_words(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     words = list(sys.argv[1:] if argv is None else argv)
     end = words.index("--") if "--" in words else len(words)
     return words[:end], words[end + 1 :]
-
-
-def jobs(text: str) -> int:
-    """A type of option: a number from 1; "auto": as many as there are cores, 8 at most."""
-    if text == "auto":
-        return min(usable_cpus(), MOST_AUTOMATIC_JOBS)
-    return count(text)
-
-
-def _setup_command(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a shell command on one line")
-    return text
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    here = parser.add_argument_group("on this machine")
-    here.add_argument(
-        "--jobs",
-        type=jobs,
-        default=1,
-        metavar="NUMBER",
-        help="runs at a time, spread over the GPUs; auto: as many as there are cores, "
-        f"{MOST_AUTOMATIC_JOBS} at most",
-    )
-    here.add_argument("--needs_gpu", action="store_true", help="start no run where there is no GPU")
-    here.add_argument(
-        "--page",
-        action="store_true",
-        help=f"after the table also write one page of all runs, {PAGE} in the results folder",
-    )
-
-
-def _add_slurm(parser: argparse.ArgumentParser) -> None:
-    slurm = parser.add_argument_group("on a Slurm cluster: one job array, through submitit")
-    slurm.add_argument("--slurm", metavar="PARTITION", help="partition to submit the runs to")
-    for name, kind, default, unit, words in (
-        ("slurm_time", count, 120, "MINUTES", "time limit; a run that meets it is resumed"),
-        ("slurm_gpus", count_or_none, 1, "NUMBER", "GPUs of a run, 1 or 0"),
-        ("slurm_cpus", count, 4, "NUMBER", "CPU cores of a run"),
-        ("slurm_mem", positive, 16.0, "GB", "memory of a run"),
-    ):
-        slurm.add_argument(f"--{name}", type=kind, default=default, metavar=unit, help=words)
-    slurm.add_argument(
-        "--slurm_setup",
-        type=_setup_command,
-        action="append",
-        default=[],
-        metavar="COMMAND",
-        help='shell command before each run, such as "module load cuda"; may be repeated',
-    )
-    slurm.add_argument(
-        "--array_parallelism", type=count, default=16, metavar="NUMBER", help="runs at a time"
-    )

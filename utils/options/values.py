@@ -1,9 +1,9 @@
-"""The kinds of values that options have."""
+"""The kinds of values that options have, and options from a table."""
 
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,5 +42,23 @@ def path(text: str) -> Path:
 
 
 def resolved_path(text: str) -> Path:
-    """The same, independent of the current folder."""
+    """A `path` that does not depend on the current folder."""
     return path(text).resolve()
+
+
+def add_options(
+    group: argparse._ActionsContainer, options: Mapping[tuple[Any, ...], str], **more: Any
+) -> None:
+    """Add options from a table: (name, kind, default, metavar) -> help.
+
+    A kind is a type; or choices, of which the first is the default where none is given; or `bool`
+    for a switch. `more`: further settings of all of them.
+    """
+    for (name, kind, *rest), words in options.items():
+        settings: dict[str, Any] = {"type": kind}
+        if kind is bool:
+            settings = {"action": "store_true"}
+        elif isinstance(kind, tuple):
+            settings = {"type": type(kind[0]), "choices": kind, "default": kind[0]}
+        settings |= dict(zip(("default", "metavar"), rest, strict=False))
+        group.add_argument(f"--{name}", help=words, **settings, **more)

@@ -16,20 +16,9 @@ from utils.options.training import training_parser
 # torch is imported where it is needed: the summary does without it.
 PACKAGES = ("torchvision", "numpy", "scikit-learn")
 NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
-    "data_dir",
-    "results_dir",
-    "device",
-    "compile",
-    "num_workers",
-    "print_freq",
-    "checkpoint_freq",
+    *("data_dir", "results_dir", "device", "compile", "num_workers", "print_freq"),
+    *("checkpoint_freq", "restart", "quiet", "no_plots", "tensorboard", "measure_steps", "debug"),
     "keep_checkpoint",  # of earlier versions
-    "restart",
-    "quiet",
-    "no_plots",
-    "tensorboard",
-    "measure_steps",
-    "debug",
 }
 
 
