@@ -51,7 +51,7 @@ def room(name: str) -> str:
 IMPORTS = {".".join(path.relative_to(TOP).with_suffix("").parts): ours(path) for path in MODULES}
 
 
-@pytest.mark.parametrize("name", [*IMPORTS, *SCRIPTS])
+@pytest.mark.parametrize("name", [*IMPORTS, *sorted(SCRIPTS)])
 def test_the_floors(name: str):
     imports = IMPORTS[name] if name in IMPORTS else ours(TOP / f"{name}.py")
     package = name.split(".")[0]
