@@ -24,6 +24,7 @@ from data.own_images.image_set import load_own_images
 from data.own_images.reading import read_image, read_images, thumbnail, thumbnails
 from data.splits import choose_positions
 from tests.own_images import COLOURS, NAMES, kill_itself, picture, write_folder
+from utils.labels import Labels
 
 RED, SIZE = (200, 30, 30), 32
 
@@ -564,7 +565,8 @@ def test_loaders_share_the_mapped_images(tmp_path: Path):
     images = load(tmp_path / "images", tmp_path)
     labels, count = images.own.labels, len(images.own.labels)
     positions = choose_positions(count, 0.2, seed=0, limit=None)
-    loaders = make_loaders(images, labels, positions, 8, torch.Generator(), augment_scored=False)
+    all_labels = Labels(labels, images.train.clean_labels, images.class_names, positions)
+    loaders = make_loaders(images, all_labels, 8, torch.Generator(), augment_scored=False)
     assert loaders.test is None
     start = images.train.images.data_ptr()
     for loader, part in zip(loaders[:3], positions, strict=True):
