@@ -195,9 +195,9 @@ def test_weights_and_detection_come_from_the_tipping_epoch(
 
     monkeypatch.setattr(training, "train_epoch", spy_train)
 
-    def spy_final(writer, pair, loader, *arguments: object) -> Predictions:
-        final.append(score_images(pair, loader))
-        return write_predictions(writer, pair, loader, *arguments)
+    def spy_final(args, state: Training, loader, *arguments: object) -> dict:
+        final.append(score_images(state.evaluated(), loader))
+        return write_predictions(args, state, loader, *arguments)
 
     monkeypatch.setattr(training, "score_images", spy_score)
     monkeypatch.setattr(training, "write_predictions", spy_final)
