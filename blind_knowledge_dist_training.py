@@ -159,6 +159,8 @@ def load(args: argparse.Namespace) -> tuple[ImageSet, Labels]:
     clean, where = images.train.clean_labels, (args.data_dir, args.noise_path)
     given = given_labels(args.dataset, args.noise_type, clean, *where, args.seed, images.own)
     if images.own:
+        for line in images.own.facts:
+            say(line)
         choose_by_count(args, len(given))
     positions = choose_positions(len(given), args.val_ratio, args.seed, args.limit_train)
     test = images.test.clean_labels if images.test else None

@@ -21,6 +21,7 @@ from data.datasets import given_labels, load_images
 from data.images import UNKNOWN
 from utils.console import logged_to, say
 from utils.files import read_array, read_json, write_json
+from utils.labels import labels_sha256
 from utils.metrics import (
     detection_metrics,
     detection_per_class,
@@ -103,6 +104,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         return evaluate_file(args, args.prediction, args.noise_path, None)
     folder = RunFolder.of(args)
     options = folder.options_like(args, ("dataset", "noise_type", "seed", "method"))
+    folder.check_finished()
     own = options.get("noise_path")
     with logged_to(folder.log("detection")):
         noise_path = args.noise_path or (Path(own) if own else None)
@@ -122,9 +124,13 @@ def evaluate_file(
     labels, true = labels.numpy(), true.numpy()  # [N]
     hint = "train the run first" if folder else "check --prediction"
     flagged, predictions, fallback = read_flags(path, len(labels), hint), None, False
+    if folder:
+        folder.check_data(names, labels_sha256(labels, images.digest()))
     if folder and folder.predictions.exists():
         predictions = read_predictions(folder.predictions, labels)
         fallback = predictions.fallback
+        if not np.array_equal(flagged[predictions.index], predictions.chosen.flagged):
+            raise ValueError(f"{path}: not of this run; its flags are not those of predictions.npz")
     elif folder and folder.training.exists():
         fallback = bool(read_json(folder.training).get("fallback", False))
     say(f"{path}" + (f", labels of {noise_path}" if noise_path else ""))

@@ -63,6 +63,9 @@ def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     options = folder.options_like(args, ("dataset", "method"))
     width = options.get("width")
     images = load_images(args.dataset, args.data_dir, options)
+    folder.check_data(images.class_names)
+    for line in images.own.facts if images.own else ():
+        say(line)
     if images.test is None:
         raise ValueError(
             f"{folder}: there are no test images to measure the accuracy on; put some into test/ "

@@ -1,16 +1,24 @@
 """CIFAR-N, the human labels of Wei et al. (ICLR 2022): fetch, verify, read safely, join."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data.download import digest, fetch, naming_folder, one_at_a_time
-from utils.files import read_tensors
+from utils.files import read_array, read_tensors
 from utils.label_sets import LABEL_SETS
 
 URL = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
+
+PLAIN = ""  # in the place of a key
+HINT = (
+    "check --noise_path; a label file is a dictionary of integer numpy arrays (torch.save), or a "
+    "tensor, an .npy or a .json list with one whole number for each training image"
+)
 
 
 class LabelFile(NamedTuple):
@@ -60,18 +68,20 @@ def fetch_label_file(dataset: str, data_dir: Path) -> Path:
 def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
     """The integer arrays in a label file by their keys; anything else in it is left out.
 
-    The files are pickles of numpy arrays and lists: read with `weights_only=True` and numpy's array
-    types allowed, so that a foreign file can run no code.
+    A file without keys, a tensor, .npy or list, has its labels under PLAIN. Pickles of torch.save,
+    as the published files, are read with `weights_only=True` and numpy's array types allowed, so
+    that a foreign file can run no code.
     Raises FileNotFoundError, or ValueError for anything but such a file.
     """
-    content = read_tensors(
-        path,
-        "label file",
-        "check --noise_path; a label file is a dictionary of integer numpy arrays (torch.save)",
-        _array_types(),
-    )
+    if path.suffix.lower() == ".npy":
+        content = read_array(path, HINT)
+    elif path.suffix.lower() == ".json":
+        content = _read_list(path)
+    else:
+        kinds = (dict, list, np.ndarray, torch.Tensor)
+        content = read_tensors(path, "label file", HINT, _array_types(), kinds)
     arrays = {}
-    for key, value in content.items():
+    for key, value in (content if isinstance(content, dict) else {PLAIN: content}).items():
         try:
             array = np.asarray(value)
         except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors unknown to numpy
@@ -79,6 +89,16 @@ def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
         if np.issubdtype(array.dtype, np.integer):
             arrays[key] = array
     return arrays
+
+
+def _read_list(path: Path) -> Any:
+    """What a JSON file holds."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such label file; {HINT}")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a readable label file; {HINT}") from error
 
 
 def _array_types() -> list[Any]:
@@ -99,26 +119,27 @@ def noisy_labels(
 ) -> NDArray[np.int64]:
     """The given labels [N] of one label set, checked against the data set's own classes [N].
 
-    Raises ValueError when the key is missing, lengths differ, a label is out of range, or the
-    file's clean labels are not the data set's.
+    A file without keys holds the given labels alone. Raises ValueError when the key is missing,
+    lengths differ, a label is out of range, or the file has clean labels, not the data set's.
     """
     content = read_label_file(path)
-    labels = {}
-    for key in ("clean_label", LABEL_SETS[dataset].keys[noise_type]):
-        if key not in content:
-            raise ValueError(f"{path}: has no integer labels named {key!r} for {noise_type!r}")
-        labels[key] = content[key]
-        if labels[key].shape != clean_labels.shape:
+    key = PLAIN if not content or PLAIN in content else LABEL_SETS[dataset].keys[noise_type]
+    labels = {name: content[name] for name in ("clean_label", key) if name in content}
+    if key not in labels:
+        named = f" named {key!r} for {noise_type!r}" if content else f"; {HINT}"
+        raise ValueError(f"{path}: has no integer labels{named}")
+    for name, array in labels.items():
+        if array.shape != clean_labels.shape:
             raise ValueError(
-                f"{path}: {key!r} has shape {labels[key].shape}, "
+                f"{path}: {name or 'the array'!r} has shape {array.shape}, "
                 f"{dataset} needs one label for each of {len(clean_labels)} images"
             )
-    if not np.array_equal(labels["clean_label"], clean_labels):
+    if not np.array_equal(labels.get("clean_label", clean_labels), clean_labels):
         raise ValueError(f"{path}: its clean labels are not those of {dataset}; wrong file?")
     given = labels[key]
     if given.min() < 0 or given.max() > clean_labels.max():
         raise ValueError(
-            f"{path}: {key!r} has labels from {given.min()} to {given.max()}, "
+            f"{path}: {key or 'the array'!r} has labels from {given.min()} to {given.max()}, "
             f"{dataset} has classes 0 to {clean_labels.max()}"
         )
     return given.astype(np.int64)

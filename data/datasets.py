@@ -26,14 +26,17 @@ def load_images(
 ) -> ImageSet:
     """The named data set; CIFAR is downloaded into `data_dir` where missing.
 
-    `own`: for own images the options images, manifest, image_size and no_flip; `data_dir` keeps
-    what was read of them, with a progress bar unless `quiet`. Raises OSError or ValueError, with a
-    hint, for files that are missing or wrong and for a `data_dir` that cannot be used.
+    `own`: for own images the options images, manifest, image_size, no_flip and results_dir;
+    `data_dir` keeps what was read of them, with a progress bar unless `quiet`. Raises OSError or
+    ValueError, with a hint, for files that are missing or wrong and for a `data_dir` that cannot be
+    used.
     """
     if dataset == "folder":
         places = (Path(own[name]) if own.get(name) else None for name in ("images", "manifest"))
         size = own.get("image_size") or IMAGE_SIZES[0]  # no matter where only labels are asked for
-        return load_own_images(*places, size, data_dir, quiet, flip=not own.get("no_flip"))
+        results = [Path(own["results_dir"])] if own.get("results_dir") else []
+        how = {"flip": not own.get("no_flip"), "leave_out": results}
+        return load_own_images(*places, size, data_dir, quiet, **how)
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)
     _, _, mean, std, augment = CIFAR[dataset]

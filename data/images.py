@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data.augmentation import Augmentation
 from data.own_images.files import ImageFiles
-from data.own_images.reading import thumbnails
+from data.own_images.reading import Scale, thumbnails
 from utils.manifest import Manifest
 
 UNKNOWN = -1  # in the place of a true class
@@ -29,6 +29,8 @@ class OwnSource(NamedTuple):
     labels: Tensor  # [N], given
     warnings: list[str]  # a line for each thing that is amiss
     sha256: str  # of all pixels
+    facts: list[str]  # a line for each thing that is to be said at the start
+    scale: Scale | None  # of images of more than 8 bits
 
     @property
     def manifest(self) -> Manifest:
@@ -36,12 +38,12 @@ class OwnSource(NamedTuple):
         return self.files.manifest
 
     def file_names(self, positions: NDArray[np.int64]) -> list[str]:
-        """Those of the training images at the positions."""
+        """File names of the training images at the positions."""
         return [self.files.name(self.rows[position]) for position in positions.tolist()]
 
     def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]:
         """Small pictures of the training images at the positions."""
-        return thumbnails([self.files.path(self.rows[k]) for k in positions.tolist()])
+        return thumbnails([self.files.path(self.rows[k]) for k in positions.tolist()], self.scale)
 
 
 class ImageSet(NamedTuple):

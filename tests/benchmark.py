@@ -164,7 +164,9 @@ def measure(fast: Fast, plain: Straightforward, net: str, rounds: int, least: fl
     """Rows of the table: what each contender takes, and what follows for epoch and run."""
     for warm_up in (*[fast.step] * (WARM_UP + 2), fast.score):
         warm_up()
-    memory = peak_memory_gib(fast.alpha.device)  # before the straightforward version takes some
+    memory = peak_memory_gib(
+        fast.agreements.device
+    )  # before the straightforward version takes some
     plain.step()  # warms up
     contenders = {
         "loader": (lambda: next(fast.batches), nullcontext),

@@ -27,7 +27,7 @@ from utils import files
 from utils.run_folder import session
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.lives"])
+CONTEXT.set_forkserver_preload(["tests.lives", "sklearn.datasets"])
 DIFFERENT = {"args.json", "timing.json", "training.log", ".lock"}  # folder, times, no content
 
 
@@ -152,6 +152,14 @@ def lose_a_number(number: int, *signals: int) -> None:
             send(which)
 
     at_step(number, lose, after=True)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Look every 20 ms; an AssertionError if it never comes."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
 
 
 def sums(folder: Path) -> dict[str, str]:

@@ -39,16 +39,18 @@ class MadeUpRun(NamedTuple):
 def made_up_run(
     results: Path,
     *words: object,
-    name: str = "run",
+    name: str | None = None,
     images: int = 300,
     classes: int = 10,
     epochs: int = 12,
-    extra: dict[str, list[str]] | None = None,
-    class_names: list[str] | None = None,
+    curves: dict[str, list[str]] | None = None,
+    **records: dict[str, Any] | None,
 ) -> MadeUpRun:
     """Write a finished run: a third of the labels wrong, a tipping point at epoch 5.
 
-    `words`: options of DEFAULTS as "--name", value. `extra`: further columns of metrics.csv.
+    `words`: options of DEFAULTS as "--name", value. `name`: of the folder, else run_0, run_1, ...
+    `curves`: further columns of metrics.csv. `records`: other values of "training", "timing" and
+    so on, None to leave that file out.
     """
     given = {
         str(option).removeprefix("--"): str(value) if isinstance(value, Path) else value
@@ -57,8 +59,9 @@ def made_up_run(
     assert given.keys() <= DEFAULTS.keys()
     options = DEFAULTS | given
     method = options["method"] == "bkd"
-    folder = RunFolder(results / name)
-    folder.path.mkdir(parents=True)
+    results.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(results / (name or f"run_{len(list(results.iterdir()))}"))
+    folder.path.mkdir()
     args = {
         "options": options,
         "non_default_options": {k: v for k, v in given.items() if v != DEFAULTS[k]},
@@ -69,21 +72,26 @@ def made_up_run(
         "commit": "abc",
     }
     training = {"epochs": epochs, "best_val_epoch": 5, "clean_test_accuracy": 71.0}
-    training["tipping_point"] = 5 if method else None
-    _write_json(folder.args, args)
-    _write_json(folder.training, training | ({"fallback": False} if method else {}))
-    _write_json(folder.timing, {"wall_seconds": 83.2, "peak_memory_gib": 1.25})
-    _write_json(folder.learning, {"last": {"accuracy": 91.25}, "best_val": {"accuracy": 90.5}})
-    _write_json(folder.detection_metrics, {"precision": 0.75, "recall": 0.5, "f1": 0.6})
-    _write_metrics(folder.metrics, epochs, method, extra or {})
-    names = class_names or [f"class {k}" for k in range(classes)]
-    predictions = write_detection(folder.path, _predictions(images, names, split=method))
+    training |= {"tipping_point": 5, "fallback": False} if method else {"tipping_point": None}
+    contents = {
+        "args": args,
+        "training": training,
+        "timing": {"wall_seconds": 83.2, "peak_memory_gib": 1.25},
+        "learning": {"last": {"accuracy": 91.25}, "best_val": {"accuracy": 90.5}},
+        "detection_metrics": {"precision": 0.75, "recall": 0.5, "f1": 0.6},
+    }
+    assert records.keys() <= contents.keys()
+    for record, content in contents.items():
+        if (changes := records.get(record, {})) is not None:
+            getattr(folder, record).write_text(json.dumps(content | changes))
+    _write_metrics(folder.metrics, epochs, method, curves or {})
+    predictions = write_detection(folder.path, _predictions(images, classes, split=method))
     return MadeUpRun(folder.path, predictions)
 
 
 def edit_json(path: Path, **changes: Any) -> None:
     """Change values of a record at its top level."""
-    _write_json(path, json.loads(path.read_text()) | changes)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def write_detection(folder: Path, predictions: Predictions) -> Predictions:
@@ -93,9 +101,9 @@ def write_detection(folder: Path, predictions: Predictions) -> Predictions:
     return write_predictions(RunFolder(folder), predictions, pixels)
 
 
-def _predictions(images: int, names: list[str], *, split: bool) -> Predictions:
+def _predictions(images: int, classes: int, *, split: bool) -> Predictions:
     """The scores of every second image of a set; agreement is low where the label is wrong."""
-    generator, classes = np.random.default_rng(0), len(names)
+    generator = np.random.default_rng(0)
     true_label = generator.integers(0, classes, images)
     wrong = generator.random(images) < 1 / 3
     other = (true_label + generator.integers(1, classes, images)) % classes
@@ -104,9 +112,8 @@ def _predictions(images: int, names: list[str], *, split: bool) -> Predictions:
     agreement = np.where(wrong, 0.6 * spread, 1 - 0.6 * spread).astype(np.float32)
     prediction = np.where(agreement < 0.5, true_label, label)
     agreement = agreement.round(2)  # with ties
-    predictions = Predictions(
-        np.arange(0, 2 * images, 2), label, np.array(names), true_label=true_label
-    )
+    index, names = np.arange(0, 2 * images, 2), np.array([f"class {k}" for k in range(classes)])
+    predictions = Predictions(index, label, names, true_label=true_label)
     if not split:
         return predictions._replace(final_agreement=agreement, final_prediction=prediction)
     cuts = {"low_mean": 0.2, "threshold": 0.5, "high_mean": 0.8}
@@ -119,7 +126,7 @@ def _predictions(images: int, names: list[str], *, split: bool) -> Predictions:
     )
 
 
-def _write_metrics(path: Path, epochs: int, method: bool, extra: dict[str, list[str]]) -> None:
+def _write_metrics(path: Path, epochs: int, method: bool, curves: dict[str, list[str]]) -> None:
     rows = [
         {
             "epoch": epoch,
@@ -131,7 +138,7 @@ def _write_metrics(path: Path, epochs: int, method: bool, extra: dict[str, list[
             "student_confidence": 0.5 - 0.01 * (epoch - 5) ** 2 if method else "",
             "noisy_val_accuracy": 50 + epoch if epoch % 2 else "",
             "clean_test_accuracy": 60 + epoch if epoch % 3 == 2 else "",
-            **{column: cells[epoch] for column, cells in extra.items()},
+            **{column: cells[epoch] for column, cells in curves.items()},
         }
         for epoch in range(epochs)
     ]
@@ -139,7 +146,3 @@ def _write_metrics(path: Path, epochs: int, method: bool, extra: dict[str, list[
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _write_json(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record))

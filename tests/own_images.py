@@ -1,5 +1,7 @@
 """Made-up images of a user: a folder for each class, files of many kinds, planted wrong labels."""
 
+import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,3 +39,8 @@ def write_folder(folder: Path, count: int = 40, wrong: float = 0.2, test: int = 
                 if split == "train":
                     rows.append((path.relative_to(folder).as_posix(), str(label), true))
     return rows
+
+
+def kill_itself(*_: object, **__: object) -> None:
+    """In the place of reading, as the system does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,8 @@ def test_a_corrected_manifest_tells_what_was_there_before():
     expected = [["1.png", "dog", "x", "cat"], ["3.png", "dog", "", ""], ["1.png", "dog"]]
     assert result.rows == expected
     assert rows[0] == ["1.png", "cat", "x"]  # the one read is as it was
+    composed = Manifest(["file_name", "label"], [["1.png", "Ma\u0308use"]])
+    assert corrected(composed, {"1.png": "M\u00e4use"}).rows == [["1.png", "Ma\u0308use", ""]]
     again = corrected(result, {"3.png": "cat"})
     assert again.columns == result.columns
     assert again.rows[:2] == [["1.png", "dog", "x", "cat"], ["3.png", "cat", "", "dog"]]
@@ -76,6 +80,7 @@ def run(tmp_path: Path) -> RunFolder:
     original = written(tmp_path / "list.csv", folder.manifest.read_bytes())
     options = {"manifest": str(original), "images": None}
     folder.args.write_text(json.dumps({"options": options}))
+    folder.training.write_text("{}")
     return folder
 
 
@@ -110,11 +115,15 @@ def test_taking_suggestions(run: RunFolder, tmp_path: Path, capsys: pytest.Captu
 
 def test_taking_decisions(run: RunFolder, tmp_path: Path):
     rows = [["file_name", "decision", "label"], [STRANGE[0], "keep", "cat"]]
+    rows += [[STRANGE[3], "drop", ""], [STRANGE[3], "keep", "cat"], [STRANGE[1], "drop", ""]]
     rows += [[STRANGE[1], "change", "dog"], [STRANGE[2], "drop", ""]]
+    rows += [[unicodedata.normalize("NFD", STRANGE[4]), "change", "dog"]]
     decisions = written(tmp_path / "decisions.csv", csv_text(rows).encode())
     table = take(run, tmp_path / "out.csv", "--take", decisions)
     assert STRANGE[2] not in table and len(table) == 7
-    assert table[STRANGE[0]] == ["cat", ""] and table[STRANGE[1]] == ["dog", "cat"]
+    assert table[STRANGE[0]] == table[STRANGE[3]] == ["cat", ""]  # the last decision counts
+    assert table[STRANGE[1]] == ["dog", "cat"]
+    assert table[STRANGE[4]] == ["dog", "cat"]
 
 
 @pytest.mark.parametrize(
@@ -155,12 +164,31 @@ def test_wrong_words_are_told_in_one_line(
     assert message in error and error.count("\n") == 1
 
 
-def test_what_a_run_was_made_from_is_not_written_over(run: RunFolder, tmp_path: Path):
-    before = run.manifest.read_bytes()
-    for out in (run.manifest, tmp_path / "list.csv"):
+def test_what_is_no_earlier_output_is_not_written_over(run: RunFolder, tmp_path: Path, capsys):
+    def refused(out: Path, *words: object) -> str:
         with pytest.raises(SystemExit):
-            clean.main([str(run), "--take", "flagged", "--out", str(out)])
-        assert out.read_bytes() == before
+            clean.main([str(run), "--out", str(out), *map(str, words or ("--take", "flagged"))])
+        return capsys.readouterr().err
+
+    decisions = written(tmp_path / "d.csv", b"file_name,decision,label,changed_from\n")
+    image = written(tmp_path / "cat.png", b"an image")
+    files = (run.manifest, tmp_path / "list.csv", decisions, run.args, run.suspects, image)
+    before = [out.read_bytes() for out in files]
+    for out in files[:2]:
+        assert "is what the labels are read from" in refused(out, "--take", "flagged", "--force")
+    assert "is what the labels are read from" in refused(decisions, "--take", decisions, "--force")
+    for out in (run.args, run.suspects):
+        assert "is no earlier output" in refused(out, "--take", "flagged", "--force")
+    assert "cat.png: exists and is no earlier output" in refused(image)
+    assert [out.read_bytes() for out in files] == before
+    assert len(take(run, image, "--take", "flagged", "--force")) == 8
+    os.mkfifo(tmp_path / "pipe")
+    for words in ((), ("--take", "flagged", "--force")):
+        assert "not a regular file" in refused(tmp_path / "pipe", *words)
+    with pytest.raises(OSError, match="not a regular file"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo()
+    assert "is empty" in refused(tmp_path / "out.csv", "--take", "")
     with pytest.raises(SystemExit):
         clean.main([str(tmp_path), "--take", "flagged", "--out", str(tmp_path / "out.csv")])
     assert not (tmp_path / "out.csv").exists()

@@ -19,7 +19,7 @@ from utils.summary.table import as_markdown
 IMAGES, CLASSES, FOLDS = 300, 4, 3
 
 
-def predictions(seed: int = 0, **more: np.ndarray) -> Predictions:
+def predictions(seed: int = 0, **changes: np.ndarray | None) -> Predictions:
     """A finished run: a fifth of the labels is wrong, and the networks mostly see it."""
     generator = np.random.default_rng(0)
     true = generator.integers(0, CLASSES, IMAGES)
@@ -38,7 +38,7 @@ def predictions(seed: int = 0, **more: np.ndarray) -> Predictions:
         final_prediction=agreement.argmax(1),
         teacher_probabilities=teacher,
         student_probabilities=student,
-    )._replace(**more)
+    )._replace(**changes)
 
 
 def write_run(folder: Path, predicted: Predictions) -> Path:
@@ -60,9 +60,6 @@ def test_each_image_has_the_probabilities_of_the_fold_that_held_it_out(tmp_path:
     for row in (0, 1, 2, 150):
         expected = predictions(row % FOLDS + 1).teacher_probabilities[row]
         assert np.allclose(result[row], expected)
-
-
-def test_folds_of_other_images_are_refused(tmp_path: Path):
     other = write_run(tmp_path / "other", predictions(index=np.arange(IMAGES) + 1))
     with pytest.raises(ValueError, match="other images"):
         out_of_fold(predictions(), [other])

@@ -1,5 +1,6 @@
 """What is said: on stdout, on stderr, above the bars, and in the log of a run folder."""
 
+import io
 import logging
 import sys
 from pathlib import Path
@@ -67,3 +68,10 @@ def test_each_run_has_its_log_and_a_restart_begins_a_new_one(tmp_path: Path):
     assert (tmp_path / "replaced" / f"{log.parent.name}_1" / log.name).read_text() == before
     assert log.read_text().count("epoch   0 naive") == 1
     assert log.read_text().startswith(f"{log.parent}: the run that was here is now ")
+
+
+def test_what_the_terminal_cannot_show_is_written_out(monkeypatch: pytest.MonkeyPatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    say("M\u00e4use -> \u732b")
+    assert terminal.buffer.getvalue() == b"M\xe4use -> \\u732b\n"

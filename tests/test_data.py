@@ -12,14 +12,14 @@ from sklearn.datasets import load_digits as sklearn_digits
 from data.cifar import CIFAR
 from data.datasets import given_labels
 from data.digits import TRANSITIONS, load_digits, noisy_digits
-from data.splits import check_limit, choose_positions, split_indices
+from data.splits import choose_positions, split_indices
 from utils.label_sets import LABEL_SETS
-
-noise_types = pytest.mark.parametrize("noise_type", TRANSITIONS)
 
 
 @pytest.mark.parametrize("seed", [0, 42])
-@pytest.mark.parametrize(("count", "ratio", "held"), [(50_000, 0.1, 5000), (1297, 0.1, 129)])
+@pytest.mark.parametrize(
+    ("count", "ratio", "held"), [(50_000, 0.1, 5000), (1297, 0.1, 129), (100, 0.0, 0)]
+)
 def test_split_equals_the_authors(seed: int, count: int, ratio: float, held: int):
     state = np.random.get_state()
     np.random.seed(seed)
@@ -36,12 +36,8 @@ def test_split_equals_the_authors(seed: int, count: int, ratio: float, held: int
 
 def test_split_of_seed_0():
     train, val = split_indices(50_000, 0.1, 0)
-    assert val[:8].tolist() == [11841, 19602, 45519, 25747, 42642, 31902, 30346, 12363]
-    assert val[-2:].tolist() == [34963, 23333]
+    assert val[:4].tolist() == [11841, 19602, 45519, 25747] and val[-1] == 23333
     assert train[:3].tolist() == [19977, 31768, 43126]
-    everything, nothing = split_indices(50_000, 0.0, 0)
-    assert everything.tolist() == [*val, *train]
-    assert len(nothing) == 0
 
 
 def test_digits():
@@ -54,6 +50,8 @@ def test_digits():
     assert train.images.dtype == torch.uint8
     assert (train.images.min(), train.images.max()) == (0, 255)
     assert names == [str(k) for k in range(10)]
+    clean = given_labels("digits", "clean", train.clean_labels, Path(), None, 0)
+    assert torch.equal(clean, train.clean_labels)
     # Together they are exactly scikit-learn's images, whose largest value is 16.
     ours = [
         [label, *(16 / 255 * image.flatten()).round().int().tolist()]
@@ -71,38 +69,20 @@ def test_choose_positions():
     everything = choose_positions(100, 0.0, seed=3, limit=None)
     assert everything.scored.tolist() == [*range(100)]
     assert np.array_equal(everything.val, everything.train)  # none are held out
-    with pytest.raises(ValueError, match="--limit_train 91: there are 90 training images"):
-        choose_positions(100, 0.1, seed=3, limit=91)
-
-
-def test_check_limit():
-    names = ["cat", "dog", "frog"]
-    check_limit(4, torch.tensor([0, 1, 2, 2]), 4, names)
-    with pytest.raises(ValueError, match="--limit_train 3: does not fill one batch of 4"):
-        check_limit(3, torch.tensor([0, 1, 2]), 4, names)
-    with pytest.raises(ValueError, match=r"--limit_train 4: .* labelled 'dog'"):
-        check_limit(4, torch.tensor([0, 2, 2, 2]), 4, names)
 
 
 def test_label_sets():
     assert all(each.default in each.keys for each in LABEL_SETS.values())
-    assert set(LABEL_SETS["digits"].keys) == {"clean", *TRANSITIONS}
     assert set(LABEL_SETS) == {*CIFAR, "digits", "folder"}
     heavy = "import utils.label_sets, sys; assert not {'torch', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", heavy], check=True, cwd=Path(__file__).parents[1])
 
 
-@noise_types
-def test_transitions(noise_type: str):
-    rows = TRANSITIONS[noise_type]
-    assert [len(row) for row in rows] == [10] * 10
-    assert [sum(row) for row in rows] == [10_000] * 10
-    assert min(min(row) for row in rows) >= 0
-    assert all(max(row) == row[k] for k, row in enumerate(rows))
-
-
-@noise_types
+@pytest.mark.parametrize("noise_type", TRANSITIONS)
 def test_noisy_digits(noise_type: str):
+    rows = np.array(TRANSITIONS[noise_type])
+    assert rows.shape == (10, 10) and rows.min() >= 0 and (rows.sum(1) == 10_000).all()
+    assert np.array_equal(rows.argmax(1), np.arange(10))
     clean_labels = load_digits()[0].clean_labels
     np.random.seed(5)
     before = np.random.get_state()[1].copy()
@@ -115,13 +95,8 @@ def test_noisy_digits(noise_type: str):
     for seed in range(200):
         np.add.at(counts, (clean_labels, noisy_digits(noise_type, clean_labels.numpy(), seed)), 1)
     shares = counts / counts.sum(1, keepdims=True)
-    assert np.abs(shares - np.array(TRANSITIONS[noise_type]) / 10_000).max() < 0.015
+    assert np.abs(shares - rows / 10_000).max() < 0.015
     noise = 1 - counts.trace() / counts.sum()
     table = {"aggre": 0.0901, "rand1": 0.17234, "worst": 0.40208}  # CIFAR-10N's, equal classes
     assert noise == pytest.approx(table[noise_type], abs=0.005)
     assert np.array_equal(np.random.get_state()[1], before)
-
-
-def test_clean_digits():
-    clean_labels = load_digits()[0].clean_labels
-    assert torch.equal(given_labels("digits", "clean", clean_labels, Path(), None, 0), clean_labels)

@@ -6,6 +6,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from data import cifar_n, download
 from data.cifar import CIFAR, load_cifar
 from data.cifar_n import fetch_label_file
 from data.datasets import load_images
-from data.download import fetch, one_at_a_time
+from data.download import fetch
 from tests import lives
 from tests.conftest import MadeUpCifar
 
@@ -33,10 +34,6 @@ def whole(request: BaseHTTPRequestHandler, content: bytes = CONTENT, sent: int |
     request.wfile.flush()
 
 
-def cut_off(request: BaseHTTPRequestHandler) -> None:
-    whole(request, sent=len(CONTENT) // 2)
-
-
 def stalled(request: BaseHTTPRequestHandler) -> None:
     whole(request, sent=1000)
     time.sleep(2)
@@ -46,20 +43,8 @@ def hung_up(request: BaseHTTPRequestHandler) -> None:
     request.connection.shutdown(socket.SHUT_RDWR)
 
 
-def out_of_order(request: BaseHTTPRequestHandler) -> None:
-    request.send_error(500)
-
-
-def busy(request: BaseHTTPRequestHandler) -> None:
-    request.send_error(429)
-
-
-def unknown(request: BaseHTTPRequestHandler) -> None:
-    request.send_error(404)
-
-
-def wrong_bytes(request: BaseHTTPRequestHandler) -> None:
-    whole(request, CONTENT[::-1])
+def status(code: int) -> Answer:
+    return lambda request: request.send_error(code)
 
 
 class Server(ThreadingHTTPServer):
@@ -97,25 +82,27 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.shutdown()
 
 
-TEMPORARY = [cut_off, stalled, hung_up, out_of_order, busy, wrong_bytes]
+cut_off = partial(whole, sent=len(CONTENT) // 2)
+wrong_bytes = partial(whole, content=CONTENT[::-1])
+TEMPORARY = [cut_off, stalled, hung_up, wrong_bytes, status(500), status(429)]
 
 
 @pytest.mark.parametrize("failure", TEMPORARY)
 def test_temporary_failures_are_retried(server: Server, failure: Answer, tmp_path: Path, capsys):
     server.answers = [failure, failure, whole]
-    path = tmp_path / "file"
-    fetch(server.url(), path, SHA256)
-    assert path.read_bytes() == CONTENT and len(server.asked) == 3
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    (tmp_path / f"file.{'0' * 32}.partial").write_bytes(CONTENT[:10])  # of a killed process
+    (tmp_path / "other.partial").write_bytes(b"of another file")
+    fetch(server.url(), tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT and len(server.asked) == 3
+    assert {each.name for each in tmp_path.iterdir()} == {"file", "other.partial"}
     assert capsys.readouterr().out.count("; next attempt in ") == 2
 
 
-@pytest.mark.parametrize(("failure", "attempts"), [*((f, 4) for f in TEMPORARY), (unknown, 1)])
+@pytest.mark.parametrize(("failure", "attempts"), [*((f, 4) for f in TEMPORARY), (status(404), 1)])
 def test_lasting_failures_are_explained(server: Server, failure: Answer, attempts: int, tmp_path):
     server.answers = [failure]
-    path = tmp_path / "file"
     with pytest.raises(OSError) as error:
-        fetch(server.url(), path, SHA256)
+        fetch(server.url(), tmp_path / "file", SHA256)
     message = str(error.value)
     assert "\n" not in message and len(server.asked) == attempts
     for part in (server.url(), SHA256, "as file into", str(tmp_path)):
@@ -139,13 +126,6 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             for part in (url + name, sha256, str(tmp_path)):
                 assert part in str(error.value)
     assert not [path for path in tmp_path.iterdir() if path.name != ".lock"]
-
-
-def test_partial_files_of_a_killed_process_are_removed(server: Server, tmp_path: Path):
-    (tmp_path / f"file.{'0' * 32}.partial").write_bytes(CONTENT[:10])
-    (tmp_path / "other.partial").write_bytes(b"of another file")
-    fetch(server.url(), tmp_path / "file", SHA256)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "other.partial"}
 
 
 def test_a_full_disk_is_not_retried(server: Server, tmp_path, monkeypatch):
@@ -182,67 +162,35 @@ def test_several_processes_download_once(server: Server, tmp_path: Path):
     assert (folder / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
-def test_a_second_download_waits(tmp_path: Path):
-    order = []
-
-    def second() -> None:
-        with one_at_a_time(tmp_path):
-            order.append("second")
-
-    with one_at_a_time(tmp_path):
-        thread = threading.Thread(target=second)
-        thread.start()
-        time.sleep(0.3)
-        order.append("first")
-    thread.join()
-    assert order == ["first", "second"]
-
-
-READERS = [fetch_label_file, load_images]
-
-
-@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("read", [fetch_label_file, load_images])
 @pytest.mark.parametrize(
     ("place", "reason"),
-    [("file", "not a folder"), ("file/below", "not a folder"), ("x" * 300, "File name too long")],
+    [
+        ("file", "not a folder"),
+        ("file/below", "not a folder"),
+        ("x" * 300, "File name too long"),
+        ("", "cannot be written to"),
+        ("data", "Permission denied: {folder}/"),
+    ],
 )
-def test_data_folders_that_cannot_be_used(read: Callable, place: str, reason: str, tmp_path: Path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError) as error:
-        read("cifar10", tmp_path / place)
-    assert_names_folder(error, tmp_path / place, reason)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("read", READERS)
-def test_data_folders_without_write_access(
-    read: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_data_folders_that_cannot_be_used(
+    read: Callable, place: str, reason: str, made_up_cifar: MadeUpCifar, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(download.os, "access", lambda *_: False)  # the superuser may always write
-    with pytest.raises(OSError) as error:
-        read("cifar10", tmp_path)
-    assert_names_folder(error, tmp_path, "cannot be written to")
-
-
-def test_unreadable_files_in_the_data_folder(made_up_cifar: MadeUpCifar, monkeypatch):
-    folder = made_up_cifar.folder
-
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    (folder / "CIFAR-10_human.pt").touch()
-    for read, reader in ((fetch_label_file, download), (load_images, datasets.cifar)):
-        monkeypatch.setattr(reader, "open", refuse, raising=False)
-        with pytest.raises(OSError) as error:
-            read("cifar10", folder)
-        assert_names_folder(error, folder, f"Permission denied: {folder}/")
-
-
-def assert_names_folder(error: pytest.ExceptionInfo, folder: Path, *parts: str):
+    monkeypatch.setattr(download.os, "access", lambda *_: False)  # the superuser may always write
+    monkeypatch.setattr(download, "open", refuse, raising=False)
+    monkeypatch.setattr(datasets.cifar, "open", refuse, raising=False)
+    (tmp_path / "file").touch()
+    (made_up_cifar.folder / "CIFAR-10_human.pt").touch()
+    before, folder = sorted(tmp_path.rglob("*")), tmp_path / place
+    with pytest.raises(OSError) as error:
+        read("cifar10", folder)
     message = str(error.value)
+    assert f"--data_dir {folder}" in message and reason.format(folder=folder) in message
     assert "\n" not in message and "Errno" not in message
-    for part in (f"--data_dir {folder}", *parts):
-        assert part in message
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_damaged_files_are_restored_from_an_intact_archive(made_up_cifar: MadeUpCifar, monkeypatch):

@@ -3,10 +3,10 @@
 import csv
 import os
 import random
+import re
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,19 +17,20 @@ import torch
 import blind_knowledge_dist_training as training
 from tests import lives
 from tests.conftest import Hostile, devices, training_options
-from tests.lives import Life, live, only_run, sums
+from tests.lives import Life, live, only_run, sums, wait_until
 from tests.test_training import tips_at
 from utils.files import PARTIAL
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interruption
 from utils.run_folder.session import Session
+from utils.sweep.local import Machine
 
 STEPS = 21  # of an epoch of digits: 1297 images in batches of 64
 DIGITS = ("--dataset", "digits", "--noise_type", "rand1", "--n_epoch", 12, "--checkpoint_freq", 1)
 DIGITS += ("--noisy_val_freq", 3, "--clean_test_freq", 4)
 SMALL = ("--dataset", "digits", "--n_epoch", 3, "--limit_train", 192, "--width", 4)
 SMALL += ("--checkpoint_freq", 1, "--noisy_val_freq", 1)
-COMPACT = "--net compact --width 4 --n_epoch 8"
+COMPACT = "--net compact --width 4 --n_epoch 8 --method"
 KILLS = 30
 
 
@@ -105,10 +106,8 @@ def test_signals_lose_not_one_step(tmp_path: Path, whole_run: dict):
         assert left == status, said
         done += step + 1
         epoch, steps = divmod(done, STEPS)
-        place = f"in epoch {epoch} after {steps} of {STEPS} steps"
-        if steps == 0:  # before or after the scoring of the epoch
-            place = place, f"in epoch {epoch - 1} after {STEPS} of {STEPS} steps"
-        assert any(each in said for each in ([place] if steps else place)), (done, said)
+        places = [(epoch, steps)] if steps else [(epoch, 0), (epoch - 1, STEPS)]  # after scoring?
+        assert any(f"in epoch {e} after {s} of {STEPS} steps" in said for e, s in places), said
         assert "the same command resumes from there" in said
         assert (only_run(results) / "checkpoint.pt").exists()
     status, said = live(results, *DIGITS)
@@ -119,7 +118,7 @@ def test_signals_lose_not_one_step(tmp_path: Path, whole_run: dict):
 def test_the_second_signal_ends_it_at_once(tmp_path: Path):
     flag = tmp_path / "flag"
     life = Life(tmp_path / "results", SMALL, (lives.wait_at_step, 4, flag))
-    wait_for(flag)
+    wait_until(flag.exists)
     os.kill(life.process.pid, signal.SIGTERM)
     wait_until(lambda: "stopping after this step" in life.said())  # else the two would be one
     time.sleep(0.5)
@@ -128,14 +127,14 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path):
     assert life.end(10) == -signal.SIGTERM
 
 
-def test_an_ignored_signal_stays_ignored():
+@pytest.mark.parametrize("make", [Interruption, lambda: Machine(1, [])], ids=["training", "sweep"])
+def test_an_ignored_signal_stays_ignored(make: Callable):
     """As SIGHUP under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Interruption() as interruption:
+        with make():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            os.kill(os.getpid(), signal.SIGHUP)
-            interruption.check()
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -150,84 +149,75 @@ def test_a_closed_terminal_costs_no_step(tmp_path: Path, whole_small_run: dict):
     assert sums(only_run(tmp_path / "results")) == whole_small_run
 
 
-def wait_for(flag: Path) -> None:
-    wait_until(flag.exists)
+def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, whole_small_run: dict):
+    """Before each; a kill after one differs only after the last, where it is tidying up."""
 
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, whole_small_run: dict, after: bool):
-    for number in range(100):
-        results = tmp_path / str(number)
-        status, said = live(results, *SMALL, fate=(lives.kill_at_write, number, after))
-        if status != -signal.SIGKILL:
-            break
+    def killed_at(number: int, after: bool = False) -> bool:
+        results = tmp_path / f"{number} {after}"
+        if live(results, *SMALL, fate=(lives.kill_at_write, number, after))[0] != -signal.SIGKILL:
+            return False
         status, said = live(results, *SMALL)
-        assert status == training.NO_TIPPING_POINT or "is finished" in said, said
-        if "is finished" not in said:
-            assert not list(only_run(results).glob(f".*{PARTIAL}"))
+        assert status == training.NO_TIPPING_POINT and after == ("is finished" in said), said
+        assert after or not list(only_run(results).glob(f".*{PARTIAL}"))
         found = sums(only_run(results))
-        for name in ("checkpoint.pt", "lock.json"):  # killed between the last write and tidying up
-            found.pop(name, None)
-        assert found == whole_small_run, number
-    assert number > len(whole_small_run)  # every file was written at least once
+        left = {"checkpoint.pt", "lock.json"} if after else set()
+        assert {name: found[name] for name in found.keys() - left} == whole_small_run, number
+        return True
+
+    writes = next(number for number in range(100) if not killed_at(number))
+    assert writes > len(whole_small_run)  # every file was written at least once
+    assert killed_at(writes - 1, after=True)
 
 
-def checked_runs(folder: Path, batch: int, *words: object) -> Path:
-    """In this process: a run stopped before that batch, of whatever pass it is, then resumed.
+def checked_runs(folder: Path, batches: tuple[int, ...], *words: object) -> list[int]:
+    """In this process: a run stopped before those batches, of whatever pass, and resumed each time.
 
-    Its folder, which must be as that of a run without a break. A negative `batch` counts from the
-    end.
+    The epochs in which it stopped; its folder must be as that of a run without a break. A negative
+    batch counts from the end.
     """
     check, calls = Interruption.check, []
     args = training_options(*words, "--results_dir", folder / "whole")
 
-    def stop_once(self: Interruption) -> None:
+    def stop(self: Interruption) -> None:
         calls.append(1)
-        if len(calls) == batch + 1:
+        if len(calls) in stops:
             self.number = signal.SIGTERM
         check(self)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Interruption, "check", lambda self: calls.append(1))
         training.main(args)
-        expected, batch = sums(RunFolder.of(args).path), batch % len(calls)
+        expected, stops = sums(RunFolder.of(args).path), [range(len(calls))[b] + 1 for b in batches]
         calls.clear()
         args = training_options(*words, "--results_dir", folder / "cut")
-        patch.setattr(Interruption, "check", stop_once)
-        with pytest.raises(SystemExit) as stopped:
-            training.main(args)
-        assert stopped.value.code == 143
+        patch.setattr(Interruption, "check", stop)
+        for _ in stops:
+            with pytest.raises(SystemExit) as stopped:
+                training.main(args)
+            assert stopped.value.code == 143
         training.main(args)
     assert sums(RunFolder.of(args).path) == expected
-    return RunFolder.of(args).path
+    said = RunFolder.of(args).log("training").read_text()
+    return [int(epoch) for epoch in re.findall(r"SIGTERM in epoch (\d+)", said)]
 
 
 @devices
 @pytest.mark.parametrize(
-    ("batch", "words"),
-    [
-        (4, "--width 4 --n_epoch 2"),  # in the middle of an epoch
-        # In the warm-up, before and after the tipping point, by which images and rate change.
-        *((batch, f"{COMPACT} --method bkd") for batch in (4, 35, 71)),
-        *((batch, f"{COMPACT} --method bkd+ --mixup 0.5") for batch in (4, 35, 71)),
-        *((batch, f"{COMPACT} --method ce") for batch in (4, 35, 71)),
-    ],
+    "words", ["--width 4", *(f"{COMPACT} {each}" for each in ("bkd", "bkd+ --mixup 0.5", "ce"))]
 )
 def test_augmented_images_and_compact_networks_resume_in_each_phase(
-    device: str, batch: int, words: str, made_up_cifar, tmp_path: Path, monkeypatch
+    device: str, words: str, made_up_cifar, tmp_path: Path, monkeypatch
 ):
-    tips_at(monkeypatch, 3)  # found after 66 batches
+    """In the warm-up, before and after the tipping point, by which images and rate change."""
+    tips_at(monkeypatch, 3)  # found after epoch 5
     data = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
     data += ["--batch_size", 50, "--device", device]
     data += ["--deterministic"] if device == "cuda" else []
-    checked_runs(tmp_path, batch, *data, *words.split())
+    if COMPACT in words:
+        stopped = checked_runs(tmp_path, (4, 35, 75), *data, *words.split())
+        assert stopped[0] == 0 < stopped[1] < 5 < stopped[2]
+    else:
+        assert checked_runs(tmp_path, (4,), *data, *words.split(), "--n_epoch", 2) == [0]
 
 
 @pytest.mark.parametrize("method", ["bkd", "bkd+", "ce"])
@@ -235,14 +225,13 @@ def test_a_stop_in_the_last_scoring_after_all_epochs(method: str, tmp_path: Path
     tips_at(monkeypatch, 3)
     words = ["--dataset", "digits", "--method", method, "--n_epoch", 7, "--limit_train", 200]
     words += ["--ema_decay", 0.9] if method == "bkd+" else []
-    folder = checked_runs(tmp_path, -1, *words)
-    assert "resuming from epoch 7, step 0" in (folder / "training.log").read_text()
+    assert checked_runs(tmp_path, (-1,), *words) == [7]
 
 
 def test_a_second_process_is_told_of_the_first(tmp_path: Path, whole_small_run: dict):
     results, flag = tmp_path / "results", tmp_path / "flag"
     first = Life(results, SMALL, (lives.wait_at_step, 4, flag))
-    wait_for(flag)
+    wait_until(flag.exists)
     before = sums(only_run(results))
     status, said = live(tmp_path / "results", *SMALL)
     assert status == 2 and said.count("\n") == 1
@@ -269,33 +258,6 @@ def test_a_full_disk_loses_nothing(stopped: Path, whole_small_run: dict):
     assert sums(folder)["checkpoint.pt"] == before and (folder / "args.json").exists()
     assert not list(folder.glob(f".*{PARTIAL}"))
     live(stopped, *SMALL)
-    assert sums(folder) == whole_small_run
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path):
-    """A folder on a disk of its own, with room for half a run."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True)
-    except OSError:
-        pytest.skip("no mount command")
-    if done.returncode:
-        pytest.skip("file systems cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_up(tiny_disk: Path, whole_small_run: dict):
-    status, said = live(tiny_disk / "results", *SMALL)
-    assert status == 2 and "No space left on device" in said and "Traceback" not in said
-    folder = only_run(tiny_disk / "results")
-    assert str(folder) in said.splitlines()[-1]
-    (tiny_disk / "results.log").unlink()
-    subprocess.run(["mount", "-o", "remount,size=20m", str(tiny_disk)], check=True)
-    live(tiny_disk / "results", *SMALL)
     assert sums(folder) == whole_small_run
 
 
@@ -405,6 +367,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
         training.main(training_options(*SMALL, "--results_dir", stopped))
     assert str(path) in str(error.value) and "--restart" in str(error.value)
     assert "\n" not in str(error.value)
+    assert ("(--seed 7 there, 0 here)" in str(error.value)) == (what == "of another seed")
     assert sums(path.parent) == before and not (tmp_path / "hostile").exists()
 
 

@@ -1,6 +1,7 @@
 """Label files: the published ones, own ones, damaged and malicious ones."""
 
 import io
+import json
 import os
 import pickle
 from pathlib import Path
@@ -66,11 +67,54 @@ def test_integers_of_any_type(tmp_path: Path, kind: object):
     assert np.array_equal(noisy_labels(path, "cifar10", "aggre", CLEAN), AGGRE)
 
 
+def written(path: Path, content: object) -> Path:
+    """Labels without keys, as the ending says."""
+    if path.suffix == ".npy":
+        np.save(path, content)
+    else:
+        path.write_bytes(json.dumps(content).encode() if ".json" in path.name else saved(content))
+    return path
+
+
+def test_noisy_labels_alone_are_enough(tmp_path: Path):
+    alone = label_file(tmp_path, clean_label=None)
+    assert np.array_equal(noisy_labels(alone, "cifar10", "worst", CLEAN), AGGRE[::-1])
+    with pytest.raises(ValueError, match="no integer labels named 'clean_label'"):
+        noisy_labels(alone, "cifar10", "clean", CLEAN)
+    for name, content in {
+        "tensor.pt": torch.from_numpy(AGGRE),
+        "array.pt": AGGRE,
+        "list.pt": AGGRE.tolist(),
+        "array.npy": AGGRE.astype(np.uint8),
+        "list.json": AGGRE.tolist(),
+        "keys.json": {"aggre_label": AGGRE.tolist()},
+    }.items():
+        path = written(tmp_path / name, content)
+        assert np.array_equal(noisy_labels(path, "cifar10", "aggre", CLEAN), AGGRE), name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", AGGRE[:-1], "'the array' has shape (19,)"),
+        ("a.json", (AGGRE - 1).tolist(), "'the array' has labels from -1"),
+        ("a.json", ["cat"] * 20, "has no integer labels; check --noise_path"),
+        ("a.json", 3, "'the array' has shape ()"),
+        ("a.pt", torch.ones(20), "has no integer labels; check --noise_path"),
+        ("a.pt", "aggre", "not a label file"),
+    ],
+)
+def test_wrong_plain_labels_are_refused(tmp_path: Path, name: str, content: object, message: str):
+    path = written(tmp_path / name, content)
+    with pytest.raises(ValueError) as error:
+        noisy_labels(path, "cifar10", "aggre", CLEAN)
+    assert_one_line(error, path, message)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"aggre_label": None}, "aggre_label"),
-        ({"clean_label": None}, "clean_label"),
         ({"aggre_label": AGGRE[:-1]}, "(19,)"),
         ({"aggre_label": AGGRE[:, None]}, "(20, 1)"),
         ({"aggre_label": AGGRE - 1}, "-1"),
@@ -160,7 +204,7 @@ def test_malicious_files_run_no_code(tmp_path: Path, zipped: bool):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("name", ["none.pt", ".", "x" * 300])
+@pytest.mark.parametrize("name", ["none.pt", "none.npy", "none.json", ".", "x" * 300])
 def test_missing_label_file(tmp_path: Path, name: str):
     with pytest.raises(OSError) as error:
         read_label_file(tmp_path / name)

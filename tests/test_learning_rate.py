@@ -5,13 +5,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from models.guidance import Guidance
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
+from models.build import Training
 from models.fast.training_step import StepResult, TrainingStep
 from models.learning_rate import LearningRate
-from models.losses import pair_loss
+from models.noise_split import TippingPointMonitor
+from models.robust_phase import RobustPhase, loss_with_departures
 from tests.test_training import small_loader, small_pair, statistics_of
 
 EPOCHS, STEPS, INITIAL = 12, 5, 0.3
@@ -122,11 +123,12 @@ def test_the_state_is_all_that_the_progress_does_not_say(schedule: str, found: i
 
 
 class Spy(TrainingStep):
-    """A training step that notes the optimiser's rate and a weight's update."""
+    """A training step that notes the optimizer's rate and a weight's update."""
 
     def __init__(self):
         pair = small_pair()
-        super().__init__(pair, torch.optim.SGD(pair.parameters(), INITIAL), pair_loss, batch_size=8)
+        optimizer = torch.optim.SGD(pair.parameters(), INITIAL)
+        super().__init__(pair, optimizer, loss_with_departures, batch_size=8)
         self.rates: list[float] = []
         self.factors: list[float] = []
 
@@ -142,7 +144,7 @@ class Spy(TrainingStep):
 
 @pytest.mark.parametrize("schedule", ["step", "linear", "after_tipping"])
 def test_each_step_has_its_rate_also_in_an_epoch_that_is_resumed(schedule: str):
-    loader, guidance = small_loader(37, 8), Guidance(37, 10, torch.device("cpu"))
+    loader, robust_phase = small_loader(37, 8), RobustPhase(37, 10, torch.device("cpu"))
     assert len(loader) == STEPS  # the last one short
     for break_at in (0, 1, 3, STEPS):
         step = Spy()
@@ -154,12 +156,13 @@ def test_each_step_has_its_rate_also_in_an_epoch_that_is_resumed(schedule: str):
                 rate.tipping_point_found(2)
                 for images, labels, index in [*loader][:break_at]:
                     rate.set(epoch + statistics.share_done())
-                    guide = guidance.of(index, guidance.mix(index, 0, 0))
-                    statistics.add(step(images, labels, *guide), index)
+                    inputs = robust_phase.inputs(index, robust_phase.mix(index, 0, 0))
+                    statistics.update(step(images, labels, *inputs), index)
                 left = loader.after(statistics.steps)
             else:
                 left = loader
-            training.train_epoch(step, left, guidance, None, statistics, rate, epoch)
+            state = Training(step, rate, statistics, robust_phase, TippingPointMonitor(), None)
+            training.train_epoch(state, left, epoch, averaging=False)
             assert statistics.share_done() == 1
         assert step.rates == [rate_at(schedule, progress) for progress in all_steps(4)]
         assert step.factors == pytest.approx(step.rates, rel=1e-3)

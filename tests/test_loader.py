@@ -17,6 +17,7 @@ from data.loader import Loader, normalise, one_ahead
 from data.splits import choose_positions
 from tests.conftest import devices
 from tests.test_augmentation import apply, random_bytes, seeded, unchanged
+from utils.labels import Labels
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,8 @@ def test_images_too_large_for_the_device_stay_on_the_host(monkeypatch: pytest.Mo
     monkeypatch.setattr(datasets, "fits", lambda size, device: size < 100_000)
     images = datasets.load_images("digits", Path())
     positions = choose_positions(1297, 0.1, seed=0, limit=None)
-    loaders = make_loaders(images, images.train.clean_labels, positions, 64, seeded(0), True)
+    clean = images.train.clean_labels
+    labels = Labels(clean, clean, images.class_names, positions)
+    loaders = make_loaders(images, labels, 64, seeded(0), True)
     assert all(loader.on_host for loader in loaders)  # all of them take 189 kB
     assert not datasets.clean_test_loader(images, seeded(0)).on_host  # 32 kB

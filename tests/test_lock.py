@@ -18,14 +18,12 @@ def test_a_lock_is_released_after_errors(tmp_path: Path):
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_symbolic_link_is_refused(tmp_path: Path, exists: bool):
-    folder, target = tmp_path / "run", tmp_path / "precious"
-    folder.mkdir()
+    target = tmp_path / "precious"
     if exists:
         target.write_text("as it was")
-    (folder / LOCK).symlink_to(target)
-    with pytest.raises(ValueError, match="symbolic link") as error, locked(folder):
+    (tmp_path / LOCK).symlink_to(target)
+    with pytest.raises(ValueError, match=f"{tmp_path / LOCK}.* symbolic link"), locked(tmp_path):
         pass
-    assert str(folder / LOCK) in str(error.value)
     assert target.exists() == exists
     assert not exists or target.read_text() == "as it was"
 

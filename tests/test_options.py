@@ -1,8 +1,9 @@
-"""The command line: the authors' defaults, presets, and refusals in one line."""
+"""The command line: the authors' defaults, presets, run folders, and refusals in one line."""
 
 from utils.startup import run_script
 
 import argparse
+import itertools
 import re
 from pathlib import Path
 
@@ -12,75 +13,77 @@ from data.digits import TRANSITIONS
 from tests import benchmark
 from tests.conftest import training_options
 from utils.label_sets import LABEL_SETS
+from utils.options import presets
 from utils.options.evaluation import detection_parser, learning_parser
+from utils.options.parser import NETS
+from utils.options.presets import PRESETS, Preset, preset_defaults
 from utils.options.training import training_parser
+from utils.run_folder.folder import RunFolder
 
-AUTHORS_DEFAULTS = {
-    "lr": 0.02,
-    "val_ratio": 0.1,
-    "noise_type": "worst",
-    "noise_path": None,
-    "dataset": "cifar10",
-    "n_epoch": 300,
-    "seed": 0,
-    "print_freq": 100,
-    "num_workers": 4,
-    "batch_size": 128,
-    "momentum": 0.9,
-    "weight_decay": 0.0005,
-    "clean_test_freq": 10,
-    "noisy_val_freq": 10,
-    "alpha1": 0.30,
-    "alpha2": 0.45,
-    "alpha3": 0.55,
-    "alpha4": 0.70,
-    "lr_step": 150,
-    "lr_gamma": 0.1,
-    "data_dir": Path("~/data").expanduser(),
-    "results_dir": Path("results"),
-    "device": "auto",
-    "net": "preact18",
-    "width": 64,
-    "augmentation": "always",
-    "lr_schedule": "step",
-    "warm_up": 0.0,
-    "limit_train": None,
-    "method": "bkd",
-    "detach_student_target": False,
-    "masked_mean": False,
-    "precision": "auto",
-    "compile": "auto",
-    "checkpoint_freq": 5,
-    "restart": False,
-    "deterministic": False,
-    "quiet": False,
-    "no_plots": False,
-    "tensorboard": False,
-}
-
-DEPARTURES = {  # all off
-    "detection": "split",
-    "class_balance": 0.0,
-    "ensemble_momentum": 0.7,
-    "target": "student",
-    "target_for": "teacher",
-    "compensation": "always",
-    "mixup": 0.0,
-    "ema_decay": 0.0,
-}
+AUTHORS_DEFAULTS = """
+    --lr 0.02 --val_ratio 0.1 --noise_type worst --dataset cifar10 --n_epoch 300 --seed 0
+    --print_freq 100 --num_workers 4 --batch_size 128 --momentum 0.9 --weight_decay 0.0005
+    --clean_test_freq 10 --noisy_val_freq 10 --alpha1 0.30 --alpha2 0.45 --alpha3 0.55 --alpha4 0.70
+    --lr_step 150 --lr_gamma 0.1 --data_dir ~/data --results_dir results
+"""
+OUR_DEFAULTS = """
+    --device auto --net preact18 --width 64 --augmentation always --lr_schedule step --warm_up 0
+    --method bkd --precision auto --compile auto --checkpoint_freq 5
+    --detection split --class_balance 0 --ensemble_momentum 0.7 --target student
+    --target_for teacher --compensation always --mixup 0 --ema_decay 0
+"""
+OFF = ("detach_student_target", "masked_mean", "restart", "deterministic", "quiet", "no_plots")
+OFF += ("tensorboard", "no_flip", "debug")
+NOT_GIVEN = ("noise_path", "limit_train", "images", "manifest", "image_size", "measure_steps")
 AN_EXISTING_COMMAND = """
     --lr 0.05 --val_ratio 0 --noise_type rand1 --noise_path labels.pt --dataset cifar10 --n_epoch 3
     --seed 7 --print_freq 50 --num_workers 8 --batch_size 64 --momentum 0.8 --weight_decay 0.001
     --clean_test_freq 1 --noisy_val_freq 2 --alpha1 0.1 --alpha2 0.2 --alpha3 0.3 --alpha4 0.4
 """
+REFUSED = """
+    --val_ratio 1; --val_ratio -0.1; --val_ratio nan; --batch_size 0; --batch_size 1.5;
+    --batch_size 99999999999999999999; --measure_steps 99999999999999999999; --n_epoch 0;
+    --n_epoch many; --seed -1; --seed 4294967296; --alpha1 1.1; --alpha4 -0.1; --lr 0; --lr inf;
+    --lr nan; --lr_step 0; --width 0; --limit_train 0; --momentum 1; --weight_decay -1;
+    --num_workers -1; --print_freq 0; --dataset mnist; --precision half; --compile maybe;
+    --noise_type symmetric; --method dividemix; --net wideresnet; --lr_schedule cosine;
+    --augmentation never; --dataset cifar10 --noise_type noisy100;
+    --dataset digits --noise_type rand2
+"""
+SCRIPTS_PARSERS = {
+    "training": training_parser,
+    "learning": learning_parser,
+    "detection": detection_parser,
+}
+METHODS = ("bkd", "ce")
+NAMES = ("dataset", "net", "method")
+PUBLISHED = [name for name in LABEL_SETS if name != "folder"]  # see test_folder_runs.py
+RUNS = [*itertools.product(PUBLISHED, NETS, METHODS)]
+runs = pytest.mark.parametrize("run", RUNS, ids=" ".join)
+
+
+def refusal(parser: argparse.ArgumentParser, words: list[str], capsys) -> str:
+    """The one line with which a command line is refused."""
+    with pytest.raises(SystemExit) as exit_:
+        parser.parse_args(words)
+    stderr = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert stderr.count("\n") == 1 and "error:" in stderr
+    return stderr
+
+
+def words_of(run: tuple[str, ...]) -> list[str]:
+    return [word for name, value in zip(NAMES, run, strict=True) for word in (f"--{name}", value)]
 
 
 def test_defaults_are_the_authors():
     args = vars(training_parser().parse_args([]))
-    assert {name: args[name] for name in AUTHORS_DEFAULTS} == AUTHORS_DEFAULTS
-    others = {"images", "manifest", "image_size", "no_flip", "measure_steps", "debug"}
-    assert set(args) == {*AUTHORS_DEFAULTS, *DEPARTURES, *others}
-    assert {name: args[name] for name in DEPARTURES} == DEPARTURES
+    given = vars(training_parser().parse_args(f"{AUTHORS_DEFAULTS} {OUR_DEFAULTS}".split()))
+    assert args == given
+    assert {name for name, value in args.items() if value is False} == {*OFF}
+    assert {name for name, value in args.items() if value is None} == {*NOT_GIVEN}
+    named = re.findall(r"--(\w+)", AUTHORS_DEFAULTS + OUR_DEFAULTS)
+    assert set(args) == {*named, *OFF, *NOT_GIVEN}
 
 
 def test_an_existing_command_runs_unchanged():
@@ -94,13 +97,6 @@ def test_an_existing_command_runs_unchanged():
             assert str(value) in (text, f"{text}.0")
 
 
-def test_digits_have_a_preset_and_any_given_option_wins():
-    args = training_options("--dataset", "digits")
-    assert (args.width, args.batch_size, args.n_epoch, args.lr_step) == (16, 64, 30, 15)
-    assert (args.lr, args.lr_gamma, args.val_ratio, args.noise_type) == (0.02, 0.1, 0.0, "worst")
-    assert training_options("--n_epoch", 300, "--dataset", "digits").n_epoch == 300
-
-
 def test_aliases():
     assert training_options("--noise_type", "worse").noise_type == "worst"
     assert training_options("--dataset", "cifar100").noise_type == "noisy100"
@@ -110,80 +106,44 @@ def test_the_digits_have_each_label_set_that_is_offered():
     assert set(LABEL_SETS["digits"].keys) == {*TRANSITIONS, "clean"}
 
 
+@pytest.mark.parametrize("words", [words.strip() for words in REFUSED.split(";")])
+def test_bad_options_are_refused_with_name_and_value(words: str, capsys):
+    said = refusal(training_parser(), words.split(), capsys)
+    name, value = words.split()[-2:]
+    assert name in said and value in said
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("words", "named"),
     [
-        "--val_ratio 1",
-        "--val_ratio -0.1",
-        "--val_ratio nan",
-        "--batch_size 0",
-        "--batch_size 1.5",
-        "--n_epoch 0",
-        "--n_epoch many",
-        "--seed -1",
-        "--seed 4294967296",
-        "--alpha1 1.1",
-        "--alpha4 -0.1",
-        "--lr 0",
-        "--lr inf",
-        "--lr nan",
-        "--lr_step 0",
-        "--width 0",
-        "--limit_train 0",
-        "--momentum 1",
-        "--weight_decay -1",
-        "--num_workers -1",
-        "--print_freq 0",
-        "--dataset mnist",
-        "--precision half",
-        "--compile maybe",
-        "--noise_type symmetric",
-        "--method dividemix",
-        "--net wideresnet",
-        "--lr_schedule cosine",
-        "--augmentation never",
-        "--dataset cifar100 --noise_type worst",
-        "--dataset cifar10 --noise_type noisy100",
-        "--dataset digits --noise_type rand2",
-        "--dataset digits --noise_path labels.pt",
-        "--n_epo 3",
-        "--batch_size 99999999999999999999",
-        "--measure_steps 99999999999999999999",
-        "--results_dir=",
-        "--data_dir=",
+        ("--dataset digits --noise_path labels.pt", "--noise_path"),
+        ("--results_dir=", "--results_dir"),
+        ("--data_dir=", "--data_dir"),
+        ("--dataset cifar100 --noise_type worst", "cifar100 has no --noise_type worst; .*noisy100"),
+        ("--n_epo 3", "--n_epo 3; did you mean --n_epoch?"),
+        ("--n_epochs 3", "did you mean --n_epoch?"),
+        ("--n-epoch 3", "--n-epoch 3; did you mean --n_epoch?"),
+        ("--Seed=3", "--Seed=3; did you mean --seed?"),
+        ("--learning_rat 3", "--learning_rat 3; see --help"),
+        ("--noise aggre", "did you mean --noise_type?"),
+        ("--batchsize 3 --alpha 2", "did you mean --batch_size?"),
     ],
 )
-def test_bad_options_are_refused_in_one_line(words: str, capsys: pytest.CaptureFixture):
-    with pytest.raises(SystemExit) as exit_:
-        training_options(*words.split())
-    stderr = capsys.readouterr().err
-    assert exit_.value.code == 2
-    assert stderr.count("\n") == 1 and "error:" in stderr
-    name, _, value = words.split(" --")[-1].removeprefix("--").replace("=", " ").partition(" ")
-    assert (value if value != "3" else name) in stderr or name in (
-        "data_dir",
-        "results_dir",
-        "noise_path",
-    )
-    assert name in stderr
+def test_wrong_words_get_a_hint(words: str, named: str, capsys):
+    said = refusal(training_parser(), words.split(), capsys)
+    assert re.search(named.replace("?", r"\?"), said), said
 
 
-def test_a_missing_pair_is_refused_by_name(capsys: pytest.CaptureFixture):
-    with pytest.raises(SystemExit):
-        training_options("--dataset", "cifar100", "--noise_type", "worst")
-    stderr = capsys.readouterr().err
-    assert "cifar100" in stderr and "worst" in stderr and "noisy100" in stderr
+@pytest.mark.parametrize("make", SCRIPTS_PARSERS.values(), ids=SCRIPTS_PARSERS)
+def test_an_unknown_network_is_refused_by_all_scripts(make, capsys):
+    said = refusal(make(), ["--net", "compakt"], capsys)
+    assert "--net" in said and "'compakt'" in said and all(net in said for net in NETS)
 
 
 PARSERS = pytest.mark.parametrize(
     "parser",
-    [
-        training_parser(),
-        learning_parser(),
-        detection_parser(),
-        benchmark.make_parser(),
-    ],
-    ids=["training", "learning", "detection", "benchmark"],
+    [*(make() for make in SCRIPTS_PARSERS.values()), benchmark.make_parser()],
+    ids=[*SCRIPTS_PARSERS, "benchmark"],
 )
 
 
@@ -215,39 +175,13 @@ def test_help_explains_every_option(parser, capsys: pytest.CaptureFixture):
 @PARSERS
 def test_help_is_grouped_and_fits(parser, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setenv("COLUMNS", "250")
-    lines = help_of(parser, capsys).splitlines()
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, help_of(parser, capsys).splitlines())) <= 100
     grouped = [action for group in parser._action_groups[2:] for action in group._group_actions]
-    assert {action.dest for action in parser._actions} - {action.dest for action in grouped} <= {
-        "help",
-        "debug",
-        "run_dir",
-        "prediction",
-    }
+    ungrouped = {action.dest for action in parser._actions} - {action.dest for action in grouped}
+    assert ungrouped <= {"help", "debug", "run_dir", "prediction"}
 
 
-@pytest.mark.parametrize(
-    ("words", "suggested"),
-    [
-        ("--n_epochs 3", "--n_epoch"),
-        ("--n-epoch 3", "--n_epoch"),
-        ("--Seed=3", "--seed"),
-        ("--learning_rat 3", None),
-        ("--noise aggre", "--noise_type"),
-        ("--batchsize 3 --alpha 2", "--batch_size"),
-    ],
-)
-def test_an_unknown_option_gets_a_suggestion(words: str, suggested: str, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        training_options(*words.split())
-    stderr = capsys.readouterr().err
-    assert exit_.value.code == 2 and stderr.count("\n") == 1 and words.split()[0] in stderr
-    assert (f"did you mean {suggested}?" if suggested else "see --help") in stderr
-
-
-def test_errors_inside_of_a_script_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_errors_inside_of_a_script_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys):
     def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--lr {args.lr}: too hot")
 
@@ -258,3 +192,92 @@ def test_errors_inside_of_a_script_are_one_line(
     assert capsys.readouterr().err == "script.py: error: --lr 3.0: too hot\n"
     with pytest.raises(ValueError, match="too hot"):
         run_script(main, training_options("--lr", 3, "--debug"))
+
+
+@runs
+def test_options_that_are_not_given_are_the_runs_defaults(run: tuple[str, ...]):
+    defaults = training_parser().defaults_of(*run)
+    given = vars(training_parser().parse_args(words_of(run)))
+    assert given == defaults | dict(zip(NAMES, run, strict=True))
+    papers = training_parser().defaults_of("cifar10", "preact18", "bkd")
+    differing = {name for name, value in defaults.items() if papers[name] != value}
+    preset = preset_defaults(*run)
+    assert {name: defaults[name] for name in preset} == preset
+    assert differing <= {*preset, "noise_type"}
+    if run[2] == "ce":  # which has no tipping point: the rate would never fall
+        assert "after_tipping" not in {defaults["lr_schedule"], defaults["augmentation"]}
+
+
+def test_compact_networks_and_digits_take_fewer_epochs():
+    for dataset, method in itertools.product(("cifar10", "cifar100"), METHODS):
+        preact, compact = (
+            preset_defaults(dataset, net, method).get("n_epoch", 300) for net in NETS
+        )
+        assert compact < preact
+    args = training_options("--dataset", "digits")
+    assert (args.width, args.batch_size, args.n_epoch, args.lr_step) == (16, 64, 30, 15)
+    assert (args.lr, args.lr_gamma, args.val_ratio, args.noise_type) == (0.02, 0.1, 0.0, "worst")
+
+
+@runs
+def test_an_option_that_is_given_wins(run: tuple[str, ...]):
+    choices = {action.dest: action.choices for action in training_parser()._actions}
+    for name, value in preset_defaults(*run).items():
+        if isinstance(value, float):
+            given: object = value / 2 or 0.25
+        elif isinstance(value, int):
+            given = value + 1
+        else:  # one of several words
+            given = next(word for word in reversed(choices[name]) if word != value)
+        for words in ([*words_of(run), f"--{name}", given], [f"--{name}", given, *words_of(run)]):
+            assert getattr(training_options(*words), name) == given
+
+
+def test_presets_are_values_that_may_be_given():
+    for preset in PRESETS:
+        words = [word for name, value in preset.runs.items() for word in (f"--{name}", value)]
+        words += ["--images", "."] if preset.runs.get("dataset") == "folder" else []
+        for name, value in preset.defaults.items():
+            given = getattr(training_options(*words, f"--{name}", value), name)
+            assert given == value and type(given) is type(value), name
+
+
+def test_of_several_presets_the_later_ones_win(monkeypatch: pytest.MonkeyPatch):
+    made_up = (
+        Preset({"net": "compact"}, {"seed": 1, "results_dir": Path("compact")}),
+        Preset({"net": "compact", "method": "ce"}, {"seed": 2}),
+        Preset({"dataset": "digits"}, {"seed": 3}),
+    )
+    monkeypatch.setattr(presets, "PRESETS", made_up)
+    for words, seed, results in (
+        ("--method ce", 0, "results"),
+        ("--net compact", 1, "compact"),
+        ("--net compact --method ce", 2, "compact"),
+        ("--method ce --net compact --dataset digits", 3, "compact"),
+        ("--net compact --seed 0 --dataset digits", 0, "compact"),
+    ):
+        options = learning_parser().parse_args(words.split())
+        assert (options.seed, str(options.results_dir)) == (seed, results), words
+
+
+def test_help_ends_with_the_presets(capsys: pytest.CaptureFixture):
+    last = " ".join(help_of(training_parser(), capsys).split("some runs: ")[1].split())
+    for preset, shown in zip(PRESETS, last.split("; "), strict=True):
+        words = [
+            " ".join(f"--{name} {value}" for name, value in options.items())
+            for options in (preset.runs, preset.defaults)
+        ]
+        assert shown == ": ".join(words)
+
+
+def test_each_run_has_a_folder_of_its_own_which_all_scripts_find():
+    folders = {}
+    for run in RUNS:
+        words = [*words_of(run), "--seed", "7", "--results_dir", "there"]
+        parsed = (make().parse_args(words) for make in SCRIPTS_PARSERS.values())
+        (folders[run],) = {str(RunFolder.of(args)) for args in parsed}
+    assert len(set(folders.values())) == len(RUNS)
+    assert folders["cifar10", "preact18", "bkd"] == "there/cifar10_worst_seed_7"
+    assert folders["cifar10", "preact18", "ce"] == "there/cifar10_worst_seed_7_ce"
+    assert folders["digits", "compact", "bkd"] == "there/digits_worst_seed_7_compact"
+    assert folders["cifar100", "compact", "ce"] == "there/cifar100_noisy100_seed_7_compact_ce"

@@ -1,6 +1,10 @@
 """Own images: what is found, how it is read, what is kept of it, and all that can be amiss."""
 
+import errno
+import io
 import os
+import shutil
+import warnings
 import zlib
 from pathlib import Path
 
@@ -10,16 +14,17 @@ import torch
 from PIL import Image
 
 from data.augmentation import whole
-from data.datasets import make_loaders
+from data.datasets import load_images, make_loaders
 from data.images import UNKNOWN
 from data.loader import normalise
 from data.own_images import cache, reading
 from data.own_images.cache import cached_images
 from data.own_images.files import find_images
 from data.own_images.image_set import load_own_images
-from data.own_images.reading import read_image, read_images, thumbnail
+from data.own_images.reading import read_image, read_images, thumbnail, thumbnails
 from data.splits import choose_positions
-from tests.own_images import COLOURS, NAMES, picture, write_folder
+from tests.own_images import COLOURS, NAMES, kill_itself, picture, write_folder
+from utils.labels import Labels
 
 RED, SIZE = (200, 30, 30), 32
 
@@ -29,6 +34,13 @@ def save(path: Path, colour: tuple = RED, **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(np.random.default_rng(zlib.crc32(str(path).encode())), colour).save(path, **options)
     return path
+
+
+def save_all(folder: Path, *names: str) -> Path:
+    """Images of these names in the folder."""
+    for name in names:
+        save(folder / f"{name}.png")
+    return folder
 
 
 def load(
@@ -64,9 +76,12 @@ def test_mirrored_or_not(tmp_path: Path):
         assert window.columns[:, middle].unique().numel() > 4  # they are shifted all the same
 
 
-@pytest.mark.parametrize("test", ["test", "val"])
-def test_folders_of_training_and_test_images(test: str, tmp_path: Path):
-    for name in ("train/b/1.png", "train/a/1.png", f"{test}/a/2.png", f"{test}/c/3.png"):
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "test"), ("train", "val"), ("Training", "TESTING"), ("TRAIN", "dev")],
+)
+def test_folders_of_training_and_test_images(train: str, test: str, tmp_path: Path):
+    for name in (f"{train}/b/1.png", f"{train}/a/1.png", f"{test}/a/2.png", f"{test}/c/3.png"):
         save(tmp_path / "images" / name)
     images = load(tmp_path / "images", tmp_path)
     assert images.class_names == ["a", "b"]
@@ -75,6 +90,64 @@ def test_folders_of_training_and_test_images(test: str, tmp_path: Path):
     assert any("1 test images have labels" in line for line in images.own.warnings)
     assert images.own.manifest.columns == ["file_name", "label", "split"]
     assert len(images.own.manifest.rows) == 4
+    assert images.own.facts == ["2 training images of 2 classes (a 1, b 1), 1 test images"]
+    assert torch.bincount(images.own.labels).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "words"),
+    [
+        ("boat/1 train/2 train/steam/3", ["boat", "train", "train"], "train: read as a class"),
+        ("boat/1 car/1 test/2", ["boat", "car", "test"], "test: read as a class"),
+        ("train/a/1 test/a/1 val/a/1 raw/1", ["a"], "raw: not used beside train and test"),
+        ("Training/a/1 train/1 dev/a/1", ["a"], "train: not used beside Training and dev"),
+        ("pets/cat/1 cars/bus/1", ["cars", "pets"], "all images of cars, pets are in folders"),
+        ("boat/1 train/steam/2", None, "are boat classes, or is train the train split"),
+        ("cat/1 dog/1 Test/cat/2", None, "are cat, dog classes, or is Test the test split"),
+        ("train/1 test/2", None, "no image to train on.*1.png: not used, for it is in no class's"),
+        ("val/a/1 test/a/2", None, "no image to train on"),
+    ],
+)
+def test_splits_are_told_from_classes(
+    names: str, train: list[str] | None, words: str, tmp_path: Path
+):
+    folder = save_all(tmp_path, *names.split())
+    if train is None:
+        with pytest.raises(ValueError, match=words):
+            find_images(folder, None)
+        return
+    found = find_images(folder, None)
+    assert [found.manifest.cells("label")[row] for row in found.train] == train
+    assert words in found.warnings[0]
+
+
+def test_classes_one_level_deeper_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"labelled 'all'.*one level deeper"):
+        load(save_all(tmp_path / "images", "all/cat/1", "all/dog/2"), tmp_path)
+
+
+def test_training_images_among_the_test_images_do_not_count(tmp_path: Path):
+    names = ("train/a/1", "train/b/1", "test/a/new", "test/a/seen", "test/c/seen")
+    folder = save_all(tmp_path / "images", *names)
+    for name in "ac":
+        shutil.copy(folder / "train/a/1.png", folder / f"test/{name}/seen.png")
+    images = load(folder, tmp_path)
+    assert images.test.clean_labels.tolist() == [0] and len(images.test.images) == 1
+    assert images.own.facts[0].endswith(", 1 test images")
+    words = "2 test images do not count, for they are training images as well"
+    assert images.own.warnings[0] == f"{words}: test/a/seen.png, test/c/seen.png"
+
+
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_results_and_data_among_the_images_are_left_out(top: str, tmp_path: Path):
+    before = load(save_all(tmp_path, f"{top}a/1", f"{top}b/1"), tmp_path / "data").own
+    save_all(tmp_path, "results/plot", "other/run/plot", f"{top}b/run/plot", "data/x/photo")
+    for run in ("other/run", f"{top}b/run"):
+        (tmp_path / run / "args.json").write_text("{}")
+    options = {"images": tmp_path, "results_dir": str(tmp_path / "results")}
+    after = load_images("folder", tmp_path / "data", options).own
+    assert after.manifest == before.manifest and after.sha256 == before.sha256
+    assert any("b/run: left out, for it holds results" in line for line in after.warnings)
 
 
 def test_what_is_amiss_in_a_folder_is_told_line_by_line(tmp_path: Path):
@@ -143,6 +216,37 @@ def test_a_manifest_with_true_labels_and_splits(tmp_path: Path):
     assert len(images.own.warnings) == 1 and "count as unknown: ?" in images.own.warnings[0]
 
 
+NFC, NFD = "M\u00e4use", "Ma\u0308use"  # as Linux and as macOS write it
+
+
+def test_names_are_compared_whatever_their_unicode_form(tmp_path: Path):
+    folder = save_all(tmp_path / "files", f"{NFD}/1", f"{NFC}/2", "cat/3")
+    images = load(folder, tmp_path)
+    counts = torch.bincount(images.own.labels).tolist()
+    assert dict(zip(images.class_names, counts, strict=True)) == {NFC: 2, "cat": 1}
+    lines = ["file_name,label,true_label", f"{NFC}/1.png,{NFD},{NFC}", f"{NFD}/2.png,{NFC},{NFD}"]
+    lines += [f"{NFD}/1.png,cat,", "./cat/3.png,cat,", "cat//3.png,cat,"]
+    listed = load(folder, tmp_path, manifest_of(tmp_path / "list.csv", *lines))
+    assert listed.class_names == [NFC, "cat"] and listed.own.labels.tolist() == [0, 0, 1]
+    assert listed.train.clean_labels.tolist() == [0, 0, UNKNOWN]
+    assert torch.equal(listed.train.images[2], images.train.images[2])
+    assert sum("is listed before" in line for line in listed.own.warnings) == 2
+    assert len(listed.own.thumbnails(np.arange(3))) == 3
+
+
+def test_classes_that_may_be_one_or_none_are_told(tmp_path: Path):
+    labels = ["cat", "Cat", "cat ", "1", "1.0", "dog", "NaN", "-1"]
+    folder = save_all(tmp_path / "files", *labels)
+    lines = ["file_name,label", *(f"{name}.png,{name}" for name in labels)]
+    told = load(folder, tmp_path, manifest_of(tmp_path / "list.csv", *lines)).own.warnings
+    assert [line.split(":")[0] for line in told[:4]] == [
+        "class '-1' reads like a missing label",
+        "classes '1', '1.0' differ in case, blanks or number form alone",
+        "classes 'Cat', 'cat', 'cat ' differ in case, blanks or number form alone",
+        "class 'NaN' reads like a missing label",
+    ]
+
+
 def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
     for name in ("1.png", "2.png", "3.png", "4.png", "5.png"):
         save(tmp_path / name)
@@ -176,6 +280,14 @@ def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
         (["file_name,label", "gone.png,a"], "no training image can be read"),
         (["file_name,label", "1.png,a", "2.png,a"], "all images are labelled 'a'"),
         (["file_name,label", '"1.png,a' + 200_000 * "x"], "is a quotation mark never closed"),
+        (["file_name,label", "1.png,a", '"2.png,b', '4.png,"b"'], "line 3: .*never closed"),
+        (["file_name,label", "1.png,a", '2.png,"b', "3.png,a"], "line 3: .*never closed"),
+        (["file_name,label", "1.png,a", '"2.png,b', '3.png",a'], "row 2 .* spans 2 lines; is a"),
+        (["file_name,label", '1.png,"a', "2.png,b", '3.png,a"'], "row 1 .* spans 3 lines; is a"),
+        (["file_name,label", r"a\1.png,a"], "row 1 .* has backslashes; write / between"),
+        (["file_name;label", "1.png;a"], "save it with commas, not ';', between the cells"),
+        (["file_name\tlabel", "1.png\ta"], r"save it with commas, not '\\t', between the cells"),
+        (["file_name,label", "1.png,a", "2\0.png,b"], "a NUL character in line 3; is it UTF-16"),
     ],
 )
 def test_a_manifest_of_no_use_is_refused(lines: list[str], words: str, tmp_path: Path):
@@ -183,6 +295,12 @@ def test_a_manifest_of_no_use_is_refused(lines: list[str], words: str, tmp_path:
     save(tmp_path / "2.png")
     with pytest.raises((ValueError, OSError), match=words):
         load(None, tmp_path, manifest_of(tmp_path / "list.csv", *lines))
+
+
+def test_a_manifest_in_utf_16_is_named(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("file_name,label\n1.png,a\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="is UTF-16; save it as CSV in UTF-8"):
+        load(None, tmp_path, tmp_path / "list.csv")
 
 
 def test_a_folder_of_no_use_is_refused(tmp_path: Path):
@@ -266,6 +384,43 @@ def test_every_kind_of_image_becomes_rgb(mode: str, ending: str, tmp_path: Path)
     assert thumbnail(path).startswith(b"\xff\xd8")  # JPEG
 
 
+@pytest.mark.parametrize(
+    ("ending", "kind", "white"),
+    [("png", np.uint16, 4095), ("tif", np.int32, 2**20 - 1), ("tiff", np.float32, 1)],
+)
+def test_deep_images_of_a_data_set_are_read_on_one_scale(
+    ending: str, kind: type, white: int, tmp_path: Path
+):
+    shares = [0.02, 0.9, 0, 0.5]
+    for number, share in enumerate(shares):
+        values = np.full((SIZE, SIZE), share * white, kind)
+        values[0, 0] = 0
+        path = tmp_path / "ab"[number // 2] / f"{number}.{ending}"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(values).save(path)
+    images = load(tmp_path, tmp_path)
+    read = images.train.images[:, 0, -1, -1].tolist()
+    assert read == pytest.approx([255 * share for share in shares], abs=1)
+    fact = images.own.facts[1]
+    assert fact.startswith("4 images have more than 8 bits") and f"{white} is white" in fact
+    assert images.own.warnings == [f"1 images are of a single colour: b/2.{ending}"]
+    pages = images.own.thumbnails(np.arange(4))
+    shown = [Image.open(io.BytesIO(page)).getpixel((9, 9))[0] for page in pages]
+    assert shown == pytest.approx(read, abs=2)  # the page shows what was read
+
+
+def test_pixels_that_are_no_numbers_are_black_and_told(tmp_path: Path):
+    values = np.linspace(-1, 1, SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE)
+    for name, corner in (("a", 0), ("b", np.nan), ("c", np.inf)):
+        (tmp_path / name).mkdir()
+        values[-1, -1] = corner
+        Image.fromarray(values).save(tmp_path / name / "1.tif")
+    images = load(tmp_path, tmp_path)
+    corners = images.train.images[:, 0, [0, -1], [0, -1]].T.tolist()
+    assert corners == [[0, 0, 0], [127, 0, 0]]
+    assert "-1 is black and 1 is white; 2 have NaN" in images.own.facts[1]
+
+
 def test_what_is_transparent_is_white(tmp_path: Path):
     image = np.zeros((SIZE, SIZE, 4), np.uint8)
     image[:, : SIZE // 2, 3] = 255  # the left half is black, the right one transparent
@@ -284,6 +439,32 @@ def test_processes_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert one[1:] == other[1:]
         assert (one.pixels is None) == (other.pixels is None)
         assert one.pixels is None or np.array_equal(one.pixels, other.pixels)
+
+
+def test_a_reading_process_that_is_killed_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "FEW", 2)
+    monkeypatch.setattr(reading, "_read_chunk", kill_itself)
+    with pytest.raises(OSError, match="was killed, most likely for want of memory"):
+        list(read_images([Path("a.png")] * 4, SIZE, processes=2))
+
+
+def test_what_is_too_large_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "huge.ppm").write_bytes(b"P6 100000 100000 255\n")
+    (tmp_path / "long.png").touch()
+    os.truncate(tmp_path / "long.png", reading.MAX_BYTES + 1)  # a sparse file
+    (tmp_path / "text.png").write_text("text")
+    for name, words in {
+        "huge.ppm": "has more than 178,956,970 pixels",
+        "long.png": "has 715,827,881 bytes; at most 715,827,880 are read",
+        "text.png": "cannot identify image file",
+    }.items():
+        broken = read_image(tmp_path / name, SIZE).broken
+        assert words in broken and "0x" not in broken
+    wide = save(tmp_path / "wide.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns of more
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(wide, SIZE).broken == "" and len(thumbnails([wide])) == 1
 
 
 def test_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -308,6 +489,13 @@ def test_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     os.utime(paths[0], ns=(1, 1))
     cached()
     assert len(reads) == 3  # a file has changed
+    for k in (0, 3):
+        paths[k] = save(folder / f"{k}.bmp", (60 * k, 0, 0))
+        os.utime(paths[k], ns=(1, 1))
+    before = cached().pixels.copy()
+    for old, new in ((paths[0], folder / "x"), (paths[3], paths[0]), (folder / "x", paths[3])):
+        old.rename(new)
+    assert np.array_equal(cached().pixels[[2, 1, 0]], before)  # of the same sizes and times
     assert {path.suffix for path in (data / "own_images").glob("[!.]*")} == {".pixels", ".json"}
     assert all(path.stat().st_mtime_ns == 1 for path in paths[:1])  # nothing was written there
 
@@ -322,9 +510,37 @@ def test_a_damaged_cache_is_refused(tmp_path: Path):
         pixels.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"damaged.*remove .* read again"):
             cached_images(*arguments)
+    pixels.write_bytes(whole)
+    cached_images(*arguments)
+    record = pixels.with_suffix(".json")
+    text = record.read_text()
+    for damaged in (text.replace("0,", "1,", 1), "{}", "[", text.replace('"read"', '"red"')):
+        record.write_text(damaged)
+        with pytest.raises(ValueError, match=r"damaged.*remove .* read again"):
+            cached_images(*arguments)
     pixels.unlink()
     with pytest.raises(ValueError, match="damaged"):
         cached_images(*arguments)
+
+
+def test_a_failure_of_the_system_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = [save(tmp_path / f"{k}.png") for k in range(3)]
+    arguments = (paths, [path.name for path in paths], SIZE, tmp_path, True)
+    whole = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path == paths[0]:
+            raise MemoryError
+        if path == paths[1]:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return whole(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        first = cached_images(*arguments)
+    assert first.read == [2]
+    assert first.broken == {0: "not enough memory to read it", 1: "Input/output error"}
+    assert cached_images(*arguments).read == [0, 1, 2]
 
 
 def test_a_kill_while_reading_leaves_nothing_half_done(
@@ -349,7 +565,8 @@ def test_loaders_share_the_mapped_images(tmp_path: Path):
     images = load(tmp_path / "images", tmp_path)
     labels, count = images.own.labels, len(images.own.labels)
     positions = choose_positions(count, 0.2, seed=0, limit=None)
-    loaders = make_loaders(images, labels, positions, 8, torch.Generator(), augment_scored=False)
+    all_labels = Labels(labels, images.train.clean_labels, images.class_names, positions)
+    loaders = make_loaders(images, all_labels, 8, torch.Generator(), augment_scored=False)
     assert loaders.test is None
     start = images.train.images.data_ptr()
     for loader, part in zip(loaders[:3], positions, strict=True):

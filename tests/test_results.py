@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.made_up_run import edit_json, made_up_run
-from utils.files import read_columns
+from utils.files import read_columns, read_json
 from utils.summary.__main__ import main, marked_table
 from utils.summary.kept import keep
 from utils.summary.label_set_table import label_set_table
@@ -61,8 +61,8 @@ def test_numbers_in_a_scripts_docstring_are_in_the_tables_of_the_committed_resul
 def test_what_is_kept_gives_the_same_table_and_names_no_place(tmp_path: Path, capsys):
     results, group = tmp_path / "results", tmp_path / "docs" / "digits"
     made_up_run(results, "--dataset", "digits", "--data_dir", tmp_path, name="a")
-    folder = made_up_run(results, "--noise_path", tmp_path / "own.pt", "--seed", 3, name="b").folder
-    (folder / "timing.json").unlink()
+    own = ("--noise_path", tmp_path / "own.pt", "--seed", 3)
+    folder = made_up_run(results, *own, name="b", timing=None).folder
     (results / "unfinished").mkdir()
     assert main([str(results), "--keep", str(group)]) == 0
     assert capsys.readouterr().out == f"{group}\n"
@@ -70,10 +70,10 @@ def test_what_is_kept_gives_the_same_table_and_names_no_place(tmp_path: Path, ca
     a, b = (json.loads(line) for line in (group / RUNS).read_text().splitlines())
     assert "timing" in a and "timing" not in b and "data_dir" not in a["args"]["options"]
     assert b["args"]["options"]["noise_path"] == "own.pt"
+    files = {"training": "training", "learning": "learning", "detection_metrics": "detection"}
     for run in (a, b):
-        for name in ("training", "learning", "detection"):
-            record = run[{"detection": "detection_metrics"}.get(name, name)]
-            assert record == json.loads((results / run["run"] / f"{name}.json").read_text())
+        for record, file in files.items():
+            assert run[record] == read_json(results / run["run"] / f"{file}.json")
     curves = read_columns(group / CURVES)
     rows = [row for row, name in enumerate(curves.pop("run")) if name == "b"]
     of_b = {column: [cells[row] for row in rows] for column, cells in curves.items()}
@@ -89,10 +89,10 @@ def test_what_is_kept_gives_the_same_table_and_names_no_place(tmp_path: Path, ca
 def test_keeping_replaces_runs_of_the_same_name_and_leaves_the_others(tmp_path: Path):
     group, results = tmp_path / "group", tmp_path / "results"
     for seed in (0, 1):
-        made_up_run(results, "--seed", seed, name=f"run_{seed}", epochs=3)
+        made_up_run(results, "--seed", seed, epochs=3)
     keep(read_runs(results)[0], group)
     edit_json(results / "run_1" / "training.json", clean_test_accuracy=50)
-    made_up_run(results, "--seed", 2, name="run_2", extra={"new": list("abcdefghijkl")})
+    made_up_run(results, "--seed", 2, curves={"new": list("abcdefghijkl")})
     keep([run for run in read_runs(results)[0] if run.seed], group)
     runs, skipped = read_runs(group)
     assert skipped == [] and [run.name for run in runs] == ["run_0", "run_1", "run_2"]
@@ -120,13 +120,12 @@ def test_a_damaged_line_is_skipped_and_never_kept_away(tmp_path: Path, capsys, l
 
 def test_the_short_table_has_a_row_for_each_method_and_columns_for_label_sets(tmp_path: Path):
     def add(labels: str, seed: int, accuracy: float, final: float | None, *words: object) -> None:
-        name = f"run_{len(list(tmp_path.iterdir()))}"
-        folder = made_up_run(
-            tmp_path, "--noise_type", labels, "--seed", seed, *words, name=name
-        ).folder
-        edit_json(folder / "learning.json", last={"accuracy": accuracy})
-        if final is not None:
-            edit_json(folder / "detection.json", detections={"final": {"f1": final}})
+        made_up_run(
+            tmp_path,
+            *("--noise_type", labels, "--seed", seed, *words),
+            learning={"last": {"accuracy": accuracy}},
+            detection_metrics={} if final is None else {"detections": {"final": {"f1": final}}},
+        )
 
     for seed in (0, 1):
         add("aggre", seed, 90 + seed, 0.8)

@@ -5,34 +5,29 @@ import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests import browser
+from tests.browser import browse_frames, in_browser
 from utils.manifest import Manifest, as_csv, corrected, csv_text
 from utils.review.page import Suspect, review_page
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-in_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
 CLASSES = ["cat", "Hündchen", 'a "b", c', "</script><script>alert(1)</script>", "all", "\udcfe"]
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;<!--</script>{{ 7 * 7 }}"
-NAMES = ["a.png", HOSTILE, 'x,"y".png', "ü/ö\n2.png", "\u2028 \U0001f600\udcff", "twice", " g "]
+NO_UTF_8 = "\u2028 \U0001f600\udcff\udce2\udc82A\udced\udca0"  # five of its bytes
+NAMES = ["a.png", HOSTILE, 'x,"y".png', "ü/ö\n2.png", NO_UTF_8, "twice", " g "]
 
-# What a person would do, and where downloads go. An open frame holds up the load event, which
-# chromium's --dump-dom waits for.
+# What a person would do, and where downloads go.
 HANDS = r"""
-document.body.appendChild(document.createElement("iframe")).contentDocument.open();
 const downloads = {};
 let blob = null;
 URL.createObjectURL = (given) => { blob = given; return "#"; };
 HTMLAnchorElement.prototype.click = function () { downloads[this.download] = blob; };
-const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 const by = (id) => document.getElementById(id);
 const cards = () => [...by("cards").children];
 const button = (at, action) => cards()[at].querySelector(`[data-action=${action}]`);
@@ -57,14 +52,6 @@ const load = async (bytes) => {
   const before = by("message").textContent;
   by("file").dispatchEvent(new Event("change"));
   while (by("message").textContent === before) await wait(20);
-};
-// Alone in the document, for --dump-dom cannot write lone surrogates.
-const finish = (result) => {
-  const text = JSON.stringify(result instanceof Error ? result.stack : result);
-  document.head.replaceChildren();
-  document.body.replaceChildren(document.createElement("pre"));
-  document.body.firstChild.textContent = text.replace(/[^ -~]/g,
-    (letter) => "\\u" + letter.charCodeAt(0).toString(16).padStart(4, "0"));
 };
 """
 
@@ -91,24 +78,17 @@ def manifest_of(suspects: Sequence[Suspect], **more: str) -> Manifest:
     return Manifest(["size", "file_name", "label"], rows, **more)
 
 
-def island(page: str) -> dict[str, Any]:
-    (text,) = re.findall('<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    assert text.isascii() and "<" not in text
-    return json.loads(text)
-
-
 def browse(page: str, folder: Path, script: str, before: str = "") -> Any:
-    """What the script returns, run at the end of the page; `before`: a script at its start."""
-    end = f"<script>{HANDS}; (async () => {{ {script} }})().then(finish, finish);</script></body>"
-    head = f"<head><script>{before}</script>"
-    path = folder / "review.html"
-    path.write_text(page.replace("<head>", head, 1).replace("</body>", end), encoding="utf-8")
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += ["--allow-file-access-from-files"]  # for frames
-    command += [f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
-    assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
-    return json.loads(unescape(re.search("<pre>(.*)</pre>", done.stdout).group(1)))
+    """What the script returns, which has HANDS."""
+    return browser.browse(page, folder, HANDS + script, before)
+
+
+def page_of(suspects: Sequence[Suspect], key: str = "k") -> str:
+    return review_page("t", manifest_of(suspects), suspects, CLASSES, key)
+
+
+def blank_page() -> str:
+    return review_page("t", Manifest(["file_name", "label"], []), [], ["cat"], "k")
 
 
 def test_the_data_is_what_was_put_in_and_cannot_break_out():
@@ -117,10 +97,11 @@ def test_the_data_is_what_was_put_in_and_cannot_break_out():
     manifest = manifest_of(suspects, mark="\ufeff", line_end="\r\n")
     page = review_page(HOSTILE + "\udcff", manifest, suspects, CLASSES, HOSTILE)
     page.encode("utf-8")
-    plain = review_page("t", Manifest(["file_name", "label"], []), [], ["cat"], "k")
     for tag in ("<script", "</script", "<img", "<!--"):
-        assert page.count(tag) == plain.count(tag), tag
-    data = island(page)
+        assert page.count(tag) == blank_page().count(tag), tag
+    (text,) = re.findall('<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert text.isascii() and "<" not in text
+    data = json.loads(text)
     assert data["title"] == HOSTILE + "\udcff" and data["key"] == HOSTILE
     assert data["class_names"] == CLASSES and Manifest(**data["manifest"]) == manifest
     for put_in, taken_out in zip(suspects, data["suspects"], strict=True):
@@ -139,14 +120,13 @@ def test_the_data_is_what_was_put_in_and_cannot_break_out():
     ],
 )
 def test_a_suspect_that_cannot_be_shown_is_refused(change: dict[str, Any], words: str):
-    suspects = suspects_of(["a.png"])
+    (suspect,) = suspects_of(["a.png"])
     with pytest.raises(ValueError, match=words):
-        wrong = [suspects[0]._replace(**change)]
-        review_page("t", manifest_of(suspects), wrong, CLASSES, "k")
+        review_page("t", manifest_of([suspect]), [suspect._replace(**change)], CLASSES, "k")
 
 
 def test_nothing_comes_from_elsewhere():
-    page = review_page("t", Manifest(["file_name", "label"], []), [], ["cat"], "k")
+    page = blank_page()
     assert "default-src 'none'; img-src data:" in page and "<noscript>" in page
     for words in ("http:", "https:", "//cdn", "<link", "@import", "url(", "innerHTML", "confirm("):
         assert words not in page, words
@@ -191,38 +171,11 @@ def test_downloads_are_those_of_python(tmp_path: Path, form: str):
     assert seen["title"][0] == HOSTILE and seen["foreign"] == 0
     assert seen["states"][:3] == ["kept", f"changed to {suspects[1].suggested}", "dropped"]
     assert seen["states"][6] == "undecided" and seen["states"][5] == seen["states"][-1]
-    after = Manifest(manifest.columns, [row for row in manifest.rows if len(row) > 2])
-    changed = [
-        decisions.get(row[1], row[2]) not in (row[2], None)
-        for row in after.rows
-        if len(row) == len(manifest.columns)
-    ]
+    whole = [row for row in manifest.rows if len(row) == len(manifest.columns)]
+    changed = [decisions.get(row[1], row[2]) not in (row[2], None) for row in whole]
     assert seen["figures"] == [f"7 of {len(suspects)}", str(sum(changed)), "1"]
     assert f"{len(suspects) + 1} images in the manifest" in seen["facts"]
     assert "3 broken rows" in seen["facts"]
-
-
-@in_browser
-def test_csv_is_written_and_read_as_by_python(tmp_path: Path):
-    rows = [["a", ""], ["", ""], ["x\ry", "x\r\ny"], ['"', '""', 'a"b', ","], ["é", " b "], ["c"]]
-    odd = 'a"b,"c""d"e\r\n\r\n"f\n,"\r"",g,\n"never closed, '
-    script = f"""
-    const rows = {json.dumps(rows)};
-    const text = review.csvText([...rows, [""]], "\\n");
-    const bytes = [0xff, 0x41, 0xe2, 0x82, 0x41, 0xf0, 0x9f, 0x98, 0x80, 0xed, 0xa0, 0x80, 0xc3];
-    return {{ text, again: review.parseCsv(text), odd: review.parseCsv({json.dumps(odd)}),
-      decoded: review.fromBytes(Uint8Array.from(bytes)), bytes }};
-    """
-    page = review_page("t", Manifest(["file_name", "label"], []), [], ["cat"], "k")
-    seen = browse(page, tmp_path, script)
-    assert list(csv.reader(io.StringIO(seen["text"], newline=""))) == [*rows, [""]]
-    assert seen["again"] == [row for row in rows if "".join(row)]
-    assert seen["odd"] == [row for row in csv.reader(io.StringIO(odd, newline="")) if row]
-    assert seen["decoded"] == bytes(seen["bytes"]).decode("utf-8", "surrogateescape")
-
-
-def page_of(suspects: Sequence[Suspect], key: str = "k") -> str:
-    return review_page("t", manifest_of(suspects), suspects, CLASSES, key)
 
 
 @in_browser
@@ -310,19 +263,16 @@ def test_filters_order_and_all_at_once(tmp_path: Path):
 def test_decisions_are_loaded_again(tmp_path: Path):
     suspects = suspects_of(NAMES)
     heading = ["file_name", "decision", "label"]
-    known = [
-        [NAMES[1], "change", CLASSES[3]],
-        [NAMES[3], "drop", ""],
-        [NAMES[4], "keep", CLASSES[4]],
-    ]
-    unknown = [
-        ["no.png", "drop", ""],
-        [NAMES[0], "change", "dog"],
-        [NAMES[0], "?", "cat"],
-        ["a.png"],
-    ]
+    known = [[NAMES[1], "change", CLASSES[3]], [NAMES[3], "drop", ""]]
+    known += [[NAMES[4], "keep", CLASSES[4]]]
+    unknown = [["no.png", "drop", ""], [NAMES[0], "change", "dog"], [NAMES[0], "?", "cat"]]
+    unknown += [["a.png"]]
     lines = [[*heading, "note"], *([*line, ""] for line in [*known, *unknown])]
-    text = "\ufeff" + csv_text(lines, "\r\n")
+    # Whatever else is there is read as by Python.
+    odd = 'a"b,"c""d"e\r\n\r\n"f\n,"\r"",g,\n,,\n"never closed,\nx\n'
+    text = "\ufeff" + csv_text(lines, "\r\n") + odd
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if "".join(row)]
+    not_listed = sum(row[0] not in NAMES for row in rows[1:])
     script = f"""
     await load({list(text.encode("utf-8", "surrogateescape"))});
     const said = by("message").textContent;
@@ -333,16 +283,14 @@ def test_decisions_are_loaded_again(tmp_path: Path):
     return {{ said, decisions, undone, refused: by("message").textContent }};
     """
     seen = browse(page_of(suspects), tmp_path, script)
-    assert bytes(seen["decisions"]).decode("utf-8", "surrogateescape") == csv_text(
-        [heading, *known]
-    )
-    assert seen["said"] == (
-        "Decisions loaded: 3. Not applied: 1 for images that are not listed here, "
+    expected = csv_text([heading, *known])
+    assert bytes(seen["decisions"]).decode("utf-8", "surrogateescape") == expected
+    assert not_listed > 3 and seen["said"] == (
+        f"Decisions loaded: 3. Not applied: {not_listed} for images that are not listed here, "
         "3 with an unknown label or decision."
     )
-    assert (
-        set(seen["undone"]) == {"undecided"} and "file_name, decision and label" in seen["refused"]
-    )
+    assert set(seen["undone"]) == {"undecided"}
+    assert "file_name, decision and label" in seen["refused"]
 
 
 @in_browser
@@ -351,30 +299,23 @@ def test_thousands_of_suspects_come_by_and_by(tmp_path: Path):
     manifest = manifest_of(suspects)
     manifest.rows.extend(["1", f"folder/{k}.png", "cat"] for k in range(5000, 200000))
     script = """
-    const times = [performance.now()];
-    const made = cards().length;
+    const made = [cards().length], times = [performance.now()];
+    while (made.at(-1) < 300) { scrollTo(0, 1e6); await wait(50); made.push(cards().length); }
+    const names = files();
     const timed = (act) => {
-      const start = performance.now();
-      act();
-      times.push(performance.now() - start);
+      const start = performance.now(); act(); times.push(performance.now() - start);
     };
     timed(() => set(by("flagged"), true)); timed(() => press("s"));
     timed(() => by("bulk").click()); timed(() => by("save").click());
-    return [made, times, by("n-decided").textContent];
+    return [made, names, times, by("n-decided").textContent];
     """
     page = review_page("t", manifest, suspects, CLASSES, "k")
-    made, times, decided = browse(page, tmp_path, script)
-    assert 20 <= made <= 100 and decided == "3,334 of 5,000"
+    made, names, times, decided = browse(page, tmp_path, script)
+    assert 20 <= made[0] <= 100 and len(set(made)) > 3
+    assert names == [each.file_name for each in suspects[: made[-1]]]
+    assert decided == "3,334 of 5,000"
     limits = (10000, 1000, 1000, 3000, 10000)  # milliseconds, on a busy machine
     assert all(time < limit for time, limit in zip(times, limits, strict=True)), times
-    script = """
-    const made = [cards().length];
-    while (made.at(-1) < 300) { scrollTo(0, 1e6); await wait(50); made.push(cards().length); }
-    return [made, files()];
-    """
-    made, files = browse(page_of(suspects[:300]), tmp_path, script)
-    assert len(set(made)) > 3
-    assert files == [each.file_name for each in suspects[:300]]
 
 
 @in_browser
@@ -383,23 +324,15 @@ def test_it_fits_at_1280_and_390_pixels(tmp_path: Path):
     suspects = suspects_of([*long, *NAMES], [*CLASSES, "w" * 200])
     page = review_page("w" * 300, manifest_of(suspects), suspects, [*CLASSES, "w" * 200], "k")
     (tmp_path / "framed.html").write_text(page, encoding="utf-8")
-    frames = [
-        f'<iframe style="width:{w}px;border:0" src="framed.html"></iframe>' for w in (1280, 390)
-    ]
-    script = """
-    const frames = [...document.querySelectorAll("iframe[src]")];
-    const last = (frame) => frame.contentDocument?.querySelector("#cards > li:last-child img");
-    while (!frames.every((frame) => last(frame)?.complete)) await wait(50);
-    return frames.map((frame) => {
-      const page = frame.contentDocument;
+    measure = """(page) => {
       const all = (selector) => [...page.querySelectorAll(selector)];
       return { content: page.documentElement.scrollWidth, picture: all("#cards img")[0].offsetWidth,
         columns: new Set(all("#cards > li").map((card) => card.offsetLeft)).size,
         name: Math.max(...all(".name").map((name) => name.offsetHeight)),
         low: Math.min(...all("#cards button").map((one) => one.offsetHeight)) };
-    });
-    """
-    seen = browse(f"<head></head><body>{''.join(frames)}</body>", tmp_path, script)
-    for now, width, columns in zip(seen, (1280, 390), (4, 1), strict=True):
-        assert now["content"] <= width and now["columns"] == columns
-        assert now["picture"] == 128 and now["low"] >= 34 and now["name"] < 70
+    }"""
+    wide, narrow = browse_frames([("framed.html", 1280), ("framed.html", 390)], tmp_path, measure)
+    assert (wide["columns"], narrow["columns"]) == (4, 1)
+    assert wide["content"] <= 1280 and narrow["content"] <= 390
+    for seen in (wide, narrow):
+        assert seen["picture"] == 128 and seen["low"] >= 34 and seen["name"] < 70

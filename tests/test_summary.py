@@ -1,6 +1,5 @@
-"""The table over seeds, and what becomes of runs that are not as expected."""
+"""The table over seeds, the checks, and what becomes of runs that are not as expected."""
 
-import json
 import math
 import os
 import statistics
@@ -14,21 +13,20 @@ import pytest
 from tests.made_up_run import edit_json, made_up_run
 from utils.summary.__main__ import main
 from utils.summary.runs import read_runs
-from utils.summary.table import half_width, table
+from utils.summary.table import table
 
 TOP = Path(__file__).parents[1]
 
 
 def add_run(results: Path, seed: int, accuracy: float, tipping: int | None, *words: object) -> Path:
-    """A run on digits rand1, in the next of the folders run_0, run_1, ..."""
-    results.mkdir(exist_ok=True)
-    name = f"run_{len(list(results.iterdir()))}"
-    words = ("--dataset", "digits", "--noise_type", "rand1", "--seed", seed, *words)
-    folder = made_up_run(results, *words, name=name).folder
-    edit_json(folder / "learning.json", last={"accuracy": accuracy}, best_val=None)
-    edit_json(folder / "training.json", tipping_point=tipping)
-    (folder / "timing.json").unlink()
-    return folder
+    """A run on digits rand1 without best_val and times."""
+    return made_up_run(
+        results,
+        *("--dataset", "digits", "--noise_type", "rand1", "--seed", seed, *words),
+        learning={"last": {"accuracy": accuracy}, "best_val": None},
+        training={"tipping_point": tipping},
+        timing=None,
+    ).folder
 
 
 def rows_of(results: Path) -> list[dict[str, str]]:
@@ -40,24 +38,14 @@ def rows_of(results: Path) -> list[dict[str, str]]:
 
 
 def test_mean_and_deviation_over_seeds(tmp_path: Path):
-    for seed, accuracy in enumerate((90.0, 92.0, 97.0)):
-        add_run(tmp_path, seed, accuracy, 5 + seed)
+    accuracies = (90.0, 92.0, 97.0, 93.0)
+    for seed, (accuracy, tipping) in enumerate(zip(accuracies, (5, 6, 7, None), strict=True)):
+        add_run(tmp_path, seed, accuracy, tipping)
     (row,) = rows_of(tmp_path)
-    deviation = statistics.stdev((90.0, 92.0, 97.0))
-    assert row["n"] == "3" and row["method"] == "bkd" and row["setting"] == "default"
-    assert row["test acc. last %"] == f"93.00 ± {deviation:.2f}"
+    assert row["n"] == "4" and row["method"] == "bkd" and row["setting"] == "default"
+    assert row["test acc. last %"] == f"93.00 ± {statistics.stdev(accuracies):.2f}"
     assert row["test acc. best val %"] == row["wall s"] == "-"
-    assert row["F1"] == "0.600 ± 0.000" and row["tipping epoch"] == "6.0 ± 1.0"
-
-
-def test_the_confidence_interval_is_students():
-    values = (90.0, 92.0, 97.0)
-    # The 97.5 % quantile of Student's t with 2 degrees of freedom in closed form.
-    quantile = 2 * 0.475 * math.sqrt(2 / (1 - (2 * 0.475) ** 2))
-    expected = quantile * statistics.stdev(values) / math.sqrt(3)
-    assert half_width(values, "ci95") == pytest.approx(expected, rel=1e-12)
-    assert half_width((3.0, 3.0), "ci95") == 0
-    assert half_width((3.0,), "ci95") is half_width((3.0,), "std") is None
+    assert row["F1"] == "0.600 ± 0.000" and row["tipping epoch"] == "6.0 ± 1.0 (1 never)"
 
 
 def test_runs_of_other_settings_are_never_averaged(tmp_path: Path):
@@ -65,11 +53,14 @@ def test_runs_of_other_settings_are_never_averaged(tmp_path: Path):
     add_run(tmp_path, 0, 50.0, None, "--width", 4, "--n_epoch", 3)
     add_run(tmp_path, 0, 80.0, None, "--method", "ce")
     add_run(tmp_path, 1, 10.0, None, "--alpha4", 0.9, "--clean_test_freq", 1, "--quiet", True)
+    former = add_run(tmp_path, 0, 20.0, 5, "--width", 8)  # whose default was 8, of lr_step not 7
+    edit_json(former / "args.json", non_default_options={"lr_step": 7, "method": "bkd"})
     rows = {(row["setting"], row["method"]): row for row in rows_of(tmp_path)}
     assert list(rows) == [
         ("default", "bkd"),
         ("default", "ce"),
         ("alpha4=0.9", "bkd"),
+        ("lr_step=7", "bkd"),
         ("n_epoch=3 width=4", "bkd"),
     ]
     assert all(row["n"] == "1" for row in rows.values())
@@ -88,24 +79,13 @@ def test_precision_has_a_column_only_where_rows_differ_in_it(tmp_path: Path):
     assert {row["setting"] for row in rows} == {"default"}
 
 
-def test_the_setting_is_what_the_run_recorded_not_todays_defaults(tmp_path: Path):
-    folder = add_run(tmp_path, 0, 90.0, 5, "--width", 8)
-    edit_json(folder / "args.json", non_default_options={"lr_step": 7, "method": "bkd"})
-    assert rows_of(tmp_path)[0]["setting"] == "lr_step=7"
-
-
-def test_a_tipping_point_that_only_some_seeds_have_is_shown(tmp_path: Path):
-    add_run(tmp_path, 0, 90.0, 6)
-    add_run(tmp_path, 1, 90.0, None)
-    assert rows_of(tmp_path)[0]["tipping epoch"] == "6.0 (1 never)"
-
-
 WRONG: list[tuple[str, dict[str, Any] | str, str]] = [  # changes of a record, or a file's text
     ("args.json", {"options": 5}, "options is 5, no object"),
     ("args.json", {"options": {"lr": 0.1}}, "'dataset' is missing"),
     ("args.json", {"options": {"dataset": ["a"], "noise_type": "b", "method": "c"}}, "no text"),
     ("args.json", {"precision": None}, "no text"),
     ("args.json", {"options": {"dataset": "a", "noise_type": "b", "method": []}}, "method is []"),
+    ("args.json", '{"options": {}}', "'non_default_options' is missing"),
     ("args.json", {"non_default_options": [1]}, "non_default_options is [1], no object"),
     ("training.json", {"epochs": None}, "epochs is None"),
     ("training.json", {"tipping_point": "5"}, "tipping_point is '5'"),
@@ -145,17 +125,6 @@ def test_a_run_that_is_not_as_expected_is_skipped_and_the_others_are_shown(
         assert len(out.split("\n\n")[0].splitlines()) == 2  # heading and one row
 
 
-def test_a_run_that_does_not_say_what_differs_from_its_defaults_is_skipped(tmp_path: Path):
-    add_run(tmp_path, 0, 90.0, 6)
-    folder = add_run(tmp_path, 1, 90.0, 6)
-    record = json.loads((folder / "args.json").read_text())
-    del record["non_default_options"]
-    (folder / "args.json").write_text(json.dumps(record))
-    runs, (line,) = read_runs(tmp_path)
-    assert [run.seed for run in runs] == [0]
-    assert str(folder) in line and "'non_default_options' is missing" in line
-
-
 def test_the_same_run_twice_is_no_second_seed(tmp_path: Path, capsys: pytest.CaptureFixture):
     add_run(tmp_path, 0, 90.0, 6)
     add_run(tmp_path, 0, 95.0, 6)
@@ -165,49 +134,44 @@ def test_the_same_run_twice_is_no_second_seed(tmp_path: Path, capsys: pytest.Cap
     assert err.count("\n") == 1 and "90.00" in out and "95.00" not in out
 
 
-@pytest.mark.parametrize("option", [[], ["--checks"]])
-def test_no_finished_run_is_one_line_and_status_2(tmp_path: Path, capsys, option: list[str]):
-    folder = add_run(tmp_path, 0, 90.0, 6)
-    (folder / "training.json").unlink()
-    for results in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(results), *option])
-        err = capsys.readouterr().err
-        assert exit_.value.code == 2 and err.count("\n") == 1 and str(results) in err
-
-
 @pytest.mark.parametrize(
-    "options", [["--checks", "--html", "x"], ["--embed"], ["--into", "x", "--keep", "y"]]
+    ("words", "said"),
+    [
+        (["nowhere"], "nowhere: no such folder of runs"),
+        (["unfinished"], "unfinished: holds no finished run; train one first"),
+        (["unfinished", "--checks"], "unfinished: holds no finished run; train one first"),
+        (["results", "--html", "nowhere/index.html"], "nowhere"),
+        (["results", "--checks", "--html", "x"], "give one of --checks, --into, and --keep"),
+        (["results", "--into", "x", "--keep", "y"], "give one of --checks, --into, and --keep"),
+        (["results", "--embed"], "give --html FILE too"),
+    ],
 )
-def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys, options: list[str]):
+def test_wrong_use_is_one_line_and_status_2(
+    words: list[str], said: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    add_run(tmp_path / "results", 0, 90.0, 6)
+    (add_run(tmp_path / "unfinished", 0, 90.0, 6) / "training.json").unlink()
     with pytest.raises(SystemExit) as exit_:
-        main([str(tmp_path), *options])
-    assert exit_.value.code == 2 and options[0] in capsys.readouterr().err
+        main(words)
+    out, err = capsys.readouterr()
+    assert exit_.value.code == 2 and out == "" and err.count("\n") == 1 and said in err
 
 
-def test_text_and_markdown_hold_the_same_cells(tmp_path: Path, capsys: pytest.CaptureFixture):
-    add_run(tmp_path, 0, 90.0, 6)
-    assert main([str(tmp_path)]) == 0
-    text = capsys.readouterr().out.splitlines()
-    assert main([str(tmp_path), "--markdown"]) == 0
-    markdown = capsys.readouterr().out.splitlines()
-    cells = [cell.strip() for cell in markdown[2].strip("|").split("|")]
-    assert " ".join(text[1].split()) == " ".join(cells)
-    assert set(markdown[1]) <= set("|-") and markdown[1].count("|") == markdown[0].count("|")
-
-
-def test_what_comes_from_files_is_plain_text_in_markdown(tmp_path: Path, capsys):
+def test_what_comes_from_files_is_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture):
     path = "a|b`c`\n<script>alert(1)</script> [d](e) *f* \\ \ud800 \x1b[31m"
     add_run(tmp_path, 0, 90.0, 6, "--noise_path", path)
     assert main([str(tmp_path), "--markdown"]) == 0
-    *_, row, _blank, _note, _note2 = capsys.readouterr().out.splitlines()
+    heading, line, row, *_ = capsys.readouterr().out.splitlines()
     assert (
         r"| noise_path=a\|b\`c\`\\n&lt;script&gt;alert(1)&lt;/script&gt; \[d\](e) \*f\* \\ "
         r"\\ud800 \\x1b\[31m | bkd |"
     ) in row
+    assert set(line) <= set("|-") and line.count("|") == heading.count("|")
     assert main([str(tmp_path)]) == 0
-    _, line, *_ = capsys.readouterr().out.splitlines()
-    assert "noise_path=a|b`c`\\n<script>" in line and "\x1b" not in line
+    text_heading, text_row, *_ = capsys.readouterr().out.splitlines()
+    assert text_heading.split() == heading.replace("|", "").split()
+    assert "noise_path=a|b`c`\\n<script>" in text_row and "\x1b" not in text_row
 
 
 def test_the_summary_does_without_torch(tmp_path: Path):
@@ -219,3 +183,69 @@ def test_the_summary_does_without_torch(tmp_path: Path):
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def check(results: Path, capsys: pytest.CaptureFixture) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr."""
+    return main([str(results), "--checks", "--markdown"]), *capsys.readouterr()
+
+
+def test_what_became_of_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture):
+    groups = {"group_sizes": [50, 20, 10, 20], "group_wrong": [5, 1, 5, 19]}
+    rates = {"estimated_noise_rate": 0.3, "true_noise_rate": 0.301}
+    made_up_run(tmp_path, "--seed", 3, "--noise_type", "rand1", training=groups | rates)
+    status, out, err = check(tmp_path, capsys)
+    heading, _, cells = ([c.strip() for c in line.split("|")[1:-1]] for line in out.splitlines())
+    assert dict(zip(heading, cells, strict=True)) == {
+        "data set": "cifar10",
+        "labels": "rand1",
+        "setting": "default",
+        "method": "bkd",
+        "seed": "3",
+        "tipping epoch": "5",
+        "groups 1 to 4: images (% wrong)": "50 (10.0), 20 (5.0), 10 (50.0), 20 (95.0)",
+        "noise rate: estimated, true %": "30.0, 30.1",
+        "best clean test % (epoch)": "71.00 (11)",
+        "last clean test %": "71.00",
+        "vanished classes": "none",
+        "wall time": "1:23",
+        "peak memory": "1.2 GiB",
+    }
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("epoch", "came"),
+    [
+        (0, "came in epoch 0"),
+        (4, "came in epoch 4"),
+        (61, "came in epoch 61"),
+        (None, "never came"),
+    ],
+)
+def test_an_unlikely_tipping_point_looks_wrong(epoch: int | None, came: str, tmp_path, capsys):
+    tipping = {"tipping_point": epoch}
+    folder = made_up_run(tmp_path, training=tipping).folder
+    made_up_run(tmp_path, "--seed", 1, training={"tipping_point": 60})
+    made_up_run(tmp_path, "--dataset", "digits", training=tipping)  # of which less is known
+    status, out, err = check(tmp_path, capsys)
+    assert status == 1 and err.count("\n") == 1 and len(out.splitlines()) == 5
+    assert f"{folder}: the tipping point {came}" in err
+
+
+def test_an_accuracy_below_the_baselines_looks_wrong_and_skipped_runs_come_first(tmp_path, capsys):
+    def add(accuracy: float, *words: object) -> Path:
+        return made_up_run(tmp_path, *words, training={"clean_test_accuracy": accuracy}).folder
+
+    add(75, "--method", "ce")
+    add(80)
+    add(75, "--seed", 1, "--method", "ce")
+    below = add(70, "--seed", 1)
+    add(10, "--seed", 1, "--width", 8)  # has no baseline of its own
+    add(10, "--seed", 1, "--precision", "bf16")  # nor has this one
+    broken = made_up_run(tmp_path, "--seed", 2, training={"tipping_point": "soon"}).folder
+    status, _, err = check(tmp_path, capsys)
+    skipped, *warnings = err.splitlines()
+    assert status == 2 and str(broken) in skipped
+    expected = "ends at 70.00 % clean test accuracy, below the baseline's 75.00 %"
+    assert warnings == [f"{below}: {expected}"]

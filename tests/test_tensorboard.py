@@ -1,7 +1,7 @@
 """Scalars for TensorBoard."""
 
-import csv
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,38 +9,42 @@ import pytest
 
 import blind_knowledge_dist_training as training
 from tests.conftest import training_options
+from utils.files import read_columns
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.tensorboard import TensorBoard
+
+needs_tensorboard = pytest.mark.skipif(
+    find_spec("tensorboard") is None, reason="needs the tensorboard package"
+)
 
 
 def events_of(folder: Path):
     """What TensorBoard itself reads there."""
-    pytest.importorskip("tensorboard", reason="needs the tensorboard package")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     return EventAccumulator(str(folder)).Reload()
 
 
+@needs_tensorboard
 def test_a_run_writes_all_its_metrics(tmp_path: Path):
-    pytest.importorskip("tensorboard", reason="needs the tensorboard package")
     words = "--dataset digits --limit_train 200 --n_epoch 3 --noisy_val_freq 2 --tensorboard"
     args = training_options(*words.split(), "--results_dir", tmp_path)
     training.main(args)
     folder = RunFolder.of(args)
     events = events_of(folder.tensorboard)
-    with open(folder.metrics, newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = set(rows[0]) - {"epoch", "phase", "vanished_classes"}
+    columns = read_columns(folder.metrics)
+    names = set(columns) - {"epoch", "phase", "vanished_classes"}
     assert set(events.Tags()["scalars"]) == names and "loss" in names
     for name in names:
         written = [(event.step, event.value) for event in events.Scalars(name)]
-        expected = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
+        cells = zip(columns["epoch"], columns[name], strict=True)
+        expected = [(int(epoch), float(cell)) for epoch, cell in cells if cell]
         assert [step for step, _ in written] == [epoch for epoch, _ in expected]
         assert np.allclose([value for _, value in written], [value for _, value in expected])
 
 
+@needs_tensorboard
 def test_epochs_done_again_replace_those_before(tmp_path: Path):
-    pytest.importorskip("tensorboard", reason="needs the tensorboard package")
     for epochs, value in ((range(4), 1.0), (range(2, 5), 2.0)):
         tensorboard = TensorBoard(tmp_path, wanted=True)
         for epoch in epochs:
@@ -49,16 +53,11 @@ def test_epochs_done_again_replace_those_before(tmp_path: Path):
     assert written == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0), (4, 2.0)]
 
 
-def test_without_the_package_one_line_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_without_the_package_one_line_says_so(tmp_path: Path, monkeypatch, capsys):
+    TensorBoard(tmp_path, wanted=False).scalars({"epoch": 0, "loss": 1.0})
+    assert capsys.readouterr().out == ""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     TensorBoard(tmp_path, wanted=True).scalars({"epoch": 0, "loss": 1.0})
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "--tensorboard" in said and "not installed" in said
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_unless_it_is_wanted_nothing_is_written(tmp_path: Path):
-    TensorBoard(tmp_path, wanted=False).scalars({"epoch": 0, "loss": 1.0})
     assert list(tmp_path.iterdir()) == []

@@ -122,19 +122,6 @@ def test_the_students_weight_is_the_groups_alpha():
     assert torch.equal(student_weights(torch.full((9,), 0.5), (1, 1, 1, 1)), torch.zeros(9))
 
 
-def test_positions():
-    all_of_it = choose_positions(100, 0.1, seed=0, limit=None)
-    assert len(all_of_it.train) == 90 and len(all_of_it.val) == 10
-    assert np.array_equal(all_of_it.scored, np.arange(100))
-    few = choose_positions(100, 0.1, seed=0, limit=20)
-    assert np.array_equal(few.train, all_of_it.train[:20]) and len(few.val) == 10
-    assert np.array_equal(few.scored, np.sort(few.train))
-    none_held_out = choose_positions(100, 0.0, seed=0, limit=None)
-    assert np.array_equal(none_held_out.val, none_held_out.train)
-    with pytest.raises(ValueError, match="--limit_train 91"):
-        choose_positions(100, 0.1, seed=0, limit=91)
-
-
 def test_only_training_and_scoring_images_are_augmented(made_up_cifar: MadeUpCifar):
     images = load_images("cifar10", made_up_cifar.folder)
     positions = choose_positions(500, 0.1, seed=0, limit=None)

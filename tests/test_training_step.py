@@ -1,6 +1,7 @@
 """Every fast path of a step against the plain one, on a CPU and on CUDA where there is one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -9,16 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.build import baseline_loss
+import blind_knowledge_dist_training as training
+from data.augmentation import augment_cifar10
+from data.loader import Loader
+from models import epoch_statistics
+from models.build import baseline_loss, make_training
 from models.fast import cuda_graph, training_step
 from models.fast.concurrent_networks import in_turn
 from models.fast.training_step import WARM_UP, StepResult, TrainingStep
 from models.losses import agreement
 from models.robust_phase import LossInputs, loss_with_departures
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
-from tests.conftest import devices, synchronisation_refused
+from tests.conftest import devices, synchronisation_refused, training_options
 from tests.test_concurrent_networks import threads
+from utils.devices import pick_machine
 from utils.seeding import be_deterministic
 
 CLASSES, BATCH, SHORT = 10, 16, 5
@@ -279,15 +286,51 @@ def test_without_cuda_graphs_a_line_says_so(
     assert out.count("\n") == 1 and "continuing without CUDA graphs" in out
 
 
-@pytest.mark.cuda
-def test_steps_on_cuda_never_wait_for_the_host():
-    step = new_step("cuda", compiled=True)
-    for batch in batches("cuda", 3 * (WARM_UP + 1)):
-        step(*batch)  # warms up and captures
-    more = [*batches("cuda", 6)]
-    with synchronisation_refused():
-        for batch in more:
-            step(*batch)
+class HostReadsRefused(TorchDispatchMode):
+    """What would let the host wait for CUDA is an error on the CPU too: a number that is read."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        reads = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
+        if function in reads:
+            raise RuntimeError(f"{function} in a step")
+        return function(*args, **(kwargs or {}))
+
+
+def refusing(batches: Iterable[Batch], device: str) -> Iterator[Batch]:
+    """The batches; until the last of them is used up the host may wait for nothing."""
+    with synchronisation_refused() if device == "cuda" else HostReadsRefused():
+        yield from batches
+
+
+@devices
+@pytest.mark.parametrize("method", ["bkd", "bkd+"])
+def test_no_step_of_an_epoch_waits_for_the_device(
+    device: str, method: str, monkeypatch: pytest.MonkeyPatch
+):
+    """With augmented images, mixed ones among them, and averaged weights, in both phases."""
+    monkeypatch.setitem(epoch_statistics.STEPS_PER_CHECK, "cpu", 50)  # as on CUDA
+    words = ("--width", 4, "--batch_size", BATCH, "--ema_decay", 0.9, "--n_epoch", 4)
+    words += ("--mixup", 0.5 if method == "bkd+" else 0)
+    args = training_options("--method", method, *words)
+    generator = torch.Generator(device).manual_seed(0)
+    images = torch.randint(256, (12 * BATCH + SHORT, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.arange(len(images)) % CLASSES
+    how = {"batch_size": BATCH, "shuffle": True, "augment": augment_cifar10}
+    how |= {"mean": (0.5,) * 3, "std": (0.2,) * 3, "memory_format": torch.channels_last}
+    loader = Loader(images, labels, generator=generator, **how)
+    state = make_training(args, CLASSES, loader, pick_machine(device, "auto", "auto"))
+    for epoch in range(2 * WARM_UP):  # networks are compiled and graphs captured in the first
+        warm = epoch > WARM_UP
+        batches = refusing(loader, device) if warm else iter(loader.after(0))
+        if epoch == 1:
+            state.robust_phase.begin(torch.rand(len(images), device=device))
+        with closing(batches):
+            training.train_epoch(state, batches, epoch, averaging=epoch > 0)
+        state.statistics.reset()
+    assert state.averaged.updates == len(loader) * (2 * WARM_UP - 1)
+    assert not state.step.compiled or set(state.step.graphs) == {BATCH, SHORT}
+    with pytest.raises(RuntimeError), closing(refusing(loader, device)) as batches:
+        next(batches)[1].max().item()
 
 
 @devices

@@ -20,7 +20,9 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         file = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
         try:
-            tqdm.write(self.format(record), file=file)
+            encoding = getattr(file, "encoding", None) or "utf-8"  # of a terminal, perhaps latin-1
+            text = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
+            tqdm.write(text, file=file)
             file.flush()
         except OSError as error:
             if error.errno != errno.EIO:  # that is a terminal which has been closed

@@ -13,16 +13,20 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 
 # torch is imported where it is needed: the summary does without it.
+HEAD = 4096  # bytes
 PARTIAL = ".partial"  # how the name of a file ends while it is written
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file that has its name only once it is whole and on the disk.
 
-    Raises OSError, naming the file and the cause, and leaves what has stood there as it was.
+    Raises OSError, naming the file and the cause, and leaves what has stood there as it was, which
+    must be a regular file if anything.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("not a regular file")
         try:
             with open(partial, "wb") as file:
                 file.write(content)
@@ -35,6 +39,20 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         raise OSError(
             f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
         ) from error
+
+
+def check_replaceable(path: Path, mark: str, force: bool) -> None:
+    """Raise OSError where something is at the path that is no earlier output of the same kind.
+
+    `mark`: what such an output has in its first HEAD bytes. `force`: any regular file may be there.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():  # to read a pipe would be to wait for ever
+        raise OSError(f"{path}: not a regular file; choose another")
+    with open(path, "rb") as file:
+        if not force and mark.encode() not in file.read(HEAD):
+            raise OSError(f"{path}: exists and is no earlier output; choose another, or --force")
 
 
 def remove_partial_files(folder: Path, prefix: str = ".") -> None:
@@ -133,13 +151,18 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_tensors(
-    path: Path, what: str, hint: str, allowed_types: Sequence[Any] = ()
-) -> dict[str, Any]:
+    path: Path,
+    what: str,
+    hint: str,
+    allowed_types: Sequence[Any] = (),
+    kinds: type | tuple[type, ...] = dict,
+) -> Any:
     """Read a dictionary of plain containers and tensors onto the CPU, never running foreign code.
 
-    `allowed_types`: types beyond torch's own that may be rebuilt. The checksums inside of the file
-    are compared, which torch leaves out. Raises OSError or ValueError, naming the file, `what` it
-    should be, and a `hint` at what to do.
+    `allowed_types`: types beyond torch's own that may be rebuilt; `kinds`: what may be read, a
+    dictionary unless others are named. The checksums inside of the file are compared, which torch
+    leaves out. Raises OSError or ValueError, naming the file, `what` it should be, and a `hint` at
+    what to do.
     """
     import torch
 
@@ -161,6 +184,6 @@ def read_tensors(
         raise ValueError(f"{path}: not a readable {what}; {hint}") from error
     if damaged:
         raise ValueError(f"{path}: damaged, a checksum inside it does not match; {hint}")
-    if not isinstance(tensors, dict):
+    if not isinstance(tensors, kinds):
         raise ValueError(f"{path}: not a {what} of this project's format; {hint}")
     return tensors

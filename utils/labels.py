@@ -36,9 +36,14 @@ class Labels(NamedTuple):
         """Given labels of the validation images."""
         return self.given[self.positions.val]
 
+    def class_counts(self) -> dict[str, int]:
+        """Class name -> number of given labels."""
+        counts = np.bincount(self.given.numpy(), minlength=len(self.class_names)).tolist()
+        return dict(zip(self.class_names, counts, strict=True))
+
     def sha256(self, images: bytes = b"") -> str:
-        """Digest of the given labels and of what tells own `images` from others."""
-        return hashlib.sha256(self.given.numpy().tobytes() + images).hexdigest()
+        """Digest of the given labels, see `labels_sha256`."""
+        return labels_sha256(self.given.numpy(), images)
 
     def agreed_wrong(self, prediction: Any) -> float | None:
         """Percentage of wrong labels among those that a prediction [train] agrees with.
@@ -52,3 +57,8 @@ class Labels(NamedTuple):
         agreed = (prediction == given) & known
         wrong = agreed & (given != clean)
         return 100 * (wrong.sum().item() / max(agreed.sum().item(), 1))
+
+
+def labels_sha256(given: NDArray[np.int64], images: bytes = b"") -> str:
+    """Digest of given labels [N] and of what tells own `images` from others."""
+    return hashlib.sha256(given.tobytes() + images).hexdigest()

@@ -1,7 +1,9 @@
 """A manifest: a CSV table of images and their labels, as it was read and as it is corrected."""
 
+import codecs
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,11 @@ FILE_NAME, LABEL = "file_name", "label"  # the columns that must be there
 SPLIT, TRUE_LABEL = "split", "true_label"  # understood where they are there
 CHANGED_FROM = "changed_from"  # added by a correction: the label that was there before
 BYTE_ORDER_MARK = "\ufeff"
+
+
+def nfc(text: str) -> str:
+    """The text in the Unicode form in which names are compared: macOS writes another one."""
+    return unicodedata.normalize("NFC", text)
 
 
 class Manifest(NamedTuple):
@@ -54,22 +61,34 @@ def read_manifest(path: Path, needed: Sequence[str] = (FILE_NAME, LABEL)) -> Man
         raise FileNotFoundError(
             f"{path}: no such file; a CSV file with {', '.join(needed)} is needed"
         )
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    content = path.read_bytes()
+    if b"\0" in content:
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "is UTF-16" if utf16 else f"has a NUL character in line {line}; is it UTF-16?"
+        raise ValueError(f"{path}: {what}; save it as CSV in UTF-8")
+    text = content.decode("utf-8", "surrogateescape")
     mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
     text = text.removeprefix(mark)
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows, start = [], 1
     try:
-        rows = [cells for cells in reader if cells]
+        for cells in reader:
+            start = reader.line_num + 1
+            rows += [cells] if cells else []
     except csv.Error as error:
         raise ValueError(
-            f"{path}: line {reader.line_num}: {error}; is a quotation mark never closed?"
+            f"{path}: line {start}: {error}; is a quotation mark never closed?"
         ) from error
     columns = rows.pop(0) if rows else []
     for name in needed:
         if name not in columns:
+            first = ",".join(columns)[:200]
+            other = next((mark for mark in ";\t|" if mark in first), "")
+            hint = f"; save it with commas, not {other!r}, between the cells" if other else ""
             raise ValueError(
                 f"{path}: has no column {name!r}; its first line should be a heading with "
-                f"{', '.join(needed)}, and is {','.join(columns)[:200]!r}"
+                f"{', '.join(needed)}, and is {first!r}{hint}"
             )
     twice = [name for name in columns if columns.count(name) > 1]
     if twice:
@@ -94,7 +113,7 @@ def corrected(manifest: Manifest, decisions: Mapping[str, str | None]) -> Manife
             decision = decisions.get(cells[name], cells[label])
             if decision is None:
                 continue
-            if decision != cells[label]:
+            if nfc(decision) != nfc(cells[label]):
                 cells[label], cells[changed] = decision, cells[label]
         rows.append(cells)
     return manifest._replace(columns=columns, rows=rows)

@@ -1,17 +1,13 @@
 """Own images: which files there are, by class folders or by a manifest, and what is wrong there."""
 
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from data.own_images.folders import SPLITS, TEST, TRAIN, in_folders
 from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, of_files, read_manifest
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-TRAIN, TEST = "train", "test"
-SPLITS = {"": TRAIN, "train": TRAIN, "training": TRAIN, "test": TEST, "val": TEST, "valid": TEST}
-SPLITS |= {"validation": TEST}  # words of a manifest's column
-TEST_FOLDERS = ("test", "val", "valid", "validation")  # of which the first that is there is used
 
 
 class ImageFiles(NamedTuple):
@@ -22,6 +18,7 @@ class ImageFiles(NamedTuple):
     train: list[int]  # rows
     test: list[int]
     warnings: list[str]
+    on_disk: dict[str, Path]  # where a file is whose name is written there in another Unicode form
 
     def name(self, row: int) -> str:
         """The file name in that row."""
@@ -29,19 +26,27 @@ class ImageFiles(NamedTuple):
 
     def path(self, row: int) -> Path:
         """Where the image of that row is."""
-        return self.root / self.name(row)
+        return self.on_disk.get(self.name(row), self.root / self.name(row))
 
 
-def find_images(images: Path | None, manifest: Path | None) -> ImageFiles:
-    """Those of a folder, or of a manifest whose file names are relative to `images` or to itself.
+def find_images(
+    images: Path | None, manifest: Path | None, leave_out: Iterable[Path] = ()
+) -> ImageFiles:
+    """The images of a folder, or of a manifest whose file names are relative to it or to itself.
 
-    Raises OSError or ValueError, naming folder or file and what to do, where there are none.
+    `leave_out`: folders that no image of `images` is taken from; run folders never count. Raises
+    OSError or ValueError, naming folder or file and what to do, where there are none.
     """
     if not (images or manifest):
         raise ValueError("own images are needed; give --images or --manifest")
     if images and not images.is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder")
-    found = _listed(images, manifest) if manifest else _in_folders(images)
+    if manifest:
+        found = _listed(images, manifest)
+    else:
+        names, warnings = in_folders(images, {os.path.realpath(folder) for folder in leave_out})
+        splits = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
+        found = ImageFiles(images, of_files(names), *splits, warnings, {})
     if not found.train:
         about = f"; {found.warnings[0]}" if found.warnings else ""
         raise ValueError(
@@ -51,87 +56,36 @@ def find_images(images: Path | None, manifest: Path | None) -> ImageFiles:
     return found
 
 
-def _in_folders(images: Path) -> ImageFiles:
-    """As torchvision's ImageFolder: a folder for each class, in `train` and `test` or directly."""
-    warnings: list[str] = []
-    places = {images: TRAIN}
-    if any(path.is_dir() for path in _entries(images / TRAIN)):
-        there = [name for name in TEST_FOLDERS if (images / name).is_dir()]
-        places = {images / TRAIN: TRAIN} | {images / name: TEST for name in there[:1]}
-        warnings += [f"{images / name}: not used, {there[0]} is" for name in there[1:]]
-    names = []
-    for place, split in places.items():
-        for folder in _entries(place):
-            if not folder.is_dir():
-                warnings.append(f"{folder}: not used, for it is in no class's folder")
-                continue
-            files = list(_image_files(folder, warnings))
-            names += [(file.relative_to(images).as_posix(), folder.name, split) for file in files]
-            if not files:
-                warnings.append(f"{folder}: no images of this class")
-    manifest = of_files(names)
-    train, test = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
-    return ImageFiles(images, manifest, train, test, warnings)
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name, hidden files left out; nothing where it is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _image_files(folder: Path, warnings: list[str]) -> Iterator[Path]:
-    """The images in a folder and below it, each folder once, however many links lead to it."""
-
-    def unreadable(error: OSError) -> None:
-        warnings.append(f"{error.filename}: cannot be read ({error.strerror})")
-
-    seen = {os.path.realpath(folder)}
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        folders.sort()
-        for name in list(folders):
-            real = os.path.realpath(os.path.join(place, name))
-            if name.startswith(".") or real in seen:
-                folders.remove(name)
-                if real in seen:
-                    warnings.append(f"{place}/{name}: a link to a folder that is read already")
-            seen.add(real)
-        for name in sorted(files):
-            path = Path(place, name)
-            if name.startswith("."):
-                continue
-            if path.suffix.lower() not in ENDINGS:
-                warnings.append(f"{path}: no image by its ending; known are {', '.join(ENDINGS)}")
-            else:
-                yield path
-
-
 def _listed(images: Path | None, path: Path) -> ImageFiles:
     """The whole rows of a manifest with a label and a file that is there."""
     manifest = read_manifest(path)
     root = images or path.parent
     rows: dict[str, list[int]] = {TRAIN: [], TEST: []}
+    splits = SPLITS | {"": TRAIN}
     warnings, seen = [], set()
     columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
+    on_disk: dict[str, Path] = {}
     for row, (name, label, split) in enumerate(zip(*columns, strict=True)):
         there = f"{path}: row {row + 1} ({name!r})"
-        reason = (
-            f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}"
-            if not manifest.whole(row)
-            else "has no file name"
-            if not name.strip()
-            else "has no label"
-            if not label.strip()
-            else f"has the split {split!r}; known are train, test, val"
-            if split.strip().lower() not in SPLITS
-            else "is listed before; the first row counts"
-            if name in seen
-            else None
-        )
-        if reason:
+        if not name.isascii() and not os.path.exists(root / name):
+            forms = (root / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+            on_disk[name] = next(filter(os.path.exists, forms), root / name)
+        place = os.path.normpath(on_disk.get(name, root / name))
+        gone, whole, kind = not os.path.exists(place), manifest.whole(row), split.strip().casefold()
+        asked = (label, split, name if gone else "") if whole else manifest.rows[row]
+        if lines := sum(max(map(cell.count, "\n\r")) for cell in asked if "," in cell):
+            raise ValueError(f"{there} spans {lines + 1} lines; is a quotation mark never closed?")
+        wrong = {
+            f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}": not whole,
+            "has no file name": not name.strip(),
+            "has no label": not label.strip(),
+            f"has the split {split!r}; known are train, test, val": kind not in splits,
+            "is listed before; the first row counts": place in seen,
+            "has backslashes; write / between folders": gone and "\\" in name,
+        }
+        if reason := next(filter(wrong.get, wrong), None):
             warnings.append(f"{there} {reason}")
             continue
-        seen.add(name)
-        rows[SPLITS[split.strip().lower()]].append(row)
-    return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings)
+        seen.add(place)
+        rows[splits[kind]].append(row)
+    return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings, on_disk)

@@ -1,6 +1,8 @@
 """`--dataset folder`: the user's own images and labels as an image set."""
 
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +12,14 @@ from numpy.typing import NDArray
 
 from data.augmentation import Augmentation, flip_and_crop, random_crop
 from data.images import UNKNOWN, ImageSet, OwnSource, Split
-from data.own_images.cache import CachedImages, cached_images
+from data.own_images.cache import FOLDER, CachedImages, cached_images
 from data.own_images.files import ImageFiles, find_images
-from utils.manifest import LABEL, TRUE_LABEL
+from data.own_images.folders import some_of
+from utils.manifest import LABEL, TRUE_LABEL, nfc
 
 MEASURED = 10_000  # training images, evenly spread, by which mean and standard deviation are taken
+CLASSES_NAMED = 20  # in the line at the start
+NO_LABEL = {"", "nan", "none", "null", "na", "n/a", "<na>", "-1.0"}  # class names in lower case
 SMALLEST_STD = 0.01  # of images that hardly differ
 
 
@@ -25,13 +30,16 @@ def load_own_images(
     data_dir: Path,
     quiet: bool,
     flip: bool = True,
+    leave_out: Sequence[Path] = (),
 ) -> ImageSet:
     """Find, read (or take from the cache) and check the images; `size`: their side in pixels.
 
-    `flip`: they are mirrored at random in training. Raises OSError or ValueError, with a hint,
-    where there is nothing to train on; single files that are amiss are left out with a warning.
+    `flip`: they are mirrored at random in training. `leave_out`: folders below `images` whose
+    images are none of them, beside `data_dir` and run folders. Raises OSError or ValueError, with a
+    hint, where there is nothing to train on; single files that are amiss are left out with a
+    warning.
     """
-    files = find_images(images, manifest)
+    files = find_images(images, manifest, (data_dir, data_dir / FOLDER, *leave_out))
     rows = [*files.train, *files.test]
     names = [files.name(row) for row in rows]
     cached = cached_images([files.path(row) for row in rows], names, size, data_dir, quiet)
@@ -50,42 +58,69 @@ def _assembled(
     warnings: list[str],
     augment: Augmentation,
 ) -> ImageSet:
-    """The image set of those that could be read."""
-    labels = files.manifest.cells(LABEL)
+    """The image set of the files that could be read."""
+    labels = [nfc(label) for label in files.manifest.cells(LABEL)]
     read = [rows[place] for place in cached.read]  # manifest's rows
     count = sum(place < len(files.train) for place in cached.read)  # training images come first
-    class_names = sorted({labels[row] for row in read[:count]})
+    names = [labels[row] for row in read]  # of classes
+    class_names = sorted({*names[:count]})
     if len(class_names) < 2:
         raise ValueError(
-            f"{files.root}: all images are labelled {class_names[0]!r}; needed are two classes"
+            f"{files.root}: all images are labelled {class_names[0]!r}; needed are two classes; "
+            "where their folders are one level deeper, name the folder above these by --images"
         )
     numbers = {name: number for number, name in enumerate(class_names)}
-    given = torch.tensor([numbers[labels[row]] for row in read[:count]])
-    warnings += _small_classes(given, class_names)
+    given = torch.tensor([numbers[name] for name in names[:count]])
+    counts = dict(zip(class_names, torch.bincount(given).tolist(), strict=True))
+    if cached.constant:
+        some = some_of(files.name(read[k]) for k in cached.constant)
+        warnings.insert(0, f"{len(cached.constant)} images are of a single colour: {some}")
+    warnings[:0] = _strange_classes(counts)
     warnings += _conflicts(files, read, labels, cached.content)
     true = _true_labels(files, read[:count], numbers, warnings)
     pixels = torch.from_numpy(cached.pixels).permute(0, 3, 1, 2)  # [read, 3, size, size]
-    known = [place for place in range(count, len(read)) if labels[read[place]] in numbers]
-    strange = len(read) - count - len(known)
-    if strange:
+    tested, trained = range(count, len(read)), {*cached.content[:count]}
+    if seen := [k for k in tested if cached.content[k] in trained]:
+        line = f"{len(seen)} test images do not count, for they are training images as well"
+        warnings.insert(0, f"{line}: {some_of(files.name(read[k]) for k in seen)}")
+    if strange := sum(names[k] not in numbers for k in tested):
         warnings.append(f"{strange} test images have labels of which no training image has one")
-    test_labels = torch.tensor([numbers[labels[read[place]]] for place in known])
+    known = [k for k in tested if names[k] in numbers and cached.content[k] not in trained]
+    test_labels = torch.tensor([numbers[names[place]] for place in known])
     test = Split(pixels[known], test_labels) if known else None
     mean, std = _mean_and_std(cached.pixels[:count])
     train = Split(pixels[:count], true)
-    lines = [_one_line(words) for words in warnings]
-    own = OwnSource(files, read[:count], given, lines, cached.sha256)
+    facts = [_classes(counts, len(known))] + ([_depth(cached)] if cached.scale else [])
+    lines, facts = ([_one_line(words) for words in each] for each in (warnings, facts))
+    own = OwnSource(files, read[:count], given, lines, cached.sha256, facts, cached.scale)
     return ImageSet(train, test, class_names, mean, std, augment, own)
+
+
+def _classes(counts: dict[str, int], test: int) -> str:
+    """How many images there are, of which classes."""
+    some = some_of((f"{name} {count}" for name, count in counts.items()), CLASSES_NAMED)
+    images = f"{sum(counts.values())} training images of {len(counts)} classes"
+    return f"{images} ({some}), {test} test images"
+
+
+def _depth(cached: CachedImages) -> str:
+    """How images of more than 8 bits were read."""
+    black, white = cached.scale
+    strange = f"; {cached.not_finite} have NaN or infinite pixels, read as black"
+    return (
+        f"{cached.deep} images have more than 8 bits: in all of these {black:g} is black and "
+        f"{white:.10g} is white{strange if cached.not_finite else ''}"
+    )
 
 
 def _true_labels(
     files: ImageFiles, rows: Sequence[int], numbers: dict[str, int], warnings: list[str]
 ) -> torch.Tensor:
-    """Those of the manifest's column [N], UNKNOWN where it has none."""
-    names = files.manifest.cells(TRUE_LABEL)
+    """True labels of the manifest's column [N], UNKNOWN where it has none."""
+    names = [nfc(name) for name in files.manifest.cells(TRUE_LABEL)]
     strange = {names[row] for row in rows} - {*numbers, ""}
     if strange:
-        some = ", ".join(sorted(strange)[:5])
+        some = some_of(sorted(strange))
         warnings.append(f"true labels that no training image is given count as unknown: {some}")
     return torch.tensor([numbers.get(names[row], UNKNOWN) for row in rows])
 
@@ -95,11 +130,29 @@ def _one_line(words: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def _small_classes(given: torch.Tensor, class_names: Sequence[str]) -> list[str]:
-    counts = torch.bincount(given, minlength=len(class_names)).tolist()
-    return [
+def _strange_classes(counts: dict[str, int]) -> list[str]:
+    """A line for classes whose names are nearly equal or mean that there is none, or of one image.
+
+    `counts`: class name -> training images.
+    """
+    near: dict[str, list[str]] = {}
+    for name in counts:
+        word = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        with suppress(ValueError):
+            word = str(float(word))  # 1, 1.0 and 01
+        near.setdefault(word, []).append(name)
+    lines = []
+    for word, names in near.items():
+        listed = ", ".join(map(repr, names))
+        if len(names) > 1:
+            lines.append(
+                f"classes {listed} differ in case, blanks or number form alone: one class?"
+            )
+        if word in NO_LABEL:
+            lines.append(f"class {listed} reads like a missing label: leave out its images if so")
+    return lines + [
         f"class {name!r} has a single image: nothing can be learnt of it"
-        for name, count in zip(class_names, counts, strict=True)
+        for name, count in counts.items()
         if count == 1
     ]
 

@@ -48,7 +48,9 @@ def make_parser() -> OneLineParser:
     """The options of the command; options of the folds' training follow "--"."""
     parser = OneLineParser(prog="docs.detection.compare_with_cleanlab", description=__doc__)
     parser.add_argument("run", type=path, help="run folder of bkd or bkd+, or of ce")
-    add_options(parser, {("json", path, None, "FILE"): "file for the metrics"}, required=True)
+    add_options(
+        parser, {("json", path, None, "FILE"): "file to write the metrics to"}, required=True
+    )
     add_options(parser, OPTIONS)
     return parser
 

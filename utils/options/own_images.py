@@ -3,6 +3,7 @@
 import argparse
 
 from utils.console import say
+from utils.methods import METHODS
 from utils.options.values import add_options, resolved_path
 
 OWN_IMAGES = "folder"  # the data set
@@ -59,7 +60,7 @@ def defaults_by_count(method: str, images: int) -> dict[str, int]:
     few = images < 2_000
     epochs = 60 if few else 30 if images < 20_000 else 40
     return {
-        "n_epoch": epochs // 4 if method == "ce" else epochs,  # one network, which soon memorizes
+        "n_epoch": epochs if METHODS[method].has_student else epochs // 4,  # one soon memorizes
         "batch_size": 32 if few else 64 if images < 10_000 else 128,
         "width": 32,
     }

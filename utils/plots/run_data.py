@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.files import read_columns
+from utils.methods import METHODS
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import UNKNOWN, Predictions
 
@@ -69,7 +70,8 @@ def read_run(folder: Path) -> RunData:
     run = RunFolder(folder)
     if not run.args.is_file():
         raise FileNotFoundError(f"{run}: no run folder (no {run.args.name}); train the run first")
-    baseline = run.options().get("method") == "ce"
+    method = METHODS.get(run.options().get("method"))
+    baseline = method is not None and not method.has_student
     predictions = Predictions.read(run.predictions) if run.predictions.exists() else None
     if predictions:
         names = [_printable(name) for name in predictions.class_names.tolist()]

@@ -9,8 +9,18 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.files import write_whole
-from utils.manifest import FILE_NAME, LABEL, Manifest, as_csv, corrected, read_manifest
+from utils.console import say
+from utils.files import check_replaceable, write_whole
+from utils.manifest import (
+    CHANGED_FROM,
+    FILE_NAME,
+    LABEL,
+    Manifest,
+    as_csv,
+    corrected,
+    nfc,
+    read_manifest,
+)
 from utils.options.parser import OneLineParser
 from utils.options.values import count, path
 from utils.run_folder.folder import RunFolder
@@ -40,6 +50,11 @@ def make_parser() -> OneLineParser:
     parser.add_argument(
         "--out", type=path, required=True, metavar="FILE", help="corrected manifest to write"
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="write over whatever file --out is, unless it is one of the run",
+    )
     return parser
 
 
@@ -54,31 +69,35 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{folder}: has no suspects.csv with a manifest.csv; name the folder of a run with "
                 "--dataset folder"
             )
-        if args.out.exists() and args.out.resolve() in _inputs(folder):
-            raise ValueError(f"--out {args.out}: is what the run was made from; choose another")
+        folder.check_finished()
         manifest = read_manifest(folder.manifest)
         decisions = _decisions(args, folder, manifest)
         result = corrected(manifest, decisions)
+        _check_out(args, folder)
         write_whole(args.out, as_csv(result))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
     dropped = len(manifest.rows) - len(result.rows)
     names, labels = manifest.cells(FILE_NAME), manifest.cells(LABEL)
     pairs = ((old, decisions.get(name, old)) for name, old in zip(names, labels, strict=True))
-    changes = Counter((old, new) for old, new in pairs if new is not None and new != old)
-    print(
+    changes = Counter((old, new) for old, new in pairs if new is not None and nfc(new) != nfc(old))
+    say(
         f"{args.out}: {sum(changes.values())} labels changed, {dropped} images dropped, "
         f"{len(manifest.rows)} rows in the manifest"
     )
     for (old, new), number in changes.most_common(10):
-        print(f"{number:7}  {old} -> {new}")
+        say(f"{number:7}  {old} -> {new}")
     return 0
 
 
-def _inputs(folder: RunFolder) -> set[Path]:
-    """Files that are not to be written over."""
-    manifest = folder.options().get("manifest")
-    return {folder.manifest.resolve(), *([Path(manifest).resolve()] if manifest else [])}
+def _check_out(args: argparse.Namespace, folder: RunFolder) -> None:
+    """Raise OSError or ValueError where a file is at --out that is not to be written over."""
+    inputs = [folder.manifest, Path(folder.options().get("manifest") or folder.manifest)]
+    inputs += [] if args.take[0] in (FLAGGED, TOP) else [path(args.take[0])]
+    if args.out.exists() and any(each.exists() and args.out.samefile(each) for each in inputs):
+        raise ValueError(f"--out {args.out}: is what the labels are read from; choose another")
+    of_the_run = folder.path.resolve() in args.out.resolve().parents
+    check_replaceable(args.out, CHANGED_FROM, args.force and not of_the_run)
 
 
 def _decisions(
@@ -106,18 +125,22 @@ def _decisions(
 def _decided(file: Path, manifest: Manifest) -> dict[str, str | None]:
     """The decisions of a file; every name must be in the manifest, every label one of its own."""
     table = read_manifest(file, (FILE_NAME, DECISION, LABEL))
-    names, labels = set(manifest.cells(FILE_NAME)), set(manifest.cells(LABEL))
+    names = manifest.cells(FILE_NAME)
+    written = {nfc(name): name for name in names} | {name: name for name in names}
+    labels = set(map(nfc, manifest.cells(LABEL)))
     decisions: dict[str, str | None] = {}
     rows = zip(*(table.cells(column) for column in (FILE_NAME, DECISION, LABEL)), strict=True)
     for number, (name, decision, label) in enumerate(rows, start=1):
-        if name not in names:
+        name = written.get(name, written.get(nfc(name), name))
+        if name not in written:
             raise ValueError(f"{file}: row {number}: {name!r} is not in the run's manifest")
-        if decision == CHANGE and label not in labels:
+        if decision == CHANGE and nfc(label) not in labels:
             raise ValueError(f"{file}: row {number}: no image has the label {label!r}")
         if decision not in (KEEP, CHANGE, DROP):
             raise ValueError(
                 f"{file}: row {number}: decision {decision!r}; it should be keep, change or drop"
             )
+        decisions.pop(name, None)  # as on the page, the last row of an image counts
         if decision != KEEP:
             decisions[name] = label if decision == CHANGE else None
     return decisions

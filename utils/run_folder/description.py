@@ -16,20 +16,9 @@ from utils.options.training import training_parser
 # torch is imported where it is needed: the summary does without it.
 PACKAGES = ("torchvision", "numpy", "scikit-learn")
 NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
-    "data_dir",
-    "results_dir",
-    "device",
-    "compile",
-    "num_workers",
-    "print_freq",
-    "checkpoint_freq",
+    *("data_dir", "results_dir", "device", "compile", "num_workers", "print_freq"),
+    *("checkpoint_freq", "restart", "quiet", "no_plots", "tensorboard", "measure_steps", "debug"),
     "keep_checkpoint",  # of earlier versions
-    "restart",
-    "quiet",
-    "no_plots",
-    "tensorboard",
-    "measure_steps",
-    "debug",
 }
 
 
@@ -41,6 +30,7 @@ class Description:
     defaults: dict[str, Any]
     machine: Any = None  # see utils/devices.py, which imports torch; None: not known
     labels_sha256: str | None = None  # of the given labels and of own images; None: not known
+    class_counts: dict[str, int] | None = None  # class name -> given labels
 
     @classmethod
     def of(
@@ -54,8 +44,8 @@ class Description:
         defaults = training_parser().defaults_of(args.dataset, args.net, args.method)
         if labels and args.dataset == OWN_IMAGES:  # their number decides some
             defaults |= defaults_by_count(args.method, len(labels.given))
-        sha256 = labels.sha256(images) if labels else None
-        return cls(_plain(vars(args)), _plain(defaults), machine, sha256)
+        of_labels = (labels.sha256(images), labels.class_counts()) if labels else ()
+        return cls(_plain(vars(args)), _plain(defaults), machine, *of_labels)
 
     def record(self) -> dict[str, Any]:
         """The content of args.json."""
@@ -73,6 +63,7 @@ class Description:
             "compiled": self.machine.compiled,
             "commit": _commit(),
             "labels_sha256": self.labels_sha256,
+            "class_counts": self.class_counts,
         }
 
     def differs_from(self, record: Mapping[str, Any]) -> list[str]:

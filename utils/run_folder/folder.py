@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,26 @@ class RunFolder:
                     f"{self} is a run with --{name} {options.get(name)}, not {getattr(args, name)}"
                 )
         return options
+
+    def check_finished(self) -> None:
+        """Raise ValueError where a run is under way or was interrupted."""
+        if self.args.exists() and not self.training.exists():
+            raise ValueError(f"{self}: the run is not finished; repeat its training command")
+
+    def check_data(self, class_names: Sequence[str], sha256: str | None = None) -> None:
+        """Raise ValueError where the run was trained on other classes, labels or own images.
+
+        `sha256`: see `utils.labels.labels_sha256`; None: classes alone are compared. Runs of
+        earlier versions record no classes.
+        """
+        record = read_json(self.args) if self.args.exists() else {}
+        counts, trained_on = record.get("class_counts"), record.get("labels_sha256")
+        hint = "name the data it was trained on, or train again with --restart"
+        if counts and [*counts] != [*class_names]:
+            there = ", ".join(set(counts) ^ set(class_names)) or "in another order"
+            raise ValueError(f"{self}: the classes are not those of the run ({there}); {hint}")
+        if sha256 and trained_on and sha256 != trained_on:
+            raise ValueError(f"{self}: labels or images are not those of the run; {hint}")
 
     def finished_run(self, description: Description) -> dict[str, Any] | None:
         """The record of a finished run; None where there is none, or one to start or to resume.

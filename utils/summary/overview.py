@@ -4,6 +4,7 @@ import statistics
 import textwrap
 from collections.abc import Sequence
 
+from utils.methods import METHODS
 from utils.plots.style import DARK, INK, MIDDLE, Figure, new_figure, plain
 from utils.summary.runs import RunKey
 from utils.summary.table import ACCURACY, F1, Column, Groups, half_width, measured
@@ -11,11 +12,8 @@ from utils.summary.table import ACCURACY, F1, Column, Groups, half_width, measur
 TITLES = {ACCURACY: "Clean test accuracy, last epoch (%)", F1: "F1 of finding the wrong labels"}
 WIDTH, ROW_HEIGHT, AROUND = 4.3, 0.8, 1.1  # inches
 FONT_SIZE = 10.5  # points: the page shows an inch on 80 pixels at least
-MARKS = {  # of a method, with its height in rows
-    "bkd": (-0.2, {"label": "bkd", "marker": "o", "color": INK}),
-    "bkd+": (0.08, {"label": "bkd+", "marker": "D", "color": INK, "markerfacecolor": "white"}),
-    "ce": (0.36, {"label": "ce (baseline)", "marker": "s", "color": MIDDLE}),
-}
+MARKERS = "oDs^vPX"  # of the methods, in their order
+LOWEST, HIGHEST = -0.2, 0.36  # heights of the methods' marks, in rows
 SEEDS_ABOVE = 0.13  # a method's mark
 SETTING = {"width": 24, "max_lines": 2, "placeholder": " …"}  # letters and lines of a row's label
 
@@ -32,7 +30,10 @@ def draw_overview(runs: Groups, column: Column, spread: str) -> Figure | None:
     rows = list(dict.fromkeys(key._replace(method="") for key in groups))
     figure = new_figure(WIDTH, AROUND + ROW_HEIGHT * len(rows), TITLES[column])
     axes = plain(figure.subplots(), "", "")
-    for method, (height, style) in MARKS.items():
+    for number, method in enumerate(METHODS):
+        height = LOWEST + (HIGHEST - LOWEST) * number / (len(METHODS) - 1)
+        style = {"label": method, "marker": MARKERS[number % len(MARKERS)]}
+        style |= {"color": INK if METHODS[method].has_student else MIDDLE}
         for key in (key for key in groups if key.method == method):
             values, y = groups[key], rows.index(key._replace(method="")) + height
             mean, width = statistics.mean(values), half_width(values, spread) or 0
