@@ -1,19 +1,19 @@
 """The learning rate's schedules, and that each step of training has the rate of its progress."""
 
 import math
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import pytest
 import torch
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
-from models.build import Training
+from data.loader import Batch
 from models.fast.training_step import StepResult, TrainingStep
 from models.learning_rate import LearningRate
-from models.noise_split import TippingPointMonitor
-from models.robust_phase import RobustPhase, loss_with_departures
-from tests.test_training import small_loader, small_pair, statistics_of
+from models.robust_phase import loss_with_departures
+from tests.test_training import small_loader, small_pair, training_of
 
 EPOCHS, STEPS, INITIAL = 12, 5, 0.3
 
@@ -49,20 +49,11 @@ def test_step_is_torchs_bit_for_bit(lr: float, every: int, gamma: float):
         schedule.step()
 
 
-def test_the_papers_schedule():
-    rate = LearningRate(new_optimizer(0.02), "step", 300, lr_step=150, lr_gamma=0.1)
-    assert {rate.at(epoch) for epoch in range(150)} == {0.02}
-    assert {rate.at(epoch) for epoch in range(150, 300)} == {0.02 * 0.1}
-
-
 def test_linear_falls_from_the_first_step_to_nothing():
-    rate = rate_of("linear")
-    rates = [rate.at(progress) for progress in all_steps()]
-    assert rates[0] == INITIAL and rate.at(EPOCHS) == 0
-    assert rates[-1] == pytest.approx(INITIAL / (EPOCHS * STEPS)) and rates[-1] > 0
-    falls = [before - after for before, after in pairwise([*rates, 0.0])]
-    assert falls == pytest.approx([INITIAL / (EPOCHS * STEPS)] * len(rates))
-    assert rate.at(EPOCHS / 2) == pytest.approx(INITIAL / 2)
+    rates = [rate_of("linear").at(progress) for progress in [*all_steps(), EPOCHS]]
+    steps = EPOCHS * STEPS
+    assert rates == pytest.approx([INITIAL * (steps - n) / steps for n in range(steps + 1)])
+    assert rates[0] == INITIAL and rates[-2] > rates[-1] == 0
 
 
 @pytest.mark.parametrize("warm_up", [0.4, 2, 3.7])
@@ -80,31 +71,18 @@ def test_a_warm_up_rises_from_nothing(warm_up: float):
             assert [rate.at(each) for each in after] == [without.at(each) for each in after]
 
 
-def test_after_tipping_stays_without_a_tipping_point():
-    rate = rate_of("after_tipping")
-    assert {rate.at(progress) for progress in all_steps()} == {INITIAL}
-
-
-@pytest.mark.parametrize("found", [1, 7, EPOCHS - 1])
-def test_after_tipping_falls_to_nothing_from_where_it_was_found(found: int):
+@pytest.mark.parametrize("found", [1, 7, EPOCHS - 1, None])
+def test_after_tipping_falls_to_nothing_from_where_it_was_found(found: int | None):
     rate, rates = rate_of("after_tipping"), []
     for progress in all_steps():
         if progress == found:
             rate.tipping_point_found(found)
         rates.append(rate.at(progress))
-    before, after = rates[: found * STEPS], rates[found * STEPS :]
-    assert set(before) == {INITIAL} and after[0] == INITIAL
-    fall = INITIAL / len(after)
-    expected = [INITIAL - number * fall for number in range(len(after))]
-    assert after == pytest.approx(expected) and rate.at(EPOCHS) == 0
-
-
-@pytest.mark.parametrize("schedule", ["step", "linear"])
-def test_the_other_schedules_do_not_heed_the_tipping_point(schedule: str):
-    rate, untold = (rate_of(schedule, lr_step=4, lr_gamma=0.5) for _ in range(2))
-    rate.tipping_point_found(5)
-    assert [rate.at(each) for each in all_steps()] == [untold.at(each) for each in all_steps()]
-    assert rate.state_dict() == untold.state_dict()
+    falls = 0 if found is None else (EPOCHS - found) * STEPS
+    before, after = rates[: len(rates) - falls], rates[len(rates) - falls :]
+    assert set(before) == {INITIAL}
+    assert after == pytest.approx([INITIAL - n * INITIAL / falls for n in range(falls)])
+    assert rate.at(EPOCHS) == (INITIAL if found is None else 0)
 
 
 @pytest.mark.parametrize("schedule", ["step", "linear", "after_tipping"])
@@ -115,7 +93,6 @@ def test_the_state_is_all_that_the_progress_does_not_say(schedule: str, found: i
         rate.tipping_point_found(found)
     rate.set(7.5)
     state = rate.state_dict()
-    assert all(each is None or isinstance(each, int | float) for each in state.values())
     resumed.optimizer.load_state_dict(rate.optimizer.state_dict())  # a rate that has fallen
     resumed.load_state_dict(state)
     assert [resumed.at(each) for each in all_steps()] == [rate.at(each) for each in all_steps()]
@@ -132,40 +109,38 @@ class Spy(TrainingStep):
         self.rates: list[float] = []
         self.factors: list[float] = []
 
-    def __call__(self, images: Tensor, labels: Tensor, *given: Tensor) -> StepResult:
+    def __call__(self, *batch: Tensor) -> StepResult:
         weight = self.pair.teacher.linear.bias
         before = weight.detach().clone()
-        result = super().__call__(images, labels, *given)
+        result = super().__call__(*batch)
         self.rates.append(self.optimizer.param_groups[0]["lr"])
-        update = before - weight.detach()
-        self.factors.append((update.norm() / weight.grad.norm()).item())
+        self.factors.append(((before - weight.detach()).norm() / weight.grad.norm()).item())
         return result
 
 
+def broken_off(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    yield from islice(batches, count)
+    raise InterruptedError
+
+
+@pytest.mark.parametrize("break_at", [0, 1, 3, STEPS])
 @pytest.mark.parametrize("schedule", ["step", "linear", "after_tipping"])
-def test_each_step_has_its_rate_also_in_an_epoch_that_is_resumed(schedule: str):
-    loader, robust_phase = small_loader(37, 8), RobustPhase(37, 10, torch.device("cpu"))
+def test_each_step_has_its_rate_also_in_an_epoch_that_is_resumed(schedule: str, break_at: int):
+    loader, step = small_loader(37, 8), Spy()
     assert len(loader) == STEPS  # the last one short
-    for break_at in (0, 1, 3, STEPS):
-        step = Spy()
-        decay = {"lr_step": 2, "lr_gamma": 0.5}
-        rate = LearningRate(step.optimizer, schedule, 4, **decay)
-        for epoch in range(4):
-            statistics = statistics_of(loader)
-            if epoch == 2:
-                rate.tipping_point_found(2)
-                for images, labels, index in [*loader][:break_at]:
-                    rate.set(epoch + statistics.share_done())
-                    inputs = robust_phase.inputs(index, robust_phase.mix(index, 0, 0))
-                    statistics.update(step(images, labels, *inputs), index)
-                left = loader.after(statistics.steps)
-            else:
-                left = loader
-            state = Training(step, rate, statistics, robust_phase, TippingPointMonitor(), None)
-            training.train_epoch(state, left, epoch, averaging=False)
-            assert statistics.share_done() == 1
-        assert step.rates == [rate_at(schedule, progress) for progress in all_steps(4)]
-        assert step.factors == pytest.approx(step.rates, rel=1e-3)
+    rate = LearningRate(step.optimizer, schedule, 4, lr_step=2, lr_gamma=0.5)
+    state = training_of(step, rate, loader)
+    for epoch in range(4):
+        state.statistics.reset()
+        if epoch == 2:
+            rate.tipping_point_found(2)
+            with pytest.raises(InterruptedError):
+                training.train_epoch(state, broken_off(loader, break_at), epoch, averaging=False)
+        left = loader.after(state.statistics.steps)
+        training.train_epoch(state, left, epoch, averaging=False)
+        assert state.statistics.share_done() == 1
+    assert step.rates == [rate_at(schedule, progress) for progress in all_steps(4)]
+    assert step.factors == pytest.approx(step.rates, rel=1e-3)
 
 
 def rate_at(schedule: str, progress: float) -> float:

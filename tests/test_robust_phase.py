@@ -1,5 +1,6 @@
 """The robust phase: targets, losses and their gradients, what is kept from pass to pass."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -25,7 +26,7 @@ from models.robust_phase import (
 )
 from models.teacher_student import build_pair
 from tests import oracle
-from tests.test_losses import draw, matrix, shapes
+from tests.test_losses import Draw, draw, matrix, shapes
 
 CPU = torch.device("cpu")
 new_phase = partial(RobustPhase, 6, 3, CPU)
@@ -90,12 +91,8 @@ def test_the_state_is_whole():
     phase.update(result_of(softmaxes(3, 0), softmaxes(2, 1)), index, NO_MIXUP.draw(index, 0, 0))
     phase.estimate_transition(torch.arange(6) % 3)
     resumed.load_state_dict(phase.state_dict())
-    for one, other in zip(
-        phase.inputs(index, phase.mix(index, 2, 1)),
-        resumed.inputs(index, resumed.mix(index, 2, 1)),
-        strict=True,
-    ):
-        assert torch.equal(one, other)
+    one, other = (each.inputs(index, each.mix(index, 2, 1)) for each in (phase, resumed))
+    assert all(torch.equal(*fields) for fields in zip(one, other, strict=True))
     with pytest.raises(ValueError, match="predicted has shape"):
         RobustPhase(6, 4, CPU).load_state_dict(phase.state_dict() | {"alpha": torch.zeros(6)})
 
@@ -124,34 +121,22 @@ def test_class_priors():
     assert_close(class_prior("folder", labels, 4), torch.tensor([3.0, 1.0, 1.0, 1.0]) / 6)
 
 
-def test_averaged_weights_are_those_of_the_steps():
-    """And, bit for bit, those of torch's class, which asks the device in each step."""
+def test_averaged_weights_are_torchs_bit_for_bit():
     torch.manual_seed(0)
     pair = build_pair(3, 4, digits=True)
-    averaged = AveragedWeights(pair, 0.9)
+    averaged, resumed = AveragedWeights(pair, 0.9), AveragedWeights(pair, 0.9)
     torchs = AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    expected = None
     for _ in range(3):
         with torch.no_grad():
             for values in pair.state_dict().values():
-                floats = values.is_floating_point()
-                values.add_(torch.randn_like(values) if floats else 1)
+                values.add_(torch.randn_like(values) if values.is_floating_point() else 1)
         averaged.update()
         torchs.update_parameters(pair)
-        now = {name: each.clone() for name, each in pair.state_dict().items()}
-        expected = expected or now  # the first as they are
-        for name, values in now.items():
-            if values.is_floating_point():
-                expected[name] = 0.9 * expected[name] + 0.1 * values
-    for name, values in averaged.module.state_dict().items():
-        if values.is_floating_point():
-            assert_close(values, expected[name], msg=name)
-    assert averaged.module.teacher is not pair.teacher
+    resumed.load_state_dict(torchs.state_dict())
+    assert averaged.updates == resumed.updates == 3
     for name, values in torchs.state_dict().items():
         assert torch.equal(values, averaged.state_dict()[name]), name
-    resumed = AveragedWeights(pair, 0.9)
-    resumed.load_state_dict(torchs.state_dict())
-    assert resumed.updates == 3
+    assert not torch.equal(averaged.module.teacher.conv1.weight, pair.teacher.conv1.weight)
 
 
 def draw_inputs(shape: tuple[int, int], seed: int = 0) -> LossInputs:
@@ -173,22 +158,25 @@ def draw_inputs(shape: tuple[int, int], seed: int = 0) -> LossInputs:
     )
 
 
+def assert_slopes(
+    slopes: tuple[Tensor, ...], total: Callable[[oracle.Matrix, oracle.Matrix], float], batch: Draw
+) -> None:
+    """Teacher's and student's gradients are those of the slow loss of both logits."""
+    teacher, student, *_ = batch.lists()
+    by_teacher = oracle.gradient(lambda t: total(t, student), teacher)
+    by_student = oracle.gradient(lambda s: total(teacher, s), student)
+    for slope, expected in zip(slopes, (by_teacher, by_student), strict=True):
+        assert_close(slope, matrix(expected), rtol=1e-6, atol=1e-7)
+
+
 @shapes
-def test_posterior_targets(shape: tuple[int, int]):
-    labels, extra = draw(shape).labels, draw_inputs(shape)
-    expected = oracle.posterior_targets(
-        labels.tolist(), extra.predicted.tolist(), extra.transition.tolist()
-    )
-    result = posterior_targets(labels, extra.predicted, extra.transition)
-    assert_close(result, matrix(expected))
-
-
-def test_posterior_targets_by_hand():
-    predicted, labels = matrix([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([0, 1])
-    transition = matrix([[0.8, 0.2], [0.1, 0.9]])  # a fifth of class 0 is given label 1
-    result = posterior_targets(labels, predicted, transition)
-    # 0.9 * 0.8 to 0.1 * 0.1, and 0.9 * 0.2 to 0.1 * 0.9
-    assert_close(result, matrix([[72 / 73, 1 / 73], [2 / 3, 1 / 3]]))
+def test_posterior_targets_and_transition_matrix(shape: tuple[int, int]):
+    labels, (_, predicted, transition, *_) = draw(shape).labels, draw_inputs(shape)
+    lists = labels.tolist(), predicted.tolist(), transition.tolist()
+    expected = matrix(oracle.posterior_targets(*lists))
+    assert_close(posterior_targets(labels, predicted, transition), expected)
+    expected = matrix(oracle.transition_matrix(lists[1], lists[0]))
+    assert_close(transition_matrix(predicted, labels), expected)
 
 
 @pytest.mark.parametrize("sure", [0.0, 1e-30, 0.5])
@@ -196,23 +184,6 @@ def test_where_no_label_is_ever_wrong_the_posterior_is_one_hot(sure: float):
     predicted = torch.tensor([[1 - sure, sure], [1 - sure, sure]])
     result = posterior_targets(torch.tensor([0, 1]), predicted, torch.eye(2))
     assert torch.equal(result, torch.eye(2))
-
-
-@shapes
-def test_transition_matrix(shape: tuple[int, int]):
-    labels, extra = draw(shape).labels, draw_inputs(shape)
-    expected = oracle.transition_matrix(extra.predicted.tolist(), labels.tolist())
-    assert_close(transition_matrix(extra.predicted, labels), matrix(expected))
-
-
-def test_the_transition_matrix_is_found_again():
-    """Where the predictions are the true classes it is the share of each wrong label."""
-    generator = torch.Generator().manual_seed(0)
-    true = torch.tensor([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]])
-    classes = torch.randint(3, (30000,), generator=generator)
-    labels = torch.multinomial(true[classes], 1, generator=generator).squeeze(1)
-    found = transition_matrix(F.one_hot(classes, 3).float(), labels)
-    assert_close(found, true, atol=0.01, rtol=0)
 
 
 @shapes
@@ -235,14 +206,10 @@ def test_prior_penalty(shape: tuple[int, int], momentum: float):
     assert_close(slope, matrix(oracle.gradient(tilted, logits.tolist())), rtol=1e-6, atol=1e-8)
 
 
-def test_the_penalty_of_a_lost_class():
-    prior = torch.tensor([0.5, 0.5])
-    assert prior_penalty(torch.zeros(4, 2), prior, prior, 0.0) == 0
-    lost = torch.tensor([[50.0, -50.0]]).expand(4, 2).clone().requires_grad_()
+def test_the_penalty_of_a_lost_class_is_finite():
+    prior, lost = torch.full((2,), 0.5), torch.tensor([[50.0, -50.0]]).expand(4, 2)
     penalty = prior_penalty(lost, prior, prior, 0.0)
     assert penalty > 40 and penalty.isfinite()
-    remembered = prior_penalty(lost, prior, torch.tensor([0.6, 0.4]), 0.9)
-    assert 0 < remembered < 0.2
 
 
 @shapes
@@ -272,73 +239,70 @@ def test_the_loss_of_bkd_plus_and_its_gradients(
         return oracle.robust_phase_loss(t, s, targets, penalties, 0.5)
 
     assert loss.item() == pytest.approx(total(teacher, student), rel=1e-10)
-    expected = matrix(oracle.gradient(lambda t: total(t, student), teacher))
-    assert_close(slopes[0], expected, rtol=1e-6, atol=1e-7)
-    expected = matrix(oracle.gradient(lambda s: total(teacher, s), student))
-    assert_close(slopes[1], expected, rtol=1e-6, atol=1e-7)
+    assert_slopes(slopes, total, batch)
 
 
 @shapes
 def test_mixed_images_have_both_labels_losses(shape: tuple[int, int]):
     batch, extra = draw(shape, seed=7), draw_inputs(shape, seed=7)
     result = loss_with_departures(*batch[:3], extra, mixup=True)
-    probs = batch.student.softmax(1)
-    targets = robust_targets(batch.labels, probs, extra.alpha)
-    targets = matrix(
-        oracle.mixed(targets.tolist(), targets[extra.partner].tolist(), extra.weight.item())
-    )
-    assert_close(result.naive, F.cross_entropy(batch.teacher, targets))
     teacher, student, labels, _ = batch.lists()
+    targets = robust_targets(batch.labels, batch.student.softmax(1), extra.alpha)
+    partners = targets[extra.partner].tolist()
+    mixed = matrix(oracle.mixed(targets.tolist(), partners, extra.weight.item()))
+    assert_close(result.naive, F.cross_entropy(batch.teacher, mixed))
     of_partners = oracle.compensation_loss(teacher, student, batch.labels[extra.partner].tolist())
     own = oracle.compensation_loss(teacher, student, labels)
     assert result.compensation.item() == pytest.approx(0.7 * own + 0.3 * of_partners)
     alone = extra._replace(weight=torch.ones_like(extra.weight))
-    assert_close(
-        loss_with_departures(*batch[:3], alone, mixup=True), loss_with_departures(*batch[:3], alone)
-    )
+    results = [loss_with_departures(*batch[:3], alone, mixup=mixup) for mixup in (True, False)]
+    assert_close(*results)
 
 
-def test_before_the_robust_phase_the_departures_change_nothing():
-    batch, prior = draw((7, 10)), torch.full((10,), 0.1, dtype=torch.float64)
-    extra = draw_inputs((7, 10))._replace(
-        alpha=torch.zeros(7, dtype=torch.float64),
-        transition=torch.eye(10, dtype=torch.float64),
-        robust=torch.zeros((), dtype=torch.float64),
-    )
-    papers = loss_with_departures(*batch[:3], extra)
-    for options in (
+@pytest.mark.parametrize(
+    "options",
+    [
         {"posterior": True},
         {"both_learn": True},
         {"naive_compensation": True},
-        {"class_balance": 2.0, "prior": prior},
-    ):
-        assert_close(loss_with_departures(*batch[:3], extra, **options), papers)
-        changed = loss_with_departures(*batch[:3], draw_inputs((7, 10)), **options).total
-        assert (changed - loss_with_departures(*batch[:3], draw_inputs((7, 10))).total).abs() > 1e-3
-
-
-@pytest.mark.parametrize("detached", [False, True])
-def test_a_detached_target_teaches_the_student_nothing(detached: bool):
-    batch, extra = draw((4, 5), seed=4), draw_inputs((4, 5), seed=4)
-    inputs = batch.teacher.requires_grad_(), batch.student.requires_grad_()
-    loss = loss_with_departures(*batch[:3], extra, detach_student_target=detached)
-    _, by_student = torch.autograd.grad(loss.total, inputs)
-    teacher, student, labels, _ = batch.lists()
-
-    def total(s: oracle.Matrix) -> float:
-        fixed = student if detached else None
-        alpha = extra.alpha.tolist()
-        return oracle.pair_loss(teacher, s, labels, alpha, target_student=fixed).total
-
-    expected = matrix(oracle.gradient(total, student))
-    assert_close(by_student, expected, rtol=1e-6, atol=1e-7)
+        {"class_balance": 2.0, "prior": torch.full((10,), 0.1, dtype=torch.float64)},
+    ],
+)
+def test_a_departure_changes_the_robust_phase_alone(options: dict):
+    batch, extra = draw((7, 10)), draw_inputs((7, 10))
+    nothing = {"alpha": torch.zeros_like(extra.alpha), "robust": torch.zeros_like(extra.robust)}
+    before = extra._replace(**nothing, transition=torch.eye(10, dtype=torch.float64))
+    papers = loss_with_departures(*batch[:3], before)
+    assert_close(loss_with_departures(*batch[:3], before, **options), papers)
+    changed = loss_with_departures(*batch[:3], extra, **options).total
+    assert (changed - loss_with_departures(*batch[:3], extra).total).abs() > 1e-3
 
 
 @shapes
+@pytest.mark.parametrize("alpha", [None, 0.0, 1.0])
 @pytest.mark.parametrize("masked_mean", [False, True])
-def test_without_departures_the_loss_is_the_papers(shape: tuple[int, int], masked_mean: bool):
+def test_without_departures_the_loss_is_the_papers(
+    shape: tuple[int, int], masked_mean: bool, alpha: float | None
+):
     batch, extra = draw(shape, seed=5), draw_inputs(shape, seed=5)
+    if alpha is not None:
+        extra = extra._replace(alpha=torch.full_like(extra.alpha, alpha))
     result = loss_with_departures(*batch[:3], extra, masked_mean=masked_mean)
     teacher, student, labels, _ = batch.lists()
     expected = oracle.pair_loss(teacher, student, labels, extra.alpha.tolist(), masked_mean)
     assert [part.item() for part in result] == pytest.approx(list(expected), rel=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (4, 5)])
+@pytest.mark.parametrize(
+    "options", [{}, {"masked_mean": True}, {"detach_student_target": True}], ids=str
+)
+def test_its_gradients(shape: tuple[int, int], options: dict):
+    """The student also learns through the target, unless that is detached."""
+    batch, extra = draw(shape, seed=4), draw_inputs(shape, seed=4)
+    inputs = batch.teacher.requires_grad_(), batch.student.requires_grad_()
+    slopes = torch.autograd.grad(loss_with_departures(*batch[:3], extra, **options).total, inputs)
+    _, student, labels, _ = batch.lists()
+    given = labels, extra.alpha.tolist(), "masked_mean" in options
+    fixed = student if "detach_student_target" in options else None
+    assert_slopes(slopes, lambda t, s: oracle.pair_loss(t, s, *given, fixed).total, batch)

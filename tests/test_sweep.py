@@ -237,7 +237,7 @@ def test_a_signal_lets_all_write_their_checkpoints_and_resume(
     wait_until(lambda: all(holds(log, "epoch   1") for log in logs))
     said = sweep(f"{words} --status {more}")[1]
     assert re.match(r"running   aggre/ce/seed 0: epoch \d+ of 500\n", said)
-    assert said.endswith(f"3 runs: {3 - count} pending, {count} running\n")
+    assert said.endswith(f"3 runs: {count} running, {3 - count} pending\n")
     for _ in range(count):  # at once: timeout(1) sends it to the process and to its group
         process.send_signal(which)
     said, error = process.communicate(timeout=60)
