@@ -82,7 +82,7 @@ def evaluate(
     return record
 
 
-def summarise(
+def summarize(
     flagged: Array, labels: Array, names: Sequence[str], predictions: Predictions | None
 ) -> dict[str, Any]:
     """What was found, two arrays [N], where no true label is known."""
@@ -146,7 +146,7 @@ def evaluate_file(
             say(f"evaluated on the {len(index)} of {len(labels)} images it scored")
         report(record)
     else:
-        record = summarise(flagged[index], labels[index], names, predictions)
+        record = summarize(flagged[index], labels[index], names, predictions)
         report_summary(record)
     return record | {"fallback": fallback}
 

@@ -90,15 +90,7 @@ def make_loaders(
     table = PixelTable(images.train.images, black=images.own is None)
     places = [torch.from_numpy(part) for part in labels.positions]
     size = images.train.images.nbytes + (images.test.images.nbytes if images.test else 0)
-    new = partial(
-        Loader,
-        mean=images.mean,
-        std=images.std,
-        generator=generator,
-        memory_format=memory_format,
-        on_host=not fits(size, generator.device),
-        before_batch=before_batch,
-    )
+    new = partial(_new_loader(images, generator, memory_format, size), before_batch=before_batch)
     infer_batch = INFER_BATCH[generator.device.type]
     train, scored, val = ((table, labels.given[part], part) for part in places)
     return Loaders(
@@ -115,15 +107,17 @@ def clean_test_loader(
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Loader:
     """The test images in data order, for the generator's device; there must be some."""
-    return Loader(
-        *images.test,
-        mean=images.mean,
-        std=images.std,
-        batch_size=INFER_BATCH[generator.device.type],
-        generator=generator,
-        memory_format=memory_format,
-        on_host=not fits(images.test.images.nbytes, generator.device),
-    )
+    size, batch_size = images.test.images.nbytes, INFER_BATCH[generator.device.type]
+    new = _new_loader(images, generator, memory_format, size)
+    return new(*images.test, batch_size=batch_size)
+
+
+def _new_loader(
+    images: ImageSet, generator: torch.Generator, memory_format: torch.memory_format, size: int
+) -> Callable[..., Loader]:
+    """Makes loaders of these images, which have `size` bytes together."""
+    how = {"mean": images.mean, "std": images.std, "memory_format": memory_format}
+    return partial(Loader, generator=generator, on_host=not fits(size, generator.device), **how)
 
 
 def fits(size: int, device: torch.device) -> bool:

@@ -54,15 +54,15 @@ TRANSITIONS = {
 def load_digits() -> tuple[Split, Split, list[str]]:
     """Training split (1,297 images), test split (500) and class names; the same for every seed.
 
-    Images are bytes [N, 1, 8, 8]: the 17 grey values spread over 0..255.
+    Images are bytes [N, 1, 8, 8]: the 17 gray values spread over 0..255.
     """
     from sklearn import datasets  # takes a second, which CIFAR does not need
 
     digits = datasets.load_digits()
-    grey = (digits.images * (255 / digits.images.max())).round().astype(np.uint8)[:, None]
-    order = np.random.RandomState(0).permutation(len(grey))
+    gray = (digits.images * (255 / digits.images.max())).round().astype(np.uint8)[:, None]
+    order = np.random.RandomState(0).permutation(len(gray))
     train, test = (
-        Split(torch.from_numpy(grey[part]), torch.from_numpy(digits.target[part]))
+        Split(torch.from_numpy(gray[part]), torch.from_numpy(digits.target[part]))
         for part in (order[:TRAIN_COUNT], order[TRAIN_COUNT:])
     )
     return train, test, [str(name) for name in digits.target_names]

@@ -47,7 +47,7 @@ class PixelTable:
         return self.pixels.index_select(0, places.flatten()).view(*places.shape, -1)
 
 
-def normalise(
+def normalize(
     images: Tensor,
     mean: Tensor,
     std: Tensor,
@@ -132,13 +132,13 @@ class Loader:
             window = self._window(len(index))
             images = table.windows(place, window) if window else table.images(place)
             images = images.permute(0, 3, 1, 2)  # [B, channels, H, W]
-            images = normalise(images, self.mean, self.std, self.memory_format)
+            images = normalize(images, self.mean, self.std, self.memory_format)
             yield images, self.labels[index], index
 
     def first(self, count: int) -> Tensor:
         """The first images in data order, as they are evaluated: [count or all, C, H, W]."""
         images = self.table.images(self.places[:count]).to(self.device).permute(0, 3, 1, 2)
-        return normalise(images, self.mean, self.std)
+        return normalize(images, self.mean, self.std)
 
     def _window(self, count: int) -> Window | None:
         """The augmentation of the next `count` images; None: unchanged."""

@@ -52,7 +52,7 @@ def check_limit(limit: int, labels: Tensor, batch_size: int, class_names: Sequen
     if not counts.all():
         missing = class_names[int((counts == 0).nonzero()[0])]
         raise ValueError(
-            f"--limit_train {limit}: none of these images is labelled {missing!r}; choose a larger "
+            f"--limit_train {limit}: none of these images is labeled {missing!r}; choose a larger "
             "--limit_train or another --seed"
         )
 

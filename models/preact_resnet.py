@@ -71,5 +71,5 @@ def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequ
 
 
 def PreResNet18(num_classes: int, width: int = 64) -> PreActResNet:
-    """The paper's network for 32x32 colour images: two blocks a stage, 11,171,274 parameters."""
+    """The paper's network for 32x32 color images: two blocks a stage, 11,171,274 parameters."""
     return PreActResNet(num_classes, width, blocks=2, in_channels=3)

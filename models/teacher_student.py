@@ -1,6 +1,7 @@
 """Teacher and student as one module, and its inference over a loader."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,28 +75,21 @@ class TeacherStudent(nn.Module):
         return {name: net for name, net in self.named_children() if net.state_dict()}
 
 
-def build_pair(
-    num_classes: int, width: int = 64, *, net: str = "preact18", digits: bool = False
-) -> TeacherStudent:
-    """A new pair; the teacher's random weights are drawn first, then the student's."""
-    return TeacherStudent(
-        build_network(num_classes, width, net=net, digits=digits),
-        build_network(num_classes, width, net=net, digits=digits),
-    )
+def build_pair(num_classes: int, width: int = 64, **kind: Any) -> TeacherStudent:
+    """A new pair; the teacher's random weights are drawn first. `kind`: see `build_network`."""
+    return TeacherStudent(*(build_network(num_classes, width, **kind) for _ in range(2)))
 
 
-def build_baseline(
-    num_classes: int, width: int = 64, *, net: str = "preact18", digits: bool = False
-) -> TeacherStudent:
+def build_baseline(num_classes: int, width: int = 64, **kind: Any) -> TeacherStudent:
     """One such network alone; its agreement with a uniform student is its own softmax."""
-    network = build_network(num_classes, width, net=net, digits=digits)
+    network = build_network(num_classes, width, **kind)
     return TeacherStudent(network, UniformStudent(num_classes))
 
 
 def build_network(
     num_classes: int, width: int = 64, *, net: str = "preact18", digits: bool = False
 ) -> PreActResNet | CompactNet:
-    """The paper's network or the compact one, for the 8x8 grey digits with fewer blocks.
+    """The paper's network or the compact one, for the 8x8 gray digits with fewer blocks.
 
     Raises ValueError for another `net`.
     """

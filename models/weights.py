@@ -38,8 +38,7 @@ def load_pair(
     *,
     alone: bool,
     best: bool = False,
-    width: int | None = None,
-    missing_hint: str = "train it first",
+    **more: Any,
 ) -> tuple[TeacherStudent, Any]:
     """The networks saved in a run folder, and the epoch they are from.
 
@@ -47,8 +46,7 @@ def load_pair(
     """
 
     def load(name: str) -> tuple[Network, Any]:
-        path = folder.network(name, best=best)
-        return load_network(path, num_classes, in_channels, width=width, missing_hint=missing_hint)
+        return load_network(folder.network(name, best=best), num_classes, in_channels, **more)
 
     teacher, epoch = load("teacher")
     if alone:

@@ -13,7 +13,7 @@ from data import datasets
 from data.augmentation import augment_cifar10, augment_cifar100
 from data.cifar import CIFAR
 from data.datasets import FOR_NETWORKS, fits, make_loaders
-from data.loader import Loader, normalise, one_ahead
+from data.loader import Loader, normalize, one_ahead
 from data.splits import choose_positions
 from tests.conftest import devices
 from tests.test_augmentation import apply, random_bytes, seeded, unchanged
@@ -30,7 +30,7 @@ from utils.labels import Labels
 def test_normalise(dataset: str, mean: tuple, std: tuple, augment: Callable):
     assert CIFAR[dataset][2:] == (mean, std, augment)
     images = random_bytes(4, 3, 8, 8)
-    result = normalise(images, torch.tensor(mean), torch.tensor(std))
+    result = normalize(images, torch.tensor(mean), torch.tensor(std))
     assert_close(result, TF.normalize(images / 255, mean, std), rtol=1e-5, atol=1e-6)
 
 
@@ -90,11 +90,11 @@ def test_loader_augments_before_it_normalises():
     loader = loader_of(images, generator=seeded(0), augment=augment_cifar100)
     (result, _, _) = next(iter(loader))
     augmented = apply(augment_cifar100(unchanged(images), seeded(0)), images)
-    assert torch.equal(result, normalise(augmented, loader.mean, loader.std))
+    assert torch.equal(result, normalize(augmented, loader.mean, loader.std))
     assert result.is_contiguous()
     loader.augmented = False
     (result, _, _) = next(iter(loader))
-    assert torch.equal(result, normalise(images, loader.mean, loader.std))
+    assert torch.equal(result, normalize(images, loader.mean, loader.std))
 
 
 @devices

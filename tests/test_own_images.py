@@ -16,7 +16,7 @@ from PIL import Image
 from data.augmentation import whole
 from data.datasets import load_images, make_loaders
 from data.images import UNKNOWN
-from data.loader import normalise
+from data.loader import normalize
 from data.own_images import cache, reading
 from data.own_images.cache import cached_images
 from data.own_images.files import find_images
@@ -574,7 +574,7 @@ def test_loaders_share_the_mapped_images(tmp_path: Path):
         loader.augmented, seen = False, torch.zeros(len(part), dtype=torch.bool)
         for batch, given, index in loader:
             place = torch.from_numpy(part)[index]
-            expected = normalise(images.train.images[place], loader.mean, loader.std)
+            expected = normalize(images.train.images[place], loader.mean, loader.std)
             assert torch.equal(batch, expected) and torch.equal(given, labels[place])
             seen[index] = True
         assert seen.all()

@@ -10,7 +10,7 @@ the out-of-fold probabilities that it recommends. Seconds are of finding, withou
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,45 +19,45 @@ import numpy as np
 
 import blind_knowledge_dist_training as training
 from data.splits import Positions, split_indices
-from utils.files import read_json, write_json
+from utils.files import read_json, write_json, write_text
 from utils.metrics import detection_metrics, ranking_metrics
 from utils.options.parser import OneLineParser
 from utils.options.sweep import split_words
 from utils.options.training import training_parser
-from utils.options.values import count_or_none, path
+from utils.options.values import add_options, count_or_none, path
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import UNKNOWN, Array, Predictions
-from utils.summary.markers import write_into
+from utils.summary.markers import replace_marked
 from utils.summary.table import as_markdown
 
 FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning")
 FILTERS += ("predicted_neq_given", "low_normalized_margin", "low_self_confidence")
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 FIRST = 100  # suspects, for the share of wrong labels among them
-COLUMNS = ("precision", "recall", "f1", "average_precision", "roc_auc", "precision_at_100")
-HEADINGS = ("probabilities", "found by", "flagged", "precision", "recall", "F1")
-HEADINGS += ("average precision", "ROC AUC", f"precision at {FIRST}", "seconds")
+COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1"}
+COLUMNS |= {"average_precision": "average precision", "roc_auc": "ROC AUC"}
+COLUMNS |= {"precision_at_100": f"precision at {FIRST}"}
+OPTIONS = {
+    ("folds", count_or_none, 0, "NUMBER"): "runs of the baseline for out-of-fold probabilities",
+    ("results_dir", path, None, "FOLDER"): "folder of the folds' run folders",
+    ("into", path, None, "FILE"): "Markdown file to write the table into, between its markers",
+}
 
 
 def make_parser() -> OneLineParser:
     """The options of the command; options of the folds' training follow "--"."""
     parser = OneLineParser(prog="docs.detection.compare_with_cleanlab", description=__doc__)
     parser.add_argument("run", type=path, help="run folder of bkd or bkd+, or of ce")
-    for name, kind, unit, words in (
-        ("folds", count_or_none, "NUMBER", "runs of the baseline for out-of-fold probabilities"),
-        ("results_dir", path, "FOLDER", "folder of the folds' run folders"),
-        ("json", path, "FILE", "file to write the metrics to"),
-        ("into", path, "FILE", "Markdown file to write the table into, between its markers"),
-    ):
-        needed = {"required": name == "json", "default": 0 if name == "folds" else None}
-        parser.add_argument(f"--{name}", type=kind, metavar=unit, help=words, **needed)
+    add_options(
+        parser, {("json", path, None, "FILE"): "file to write the metrics to"}, required=True
+    )
+    add_options(parser, OPTIONS)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the folds, measure, write and print the table; the exit status."""
-    own, words = split_words(argv)
-    parser = make_parser()
+    (own, words), parser = split_words(argv), make_parser()
     args = parser.parse_args(own)
     if args.folds == 1 or (args.folds and not args.results_dir):
         parser.error("--folds: needs a number from 2, and --results_dir")
@@ -65,12 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _predictions(args.run)  # before it takes hours
         folds = [train_fold(k, args.folds, args.results_dir, words) for k in range(args.folds)]
         record = measure(args.run, folds)
+        text = as_markdown(table(record))
         write_json(args.json, record)
-        if args.into:
-            write_into(args.into, args.json.stem, as_markdown(table(record)))
+        if page := args.into:
+            write_text(page, replace_marked(page.read_text("utf-8"), args.json.stem, text))
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-    print(as_markdown(table(record)))
+    print(text)
     return 0
 
 
@@ -81,7 +82,6 @@ def train_fold(fold: int, folds: int, results: Path, words: Sequence[str]) -> Pa
     """
 
     def positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
-        """Positions of all images, of which those of the fold are held out."""
         if limit is not None:
             raise ValueError("--limit_train with --folds: all images are used; leave it out")
         parts = np.array_split(split_indices(count, 0, seed)[0], folds)
@@ -97,43 +97,29 @@ def train_fold(fold: int, folds: int, results: Path, words: Sequence[str]) -> Pa
 
 def measure(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     """The metrics of everything that finds wrong labels among those of a run."""
-    predictions = _predictions(run)
-    given, wrong = predictions.label, predictions.label != predictions.true_label
+    found, own = _predictions(run), "this run's"
+    label, wrong = found.label, found.label != found.true_label
     rows = []
-    for name, result in predictions.detections.items():
-        rows.append(_row("this run's", name, wrong, 0.0, result.flagged, result.agreement))
-    networks = predictions.teacher_probabilities, predictions.student_probabilities
-    networks = [each for each in networks if each is not None]
-    both = networks if len(networks) > 1 else ()
-    rows += _cleanlab("this run's", given, wrong, np.mean(networks, axis=0), both)
+    for name, result in found.detections.items():
+        row = {"probabilities": own, "found_by": name, "seconds": 0.0}
+        row |= detection_metrics(result.flagged, wrong) | _ranked(result.agreement, wrong)
+        rows.append(row)
+    both = found.teacher_probabilities, found.student_probabilities
+    rows += _cleanlab(own, label, wrong, [each for each in both if each is not None])
     if folds:
-        probabilities = out_of_fold(predictions, folds)
-        rows += _cleanlab(f"{len(folds)} folds'", given, wrong, probabilities)
-    return {
-        "run": run.resolve().name,
-        "images": len(given),
-        "wrong": int(wrong.sum()),
-        "folds": len(folds),
-        "training_seconds": [_seconds(run), sum(map(_seconds, folds))],
-        "rows": rows,
-    }
+        rows += _cleanlab(f"{len(folds)} folds'", label, wrong, [out_of_fold(found, folds)])
+    seconds = [read_json(RunFolder(each).timing)["wall_seconds"] for each in (run, *folds)]
+    record = {"run": run.resolve().name, "images": len(label), "wrong": int(wrong.sum())}
+    record |= {"folds": len(folds), "training_seconds": [seconds[0], sum(seconds[1:])]}
+    return record | {"rows": rows}
 
 
 def _predictions(run: Path) -> Predictions:
-    file = RunFolder(run).predictions
-    if not file.exists():
-        raise FileNotFoundError(f"{run}: no run folder with a predictions.npz; train it first")
-    predictions = Predictions.read(file)
-    if predictions.true_label is None or predictions.teacher_probabilities is None:
-        raise ValueError(f"{file}: a finished run with true labels is needed")
-    if (predictions.true_label == UNKNOWN).any():
-        raise ValueError(f"{file}: has images whose true labels are unknown; leave them out")
+    predictions = Predictions.read(RunFolder(run).predictions)
+    true = predictions.true_label
+    if true is None or (true == UNKNOWN).any() or predictions.teacher_probabilities is None:
+        raise ValueError(f"{run}: a finished run whose true labels are all known is needed")
     return predictions
-
-
-def _seconds(run: Path) -> float:
-    timing = RunFolder(run).timing
-    return float(read_json(timing)["wall_seconds"]) if timing.exists() else 0.0
 
 
 def out_of_fold(predictions: Predictions, folds: Sequence[Path]) -> Array:
@@ -151,57 +137,34 @@ def out_of_fold(predictions: Predictions, folds: Sequence[Path]) -> Array:
     return result
 
 
-def _cleanlab(
-    source: str,
-    given: Array,
-    wrong: Array,
-    probabilities: Array,
-    networks: Sequence[Array] = (),
-) -> Iterator[dict[str, Any]]:
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_ensemble_scores, get_label_quality_scores
+def _cleanlab(source: str, label: Array, wrong: Array, networks: Sequence[Array]) -> list[dict]:
+    """What cleanlab finds by the mean of the networks' probabilities [N, C], and by several."""
+    from cleanlab import filter, rank
 
-    for name in FILTERS:
-        options = {"filter_by": name, "n_jobs": 1}
-        flagged, seconds = _timed(find_label_issues, given, probabilities, **options)
-        yield _row(source, f"cleanlab, filter {name}", wrong, seconds, flagged)
-    for name in SCORES:
-        arguments = given, probabilities
-        scores, seconds = _timed(get_label_quality_scores, *arguments, method=name)
-        yield _row(source, f"cleanlab, rank {name}", wrong, seconds, scores=scores)
-    for name in SCORES if networks else ():
-        arguments, options = (given, networks), {"method": name, "verbose": False}
-        scores, seconds = _timed(get_label_quality_ensemble_scores, *arguments, **options)
-        yield _row(source, f"cleanlab, rank ensemble {name}", wrong, seconds, scores=scores)
+    mean, ensemble, rows = np.mean(networks, axis=0), rank.get_label_quality_ensemble_scores, []
+    ways = [("filter", k, filter.find_label_issues, mean, {"filter_by": k}) for k in FILTERS]
+    ways += [("rank", k, rank.get_label_quality_scores, mean, {"method": k}) for k in SCORES]
+    if len(networks) > 1:
+        ways += [("rank ensemble", k, ensemble, networks, {"method": k}) for k in SCORES]
+    more = {"filter": {"n_jobs": 1}, "rank ensemble": {"verbose": False}}
+    for kind, name, find, probabilities, options in ways:
+        start = time.perf_counter()
+        result = find(label, probabilities, **options, **more.get(kind, {}))
+        row = {"probabilities": source, "found_by": f"cleanlab, {kind} {name}"}
+        row["seconds"] = time.perf_counter() - start
+        rows.append(row | (detection_metrics if kind == "filter" else _ranked)(result, wrong))
+    return rows
 
 
-def _timed(compute: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, float]:
-    start = time.perf_counter()
-    return compute(*arguments, **options), time.perf_counter() - start
-
-
-def _row(
-    source: str,
-    name: str,
-    wrong: Array,
-    seconds: float,
-    flagged: Array | None = None,
-    scores: Array | None = None,
-) -> dict[str, Any]:
-    """`wrong`, `flagged` and `scores`, low where a label is likely wrong: each [N]."""
-    row: dict[str, Any] = {"probabilities": source, "found_by": name, "seconds": seconds}
-    if flagged is not None:
-        row |= detection_metrics(flagged, wrong)
-    if scores is not None:
-        first = np.argsort(scores, kind="stable")[:FIRST]
-        row |= ranking_metrics(scores, wrong)
-        row["precision_at_100"] = float(wrong[first].mean())
-    return row
+def _ranked(scores: Array, wrong: Array) -> dict[str, Any]:
+    """Metrics of scores [N], low where a label is likely wrong."""
+    first = np.argsort(scores, kind="stable")[:FIRST]
+    return ranking_metrics(scores, wrong) | {"precision_at_100": float(wrong[first].mean())}
 
 
 def table(record: dict[str, Any]) -> list[list[str]]:
     """The heading and a line for each row."""
-    lines = [list(HEADINGS)]
+    lines = [["probabilities", "found by", "flagged", *COLUMNS.values(), "seconds"]]
     for row in record["rows"]:
         cells = [f"{row[name]:.3f}" if row.get(name) is not None else "-" for name in COLUMNS]
         start = (row["probabilities"], row["found_by"], str(row.get("flagged", "-")))

@@ -1,9 +1,9 @@
 """Plots over the epochs: the tipping point, and what training measured."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from utils.plots import style
 from utils.plots.run_data import LeftOut, RunData
@@ -12,6 +12,17 @@ from utils.plots.style import Axes, Figure, legend_above, new_figure, over_epoch
 MAX_MARKERS = 40  # epochs; with more, the markers would run together
 MAX_CLASSES_NAMED = 2
 MAX_RATES_NAMED = 5
+Curve = tuple[str, str, str, str]  # column of metrics.csv, words, line, fill of the markers
+CROSS_ENTROPY = (("loss", "cross-entropy", "-", style.INK),)
+LOSSES = (
+    ("loss", "total", "-", style.INK),
+    ("naive_loss", "teacher's cross-entropy", "--", style.INK),
+    ("compensation_loss", "compensation", ":", style.INK),
+)
+ACCURACIES = (
+    ("noisy_val_accuracy", "validation, noisy labels", "s--", "white"),
+    ("clean_test_accuracy", "test, clean labels", "o-", style.INK),
+)
 
 
 def draw_tipping_point(run: RunData) -> Figure:
@@ -59,9 +70,11 @@ def draw_training_curves(run: RunData) -> Figure:
         raise LeftOut("metrics.csv has no epoch yet")
     figure = new_figure(7.2, 7.2, f"{run.name}: training")
     losses, accuracies, rate = rows = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
-    _draw_losses(run, losses, epochs)
-    _draw_accuracies(run, accuracies, epochs)
-    _draw_learning_rate(run, rate, epochs)
+    shown = CROSS_ENTROPY if run.baseline else LOSSES
+    _draw_curves(run, losses, "loss (mean over images)", shown)
+    losses.set_ylim(bottom=0)
+    _draw_curves(run, accuracies, "accuracy (%)", ACCURACIES)
+    _draw_learning_rate(run, rate)
     _mark_split(run, rows)
     _mark_vanished(run, accuracies)
     legend_above(losses, 3)
@@ -70,36 +83,18 @@ def draw_training_curves(run: RunData) -> Figure:
     return figure
 
 
-def _draw_losses(run: RunData, axes: Axes, epochs: NDArray[np.float64]) -> None:
-    plain(axes, "", "loss (mean over images)")
-    if run.baseline:
-        curves = [("loss", "cross-entropy", "-")]
-    else:
-        curves = [
-            ("loss", "total", "-"),
-            ("naive_loss", "teacher's cross-entropy", "--"),
-            ("compensation_loss", "compensation", ":"),
-        ]
-    for column, name, line in curves:
-        axes.plot(epochs, run.curve(column), line, color=style.INK, label=name)
-    axes.set_ylim(bottom=0)
-
-
-def _draw_accuracies(run: RunData, axes: Axes, epochs: NDArray[np.float64]) -> None:
-    plain(axes, "", "accuracy (%)")
-    for column, name, line, fill in (
-        ("noisy_val_accuracy", "validation, noisy labels", "s--", "white"),
-        ("clean_test_accuracy", "test, clean labels", "o-", style.INK),
-    ):
+def _draw_curves(run: RunData, axes: Axes, title: str, curves: Sequence[Curve]) -> None:
+    plain(axes, "", title)
+    for column, name, line, fill in curves:
         values = run.curve(column)
-        known = ~np.isnan(values)  # measured only every so many epochs
-        marks = {"markersize": 4, "markerfacecolor": fill}
-        axes.plot(epochs[known], values[known], line, color=style.INK, label=name, **marks)
+        known = ~np.isnan(values)  # some are measured only every so many epochs
+        marks = {"markersize": 4, "markerfacecolor": fill, "color": style.INK, "label": name}
+        axes.plot(run.epochs[known], values[known], line, **marks)
 
 
-def _draw_learning_rate(run: RunData, axes: Axes, epochs: NDArray[np.float64]) -> None:
+def _draw_learning_rate(run: RunData, axes: Axes) -> None:
     curve = run.curve("lr")
-    plain(axes, "epoch", "learning rate").plot(epochs, curve, color=style.INK, ds="steps-mid")
+    plain(axes, "epoch", "learning rate").plot(run.epochs, curve, color=style.INK, ds="steps-mid")
     axes.set_yscale("log")
     rates = np.unique(curve[np.isfinite(curve) & (curve > 0)])
     if 0 < len(rates) <= MAX_RATES_NAMED:
@@ -108,7 +103,7 @@ def _draw_learning_rate(run: RunData, axes: Axes, epochs: NDArray[np.float64]) -
 
 
 def _mark_split(run: RunData, rows: Any) -> None:
-    """A line through all panels at the epoch of the split, and the robust phase in grey."""
+    """A line through all panels at the epoch of the split, and the robust phase in gray."""
     if run.split_epoch is None:
         return
     name = f"tipping point: epoch {run.split_epoch}"

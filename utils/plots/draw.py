@@ -28,8 +28,8 @@ class Plot(NamedTuple):
 PLOTS = {  # by the name of the file
     "tipping_point.png": Plot(
         draw_tipping_point,
-        "The student's confidence; at its peak learning turns into memorising. Below it the naive "
-        "phase alone, and how many of the labels that the pair agrees with in training are wrong.",
+        "The student's confidence; at its peak learning turns into memorization. Below it the "
+        "naive phase alone, and how many of the labels that the pair agrees with are wrong.",
     ),
     "noise_split.png": Plot(
         draw_noise_split,

@@ -90,10 +90,10 @@ def draw_transitions(run: RunData) -> Figure:
 
 
 def _draw_matrix(axes: Axes, shares: Array, unit: str, other_name: str) -> Any:
-    """The shares [C, C] in grey: given label by the other one; returns matplotlib's image."""
+    """The shares [C, C] in gray: given label by the other one; returns matplotlib's image."""
     from matplotlib.colors import PowerNorm
 
-    # Of many classes each has few images in another one's cell: there the light greys spread out.
+    # Of many classes each has few images in another one's cell: there the light grays spread out.
     norm = PowerNorm(1 if len(shares) <= FEW_CLASSES else 0.5, vmin=0, vmax=100)
     axes.set_title(f"given label (row) and {other_name} (column)", fontsize=MEDIUM, loc="left")
     axes.set_ylabel(f"given label{unit}", fontsize=MEDIUM)

@@ -1,4 +1,4 @@
-"""How every plot looks: colours, a blank figure, plain axes, and the figure as PNG.
+"""How every plot looks: colors, a blank figure, plain axes, and the figure as PNG.
 
 matplotlib is imported when a figure is asked for, through its object interface: no display, no
 pyplot, nothing global.
@@ -31,7 +31,7 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def plain(axes: Axes, x: str, y: str, title: str = "") -> Axes:
-    """The same axes with labels, a faint grid and no box."""
+    """The axes with labels, a faint grid and no box."""
     axes.set_xlabel(x, fontsize=MEDIUM)
     axes.set_ylabel(y, fontsize=MEDIUM)
     if title:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -14,21 +14,14 @@ FORMER_NAMES = {"robust_phase": "guidance"}  # of parts, in checkpoints of earli
 HINT = "give the same command with --restart (the run folder is moved to replaced/)"
 
 
-class Part(Protocol):
-    """What can be saved and restored: networks, optimiser, schedule, monitor, …"""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
 class Checkpoint:
     """checkpoint.pt: the state of each part by its name, and the run's identity."""
 
-    def __init__(
-        self, path: Path, description: Description, parts: Mapping[str, Part | torch.Tensor]
-    ):
-        """`description`: of the run; its identity must be equal where it is resumed."""
+    def __init__(self, path: Path, description: Description, parts: Mapping[str, Any]):
+        """`description`: of the run; its identity must be equal where it is resumed.
+
+        `parts`: tensors, and what has `state_dict` and `load_state_dict`.
+        """
         self.path, self.description, self.parts = path, description, parts
 
     def save(self) -> None:
@@ -41,7 +34,7 @@ class Checkpoint:
             for name, part in self.parts.items()
         }
         for name, state in states.items():
-            if not all_finite(state):
+            if not all(bool(each.isfinite().all()) for each in _tensors(state)):
                 raise FloatingPointError(f"{name}: numbers that are not finite")
         run, versions = self.description.identity(), made_with()
         write_tensors(self.path, {"run": run, "versions": versions, "parts": states})
@@ -81,7 +74,7 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def _restore(part: Part | torch.Tensor, state: Any) -> None:
+def _restore(part: Any, state: Any) -> None:
     if not isinstance(part, torch.Tensor):
         part.load_state_dict(state)
     elif state.shape != part.shape:
@@ -90,18 +83,11 @@ def _restore(part: Part | torch.Tensor, state: Any) -> None:
         part.copy_(state)
 
 
-def all_finite(state: Any) -> bool:
-    """Whether every floating-point tensor in nested containers has finite numbers only."""
-    return all(bool(each.isfinite().all()) for each in _tensors(state))
-
-
 def _tensors(state: Any) -> Iterator[torch.Tensor]:
+    """The floating-point tensors in nested containers."""
     if isinstance(state, torch.Tensor):
         if state.is_floating_point():
             yield state
-    elif isinstance(state, Mapping):
-        for each in state.values():
-            yield from _tensors(each)
-    elif isinstance(state, list | tuple):
-        for each in state:
+    elif isinstance(state, Mapping | list | tuple):
+        for each in state.values() if isinstance(state, Mapping) else state:
             yield from _tensors(each)

@@ -17,7 +17,7 @@ def report_summary(record: Mapping[str, Any]) -> None:
         share = 100 * row["flagged"] / max(1, row["images"])
         say(f"{row['label']:>15} {row['images']:6} {row['flagged']:7} {share:5.1f}")
     for row in record.get("most_frequent", ()):
-        say(f"{row['images']:7} labelled {row['true']}, suggested {row['predicted']}")
+        say(f"{row['images']:7} labeled {row['true']}, suggested {row['predicted']}")
 
 
 def report(record: Mapping[str, Any]) -> None:

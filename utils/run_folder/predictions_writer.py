@@ -1,7 +1,7 @@
 """Writes a run's detection result: detection.npy, what it rests on, and the suspect labels."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,24 +9,13 @@ from numpy.typing import NDArray
 from utils.console import say
 from utils.files import write_array, write_text, write_whole
 from utils.labels import Labels
-from utils.manifest import Manifest, as_csv
+from utils.manifest import as_csv
 from utils.review.page import review_page
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import UNKNOWN, Predictions
 from utils.run_folder.suspects import most_suspect, suspects_csv
 
 SUSPECTS_SHOWN = 64  # images that a run folder keeps for its plot
-
-
-class OwnImages(Protocol):
-    """Where a run's images come from, if they are the user's own."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-    def file_names(self, positions: NDArray[np.int64]) -> list[str]: ...
-
-    def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]: ...
 
 
 class PredictionsWriter(NamedTuple):
@@ -36,7 +25,7 @@ class PredictionsWriter(NamedTuple):
     detection: str  # name of the result that flags, see `Predictions.detections`
     labels: Labels
     images: NDArray[np.uint8]  # the full set, [images, channels, height, width]
-    own: OwnImages | None = None
+    own: Any = None  # see OwnSource of data/images.py; None: not the user's own images
 
     @property
     def trained_rows(self) -> NDArray[np.int64]:
@@ -87,7 +76,7 @@ def write_predictions(
     folder: RunFolder,
     predictions: Predictions,
     images: NDArray[np.uint8],
-    own: OwnImages | None = None,
+    own: Any = None,
 ) -> Predictions:
     """Write predictions.npz with the most suspect images, suspects.csv, and last detection.npy.
 

@@ -14,7 +14,7 @@ def label_set_table(groups: Mapping[str, Sequence[Run]]) -> list[list[str]]:
     """Heading and rows of named groups of runs.
 
     Accuracy: on the clean test images after the last epoch, mean ± sample standard deviation over n
-    seeds. F1: the mean by the run's own detection, and behind / by the final pair where it differs.
+    seeds. F1: the mean by the run's own detection, and after / by the final pair where it differs.
     """
     heading = ["networks", "method", "n"]
     rows = [heading + [word for name in LABEL_SETS for word in (f"{name} acc. %", "F1")]]

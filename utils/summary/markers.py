@@ -1,9 +1,6 @@
 """Text between two marker comments, such as a table of README.md that a command writes."""
 
 import re
-from pathlib import Path
-
-from utils.files import write_text
 
 
 def marked_texts(text: str) -> dict[str, str]:
@@ -19,15 +16,6 @@ def replace_marked(text: str, name: str, content: str) -> str:
     """The text with `content` between the markers of that name; raises ValueError as above."""
     start, stop = _span(text, name)
     return f"{text[:start]}\n\n{content}\n\n{text[stop:]}"
-
-
-def write_into(path: Path, name: str, content: str) -> None:
-    """Put `content` between a file's markers of that name; raises ValueError naming the file."""
-    try:
-        text = replace_marked(path.read_text(encoding="utf-8"), name, content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    write_text(path, text)
 
 
 def _span(text: str, name: str) -> tuple[int, int]:

@@ -56,7 +56,7 @@ def group_runs(runs: Iterable[Run]) -> Groups:
 
 
 def half_width(values: Sequence[float], spread: str) -> float | None:
-    """The number behind ±: one of SPREADS of values [n]; None for fewer than two."""
+    """The number after ±: one of SPREADS of values [n]; None for fewer than two."""
     if len(values) < 2:
         return None
     if spread == "ci95":
