@@ -11,7 +11,7 @@ from utils.startup import run_script
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain, islice, repeat
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.benchmark import Timer
@@ -51,7 +50,6 @@ OPTIMIZER = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
 
 def made_up_images() -> ImageSet:
     """CIFAR-10 in all but what the images show."""
-
     torch.manual_seed(0)
     names, cifar = [str(k) for k in range(10)], CIFAR["cifar10"]
     splits = [
@@ -126,9 +124,9 @@ class Fast:
         how = {"batch_size": BATCH, "compiled": machine.compiled}
         self.training_step = TrainingStep(pair, optimizer, loss_with_departures, **how)
         self.batches = chain.from_iterable(repeat(self.loaders.train))
-        images = len(self.loaders.train.labels)
-        self.robust_phase = RobustPhase(images, len(labels.class_names), device)
-        self.agreements = torch.zeros(images, device=device)
+        count = len(self.loaders.train.labels)
+        self.robust_phase = RobustPhase(count, len(labels.class_names), device)
+        self.agreements = torch.zeros(count, device=device)
 
     def step(self) -> None:
         """One batch: loading, loss, update, statistics."""
@@ -144,48 +142,38 @@ class Fast:
         infer_logits(self.training_step.pair, islice(loader, 1), loader.batch_size)
 
 
-def take_turns(
-    contenders: dict[str, tuple[Callable, Callable]], rounds: int, least: float
-) -> dict[str, NDArray[np.float64]]:
-    """Mean seconds of a call of each contender [rounds], timed for `least` seconds in every round.
-
-    `contenders`: the call, and the context of its turn.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, (work, turn) in contenders.items():
-            with turn():
-                timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
-                seconds[name].append(timer.blocked_autorange(min_run_time=least).mean)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
 def measure(fast: Fast, plain: Straightforward, net: str, rounds: int, least: float) -> dict:
-    """Rows of the table: what each contender takes, and what follows for epoch and run."""
+    """Rows of the table: what each contender takes, and what follows for epoch and run.
+
+    They take turns; in every round a contender is called for `least` seconds.
+    """
     for warm_up in (*[fast.step] * (WARM_UP + 2), fast.score):
         warm_up()
-    memory = peak_memory_gib(
-        fast.agreements.device
-    )  # before the straightforward version takes some
+    memory = peak_memory_gib(fast.agreements.device)  # before the straightforward version has some
     plain.step()  # warms up
-    contenders = {
+    contenders = {  # the call, and the context of its turn
         "loader": (lambda: next(fast.batches), nullcontext),
         "PIL loader": (lambda: next(plain.batches), plain.turn),
         "step": (fast.step, nullcontext),
         "straightforward step": (plain.step, plain.turn),
         "scoring batch": (fast.score, nullcontext),
     }
-    seconds = take_turns(contenders, rounds, least)
+    means: dict[str, list[float]] = {name: [] for name in contenders}  # seconds of a call
+    for name, (work, turn) in [*contenders.items()] * rounds:
+        with turn():
+            timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+            means[name].append(timer.blocked_autorange(min_run_time=least).mean)
+    seconds = {name: np.array(of_rounds) for name, of_rounds in means.items()}
     epochs, scored_epochs, evaluations = RUNS[net]
-    epoch = len(fast.loaders.train) * seconds["step"]
+    step, epoch = seconds["step"], len(fast.loaders.train) * seconds["step"]
     scored = fast.loaders.scored.batch_size / seconds["scoring batch"]  # images a second
     run = epochs * epoch + (scored_epochs * TRAIN + evaluations * (VAL + TEST)) / scored
     rows = {
         "loader, images/s": BATCH / seconds["loader"],
         "PIL images in a DataLoader, images/s": BATCH / seconds["PIL loader"],
-        "training step, ms": 1e3 * seconds["step"],
+        "training step, ms": 1e3 * step,
         "straightforward step, ms": 1e3 * seconds["straightforward step"],
-        "straightforward / training step": seconds["straightforward step"] / seconds["step"],
+        "straightforward / training step": seconds["straightforward step"] / step,
         "scoring pass, images/s": scored,
         "epoch, s": epoch,
         f"{epochs} epochs, {scored_epochs} of them scored, min": run / 60,

@@ -40,90 +40,87 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
 
 
-def told(
-    script: ModuleType, words: list[object], folder: Path, capsys: pytest.CaptureFixture
-) -> str:
-    """The one line that the script says; below `folder` nothing may change."""
-    before = snapshot(folder)
-    capsys.readouterr()
-    device = [] if script is detection else ["--device", TEST_DEVICE]
-    with pytest.raises(SystemExit) as exit_:
-        run_script(script.main, PARSERS[script].parse_args([*device, *map(str, words)]))
-    said = capsys.readouterr().err
-    assert exit_.value.code == 2
-    assert said.count("\n") == 1 and "Traceback" not in said and "error: " in said, said
-    assert snapshot(folder) == before
-    return said
+@pytest.fixture
+def told(tmp_path: Path, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Call a script; the one line that it says. Below `tmp_path` nothing may change."""
+
+    def call(script: ModuleType, *words: object) -> str:
+        before = snapshot(tmp_path)
+        capsys.readouterr()
+        device = [] if script is detection else ["--device", TEST_DEVICE]
+        with pytest.raises(SystemExit) as exit_:
+            run_script(script.main, PARSERS[script].parse_args([*device, *map(str, words)]))
+        said = capsys.readouterr().err
+        assert exit_.value.code == 2
+        assert said.count("\n") == 1 and "Traceback" not in said and "error: " in said, said
+        assert snapshot(tmp_path) == before
+        return said
+
+    return call
+
+
+MISSING = "digits_worst_seed_0: no such run folder; train it first"
 
 
 @pytest.mark.parametrize(
-    ("words", "value", "hint"),
+    ("script", "words", "value", "hint"),
     [
-        ("--dataset digits --limit_train 2000", "--limit_train 2000", "1297 training images"),
-        ("--dataset digits --limit_train 63", "--limit_train 63", "smaller --batch_size"),
-        ("--dataset digits --limit_train 4 --batch_size 4", "--limit_train 4", "another --seed"),
-        ("--dataset digits --batch_size 16", "--batch_size 16", "choose another"),
-        ("--dataset digits --device tpu", "--device tpu", "choose auto, cpu, cuda"),
-        ("--dataset digits --device cuda:77", "--device cuda:77", "choose auto, cpu, cuda"),
-        ("--dataset digits --precision tf32 --device cpu", "tf32", "choose auto, fp32 or bf16"),
-        ("--dataset digits --checkpoint_freq 0", "0", "a whole number from 1"),
-        ("--dataset digits --lr 1e30 --n_epoch 1 --measure_steps 5", "loss is", "nan"),
+        (training, "--limit_train 2000", "--limit_train 2000", "1297 training images"),
+        (training, "--limit_train 63", "--limit_train 63", "smaller --batch_size"),
+        (training, "--limit_train 4 --batch_size 4", "--limit_train 4", "another --seed"),
+        (training, "--batch_size 16", "--batch_size 16", "choose another"),
+        (training, "--device tpu", "--device tpu", "choose auto, cpu, cuda"),
+        (training, "--device cuda:77", "--device cuda:77", "choose auto, cpu, cuda"),
+        (training, "--precision tf32 --device cpu", "tf32", "choose auto, fp32 or bf16"),
+        (training, "--checkpoint_freq 0", "0", "a whole number from 1"),
+        (training, "--lr 1e30 --n_epoch 1 --measure_steps 5", "loss is", "nan"),
+        (training, f"--width {3 * 10**6}", "error: ", "out of memory"),
+        (learning, "", "new", MISSING),
+        (detection, "", "new", MISSING),
     ],
 )
-def test_training_options_that_do_not_go_together(
-    words: str, value: str, hint: str, tmp_path: Path, capsys
+def test_options_that_do_not_go_together(
+    script: ModuleType, words: str, value: str, hint: str, told: Callable, tmp_path: Path
 ):
-    said = told(training, [*words.split(), "--results_dir", tmp_path / "new"], tmp_path, capsys)
+    said = told(script, "--dataset", "digits", *words.split(), "--results_dir", tmp_path / "new")
     assert value in said and hint in said
 
 
-def label_content(made_up: MadeUpCifar, **changes: object) -> dict[str, object]:
-    return {"clean_label": made_up.clean_labels, "worse_label": made_up.labels} | changes
-
-
-LABEL_FILE_DAMAGES: dict[str, tuple[Callable[[MadeUpCifar], object], str]] = {
-    "missing": (lambda _: None, "check --noise_path"),
-    "code": (lambda _: {"clean_label": Hostile()}, "not a readable label file"),
-    "of other images": (lambda it: label_content(it, clean_label=it.labels), "clean labels"),
-}
-
-
-@pytest.mark.parametrize("what", LABEL_FILE_DAMAGES)
-def test_label_files(what: str, made_up_cifar: MadeUpCifar, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    damage, message = LABEL_FILE_DAMAGES[what]
-    content, path = damage(made_up_cifar), tmp_path / "own.pt"
-    if content is not None:
-        torch.save(content, path)
-    words = ["--data_dir", made_up_cifar.folder, "--noise_path", path, "--results_dir", tmp_path]
-    said = told(training, words, tmp_path, capsys)
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("own.pt", None, "check --noise_path"),
+        ("own.pt", 1000, "not a readable label file"),
+        (LABEL_FILES["cifar10"].name, 1000, "remove it to download it again"),
+    ],
+)
+def test_label_files(
+    name: str, size: int | None, message: str, made_up_cifar: MadeUpCifar, told, tmp_path: Path
+):
+    path = made_up_cifar.folder / name
+    if size:
+        path.write_bytes(made_up_cifar.label_file.read_bytes()[:size])
+    words = ["--data_dir", made_up_cifar.folder, "--results_dir", tmp_path]
+    said = told(training, *words, *(["--noise_path", path] if name == "own.pt" else []))
     assert str(path) in said and message in said
 
 
-def test_a_half_downloaded_label_file(made_up_cifar: MadeUpCifar, tmp_path: Path, capsys):
-    path = made_up_cifar.folder / LABEL_FILES["cifar10"].name
-    path.write_bytes(made_up_cifar.label_file.read_bytes()[:1000])
-    words = ["--data_dir", made_up_cifar.folder, "--results_dir", tmp_path]
-    said = told(training, words, tmp_path, capsys)
-    assert str(path) in said and "remove it to download it again" in said
-
-
 @pytest.mark.parametrize("script", [training, learning, detection])
-def test_a_damaged_archive(script: ModuleType, made_up_cifar: MadeUpCifar, tmp_path: Path, capsys):
+def test_a_damaged_archive(script: ModuleType, made_up_cifar: MadeUpCifar, told, tmp_path: Path):
     (made_up_cifar.folder / "cifar-10-batches-py" / "data_batch_2").write_bytes(b"cut off")
     archive = made_up_cifar.folder / "cifar-10-python.tar.gz"
     archive.write_bytes(b"not what was published")
     (made_up_cifar.folder / ".lock").touch()
     (tmp_path / "cifar10_worst_seed_0").mkdir()
     words = ["--data_dir", made_up_cifar.folder, "--results_dir", tmp_path]
-    said = told(script, words, tmp_path, capsys)
+    said = told(script, *words)
     assert str(archive) in said and "remove it to download it again" in said
 
 
-def test_results_where_no_folder_can_be(tmp_path: Path, capsys):
+def test_results_where_no_folder_can_be(told, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     words = ["--dataset", "digits", "--results_dir", tmp_path / "file"]
-    said = told(training, words, tmp_path, capsys)
+    said = told(training, *words)
     assert str(tmp_path / "file") in said and "choose another --results_dir" in said
 
 
@@ -144,30 +141,25 @@ def misshape(path: Path) -> None:
 FIRST = "layer1.0.conv1.weight"
 
 
-@pytest.mark.parametrize("name", ["teacher.pth.tar", "student.pth.tar"])
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("name", "damage", "message"),
     [
-        (Path.unlink, "train it again with --restart"),
-        (lambda path: torch.save({"state_dict": Hostile()}, path), "not a readable"),
-        (misshape, FIRST),
+        ("teacher.pth.tar", Path.unlink, "train it again with --restart"),
+        ("student.pth.tar", misshape, FIRST),
     ],
-    ids=["gone", "code", "misshapen"],
 )
-def test_networks(
-    damage: Callable[[Path], object], message: str, name: str, run_copy, tmp_path: Path, capsys
-):
+def test_networks(name: str, damage: Callable[[Path], object], message: str, run_copy, told):
     folder, words = run_copy
     damage(folder / name)
-    said = told(learning, words, tmp_path, capsys)
+    said = told(learning, *words)
     assert str(folder / name) in said and message in said
 
 
-def test_a_run_of_another_width(run_copy, tmp_path: Path, capsys):
+def test_a_run_of_another_width(run_copy, told):
     folder, words = run_copy
     args = folder / "args.json"
     args.write_text(args.read_text().replace('"width": 16', '"width": 64'))
-    said = told(learning, words, tmp_path, capsys)
+    said = told(learning, *words)
     assert "has --width 16, the data set and the run have 64" in said
 
 
@@ -183,12 +175,10 @@ def test_a_run_of_another_width(run_copy, tmp_path: Path, capsys):
         (b'{"options": 3}', "does not name a run"),
     ],
 )
-def test_damaged_args(
-    script: ModuleType, content: bytes, message: str, run_copy, tmp_path: Path, capsys
-):
+def test_damaged_args(script: ModuleType, content: bytes, message: str, run_copy, told):
     folder, words = run_copy
     (folder / "args.json").write_bytes(content)
-    said = told(script, words, tmp_path, capsys)
+    said = told(script, *words)
     assert str(folder) in said and message in said
 
 
@@ -199,45 +189,41 @@ def huge_npy() -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 
 
+NOT_WHOLE = "not a whole .npy"
 FLAG_DAMAGES: dict[str, tuple[object, str]] = {
-    "gone": (None, "no such file"),
+    "gone": (lambda path: None, "no such file; HINT"),
+    "a pipe": (os.mkfifo, "not a file; HINT"),
     "short": (np.zeros(1296, dtype=bool), "shape (1296,)"),
     "numbers": (np.zeros(1297), "type float64"),
     "two columns": (np.zeros((1297, 2), dtype=bool), "shape (1297, 2)"),
-    "text": (b"1\n0\n1\n", "not a whole .npy"),
-    "empty": (b"", "not a whole .npy"),
-    "huge": (huge_npy(), "not a whole .npy"),
-    "pickle": (pickle.dumps(Hostile()), "not a whole .npy"),
+    "text": (b"1\n0\n1\n", NOT_WHOLE),
+    "empty": (b"", NOT_WHOLE),
+    "huge": (huge_npy(), NOT_WHOLE),
+    "pickle": (pickle.dumps(Hostile()), NOT_WHOLE),
 }
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["detection.npy", "--prediction"])
 @pytest.mark.parametrize("what", FLAG_DAMAGES)
-def test_flags(what: str, given: bool, run_copy, tmp_path: Path, capsys):
+def test_flags(what: str, given: bool, run_copy, told: Callable, tmp_path: Path):
     folder, words = run_copy
     content, message = FLAG_DAMAGES[what]
     path = tmp_path / "flags.npy" if given else folder / "detection.npy"
     path.unlink(missing_ok=True)
     if isinstance(content, bytes):
         path.write_bytes(content)
-    elif content is not None:
+    elif isinstance(content, np.ndarray):
         np.save(path, content)
-    said = told(detection, [*words, *(["--prediction", path] if given else [])], tmp_path, capsys)
+    else:
+        content(path)
+    said = told(detection, *words, *(["--prediction", path] if given else []))
+    message = message.replace("HINT", "check --prediction" if given else "train the run first")
     assert str(path) in said and message in said
-
-
-def test_a_prediction_that_is_no_file(tmp_path: Path, capsys):
-    path = tmp_path / "flags.npy"
-    words = ["--dataset", "digits", "--prediction", path]
-    for message in ("no such file; check --prediction", "not a file; check --prediction"):
-        said = told(detection, words, tmp_path, capsys)
-        assert f"{path}: {message}" in said
-        path.exists() or os.mkfifo(path)
 
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_labels_that_have_changed_since_the_run_began(
-    finished: bool, made_up_cifar: MadeUpCifar, tmp_path: Path, capsys
+    finished: bool, made_up_cifar: MadeUpCifar, told: Callable, tmp_path: Path
 ):
     words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
     words += ["--results_dir", tmp_path / "results", "--width", 2, "--n_epoch", 1]
@@ -247,15 +233,10 @@ def test_labels_that_have_changed_since_the_run_began(
         if not finished:
             RunFolder.of(args).training.unlink()
     changed = np.roll(made_up_cifar.labels, 1)
-    torch.save(label_content(made_up_cifar, worse_label=changed), made_up_cifar.label_file)
-    said = told(training, words, tmp_path, capsys)
+    content = {"clean_label": made_up_cifar.clean_labels, "worse_label": changed}
+    torch.save(content, made_up_cifar.label_file)
+    said = told(training, *words)
     assert "other labels behind --noise_path" in said and "--restart" in said
-
-
-@pytest.mark.parametrize("script", [learning, detection])
-def test_a_missing_run(script: ModuleType, tmp_path: Path, capsys):
-    said = told(script, ["--dataset", "digits", "--results_dir", tmp_path], tmp_path, capsys)
-    assert "digits_worst_seed_0: no such run folder; train it first" in said
 
 
 @pytest.mark.parametrize(
@@ -277,11 +258,6 @@ def test_out_of_memory_names_what_helps(error: Exception, script: ModuleType, sa
     assert exit_.value.code == 2 and line.count("\n") == 1
     assert f"error: out of memory{said}" in line
     assert ("--batch_size" in line and "--width" in line) == bool(said)
-
-
-def test_too_large_a_network_is_out_of_memory(tmp_path: Path, capsys):
-    words = ["--dataset", "digits", "--width", 10**7, "--results_dir", tmp_path]
-    assert "out of memory" in told(training, words, tmp_path, capsys)
 
 
 def test_our_own_mistakes_keep_their_traceback():

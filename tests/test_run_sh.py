@@ -48,7 +48,7 @@ def stand_in(tmp_path: Path) -> str:
 def test_run_sh_resumes_goes_from_data_to_table_and_repeats_nothing(tmp_path: Path):
     variables = {"SEEDS": "0", "LABEL_SETS": "rand1", "METHODS": "bkd", "OMP_NUM_THREADS": "1"}
     variables |= {"RESULTS_DIR": str(tmp_path)}
-    words = "demo --n_epoch 4 --no_plots"
+    words = "demo --n_epoch 4 --width 4 --no_plots"
     folder = tmp_path / "digits_rand1_seed_0"
     log = folder / "training.log"
     process = subprocess.Popen(
@@ -68,7 +68,8 @@ def test_run_sh_resumes_goes_from_data_to_table_and_repeats_nothing(tmp_path: Pa
     logs = {stage: (folder / f"{stage}.log").read_text() for stage in STAGES}
     for stage, last_line in STAGES.items():
         assert re.search(last_line, logs[stage]), logs[stage]
-    assert re.search(r"^digits +rand1 +n_epoch=4 +bkd +1 +\d\d\.\d\d ", first.stdout, re.MULTILINE)
+    row = r"^digits +rand1 +n_epoch=4 width=4 +bkd +1 +\d\d\.\d\d "
+    assert re.search(row, first.stdout, re.MULTILINE)
     assert "F1 0." in first.stdout and "no tipping point" in first.stdout
 
     again = run_sh(words, **variables)
