@@ -117,6 +117,8 @@ def train(
     has_student = METHODS[args.method].has_student
     labels = loaders.train.labels  # [N], given
     alphas = (args.alpha1, args.alpha2, args.alpha3, args.alpha4)
+    every = {"val": args.noisy_val_freq, "sample": args.noisy_val_freq}
+    every |= {"test": args.clean_test_freq}
     for epoch in run.epochs(args.n_epoch):
         # Passes over the images: a signal may stop the run before any batch.
         naive = has_student and monitor.searching
@@ -124,11 +126,10 @@ def train(
         batches = run.batches(loaders.train)
         stats = train_epoch(training, batches, epoch, averaging=not naive)
         scores = score_images(training.step.pair, loaders.scored) if naive else None
-        val = predict(training, loaders.val) if run.due(args.noisy_val_freq) else None
-        tested = loaders.test and run.due(args.clean_test_freq)
-        test = predict(training, loaders.test) if tested else None
+        due = [name for name in every if getattr(loaders, name) and run.due(every[name])]
+        predicted = {name: predict(training, getattr(loaders, name)) for name in due}
         # Conclusions: no batch is read below, so that an epoch counts whole or not at all.
-        run.log_epoch(stats, val, test, naive=naive, lr=training.rate.at(epoch))
+        run.log_epoch(stats, predicted, naive=naive, lr=training.rate.at(epoch))
         tipped = scores and monitor.update(stats.confidence, stats.agreement, scores)
         if tipped:  # the confidence peaked two epochs ago: the robust phase begins
             say(f"tipping point: epoch {tipped.epoch}; the robust phase begins")

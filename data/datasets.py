@@ -74,6 +74,7 @@ class Loaders(NamedTuple):
     train: Loader  # shuffled, augmented
     scored: Loader  # in data order, as the two below
     val: Loader
+    sample: Loader | None  # training images, see `Labels.sample`
     test: Loader | None  # own images may have none
 
 
@@ -88,15 +89,16 @@ def make_loaders(
 ) -> Loaders:
     """Loaders for the generator's device; `before_batch`: see `Loader`."""
     table = PixelTable(images.train.images, black=images.own is None)
-    places = [torch.from_numpy(part) for part in labels.positions]
+    places = [torch.from_numpy(part) for part in (*labels.positions, labels.sample)]
     size = images.train.images.nbytes + (images.test.images.nbytes if images.test else 0)
     new = partial(_new_loader(images, generator, memory_format, size), before_batch=before_batch)
     infer_batch = INFER_BATCH[generator.device.type]
-    train, scored, val = ((table, labels.given[part], part) for part in places)
+    train, scored, val, sample = ((table, labels.given[part], part) for part in places)
     return Loaders(
         new(*train, batch_size=batch_size, shuffle=True, augment=images.augment),
         new(*scored, batch_size=infer_batch, augment=images.augment if augment_scored else None),
         new(*val, batch_size=infer_batch),
+        new(*sample, batch_size=infer_batch) if len(labels.sample) else None,
         new(*images.test, batch_size=infer_batch) if images.test else None,
     )
 

@@ -39,13 +39,17 @@ def rows_of(results: Path) -> list[dict[str, str]]:
 
 def test_mean_and_deviation_over_seeds(tmp_path: Path):
     accuracies = (90.0, 92.0, 97.0, 93.0)
-    for seed, (accuracy, tipping) in enumerate(zip(accuracies, (5, 6, 7, None), strict=True)):
-        add_run(tmp_path, seed, accuracy, tipping)
+    of_runs = enumerate(zip(accuracies, (5, 6, 7, None), strict=True))
+    folders = [add_run(tmp_path, seed, *measured) for seed, measured in of_runs]
     (row,) = rows_of(tmp_path)
     assert row["n"] == "4" and row["method"] == "bkd" and row["setting"] == "default"
     assert row["test acc. last %"] == f"93.00 ± {statistics.stdev(accuracies):.2f}"
     assert row["test acc. best val %"] == row["wall s"] == "-"
     assert row["F1"] == "0.600 ± 0.000" and row["tipping epoch"] == "6.0 ± 1.0 (1 never)"
+    assert "memorized %" not in row  # runs that held nothing out have no such share
+    for seed, share in enumerate((-0.5, 4.5)):
+        edit_json(folders[seed] / "training.json", memorized_share=share)
+    assert rows_of(tmp_path)[0]["memorized %"] == "2.0 ± 3.5"
 
 
 def test_runs_of_other_settings_are_never_averaged(tmp_path: Path):
@@ -90,6 +94,7 @@ WRONG: list[tuple[str, dict[str, Any] | str, str]] = [  # changes of a record, o
     ("training.json", {"epochs": None}, "epochs is None"),
     ("training.json", {"tipping_point": "5"}, "tipping_point is '5'"),
     ("training.json", {"tipping_point": True}, "tipping_point is True"),
+    ("training.json", {"memorized_share": -101}, "memorized_share is -101"),
     ("training.json", {"group_sizes": [1, 2], "group_wrong": [1]}, "is shorter"),
     ("training.json", {"group_sizes": [1], "group_wrong": ["1"]}, "group size is '1'"),
     ("training.json", "{}", "'epochs' is missing"),

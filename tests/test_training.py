@@ -123,9 +123,9 @@ def test_only_training_and_scoring_images_are_augmented(made_up_cifar: MadeUpCif
     labels = Labels(clean, clean, images.class_names, positions)
     loaders = make_loaders(images, labels, 128, torch.Generator(), augment_scored=True)
     assert loaders.train.augment is loaders.scored.augment is images.augment is not None
-    assert loaders.val.augment is loaders.test.augment is None
-    assert [loader.shuffle for loader in loaders] == [True, False, False, False]
-    assert [len(loader.labels) for loader in loaders] == [450, 500, 50, 100]
+    assert all(loader.augment is None for loader in loaders[2:])
+    assert [loader.shuffle for loader in loaders] == [True, False, False, False, False]
+    assert [len(loader.labels) for loader in loaders] == [450, 500, 50, 50, 100]
 
 
 def tips_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
@@ -139,6 +139,18 @@ def tips_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 def metrics_of(folder: Path) -> list[dict[str, str]]:
     with open(folder / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_the_memorized_share_is_the_training_less_the_held_out_labels_agreed_with(tmp_path):
+    arguments = ["--n_epoch", 2, "--width", 4, "--val_ratio", 0.2, "--results_dir", tmp_path]
+    args = training_options("--dataset", "digits", *arguments)
+    record, folder = training.main(args), RunFolder.of(args).path
+    predictions = Predictions.read(folder / "predictions.npz")
+    agreed = predictions.final_prediction == predictions.label  # of all images, in data order
+    train, val = split_indices(1297, 0.2, args.seed)
+    memorized = 100 * (agreed[train[: len(val)]].mean() - agreed[val].mean())
+    assert record["memorized_share"] == pytest.approx(memorized) != 0
+    assert float(metrics_of(folder)[-1]["memorized_share"]) == record["memorized_share"]
 
 
 def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_run):
@@ -157,6 +169,7 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
     best = record["best_val_epoch"]  # the first with the largest accuracy
     assert best == known.index(max(known)) and sum(each >= 0 for each in known) == 3
     assert torch.load(folder / "best_teacher.pth.tar")["epoch"] == best
+    assert record["memorized_share"] is None and not rows[-1]["memorized_share"]  # none held out
 
     scores = Predictions.read(folder / "predictions.npz")
     detection = np.load(folder / "detection.npy", allow_pickle=False)

@@ -36,6 +36,12 @@ class Labels(NamedTuple):
         """Given labels of the validation images."""
         return self.given[self.positions.val]
 
+    @property
+    def sample(self) -> NDArray[np.int64]:
+        """Positions of as many training images as are held out; none where none are."""
+        train, _, val = self.positions
+        return train[:0] if val is train else train[: len(val)]
+
     def class_counts(self) -> dict[str, int]:
         """Class name -> number of given labels."""
         counts = np.bincount(self.given.numpy(), minlength=len(self.class_names)).tolist()

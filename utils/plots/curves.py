@@ -22,6 +22,7 @@ LOSSES = (
 ACCURACIES = (
     ("noisy_val_accuracy", "validation, noisy labels", "s--", "white"),
     ("clean_test_accuracy", "test, clean labels", "o-", style.INK),
+    ("memorized_share", "memorized: training less validation", "^:", "white"),
 )
 
 
@@ -87,7 +88,9 @@ def _draw_curves(run: RunData, axes: Axes, title: str, curves: Sequence[Curve]) 
     plain(axes, "", title)
     for column, name, line, fill in curves:
         values = run.curve(column)
-        known = ~np.isnan(values)  # some are measured only every so many epochs
+        known = ~np.isnan(values)  # some are measured only every so many epochs, or never
+        if not known.any():
+            continue
         marks = {"markersize": 4, "markerfacecolor": fill, "color": style.INK, "label": name}
         axes.plot(run.epochs[known], values[known], line, **marks)
 

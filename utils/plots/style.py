@@ -45,6 +45,8 @@ def plain(axes: Axes, x: str, y: str, title: str = "") -> Axes:
 
 def legend_above(axes: Axes, columns: int) -> None:
     """Put the legend above the axes, where it covers nothing."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(
         fontsize=SMALL, frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 1)
     )

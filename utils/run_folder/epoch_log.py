@@ -22,18 +22,32 @@ class EpochLog:
         self.rows: list[dict[str, Any]] = []
 
     def add(
-        self, epoch: int, stats: Any, val: Any, test: Any, *, naive: bool, lr: float, times: str
+        self,
+        epoch: int,
+        stats: Any,
+        predicted: Mapping[str, Any],
+        *,
+        naive: bool,
+        lr: float,
+        times: str,
     ) -> None:
         """Add an epoch, and warn of classes that vanished.
 
-        `stats`: see models/epoch_statistics.py. `val`, `test`: predictions [N], None where not
-        made. `naive`: before the tipping point. `times`: for the line alone.
+        `stats`: see models/epoch_statistics.py. `predicted`: the predictions that were made, of
+        val, test [N], and sample (see `Labels.sample`), all in eval mode without augmentation.
+        `naive`: before the tipping point. `times`: for the line alone.
+
+        The memorized share is the percentage of the sample's labels that the pair agrees with, less
+        that of the held-out labels.
         """
         labels, has_student = self.labels, METHODS[self.method].has_student
-        found = [None if each is None else each.cpu() for each in (stats.prediction, val, test)]
-        prediction, val, test = found
+        predicted = {name: each.cpu() for name, each in predicted.items()}
+        prediction = stats.prediction.cpu()
+        given = {"val": labels.val, "sample": labels.given[labels.sample], "test": labels.test}
+        accuracies = {name: accuracy(each, given[name]) for name, each in predicted.items()}
+        val, sample, test = (accuracies.get(name) for name in given)
         # Before the robust phase a class may simply not have been learned yet.
-        robust = [each for each in found if each is not None] if has_student and not naive else []
+        robust = [prediction, *predicted.values()] if has_student and not naive else []
         vanished = absent_classes(robust, len(labels.class_names))
         row = {
             "epoch": epoch,
@@ -43,8 +57,9 @@ class EpochLog:
             "naive_loss": stats.naive_loss,
             "compensation_loss": stats.compensation_loss if has_student else None,
             "student_confidence": stats.confidence if has_student else None,
-            "noisy_val_accuracy": None if val is None else accuracy(val, labels.val),
-            "clean_test_accuracy": None if test is None else accuracy(test, labels.test),
+            "noisy_val_accuracy": val,
+            "memorized_share": None if sample is None else sample - val,
+            "clean_test_accuracy": test,
             "agreed_wrong": labels.agreed_wrong(prediction),
             "vanished_classes": " ".join(map(str, vanished)),
         }
@@ -58,7 +73,8 @@ class EpochLog:
     def _write(self) -> None:
         text = io.StringIO(newline="")
         if self.rows:
-            writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
+            columns = list(self.rows[-1])  # earlier rows of an older checkpoint may have fewer
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
@@ -84,6 +100,8 @@ def _line(row: Mapping[str, Any]) -> str:
         )
     if row["noisy_val_accuracy"] is not None:
         line += " noisy val {noisy_val_accuracy:.2f} %"
+    if row["memorized_share"] is not None:
+        line += " memorized {memorized_share:.1f} %"
     if row["clean_test_accuracy"] is not None:
         line += " clean test {clean_test_accuracy:.2f} %"
     return line.format(**row)

@@ -145,6 +145,7 @@ def _checked(
                     _number(name, value, maximum)
         part = "training"
         _number("epochs", records["training"]["epochs"])
+        _number("memorized_share", records["training"].get("memorized_share") or 0, 100, -100)
         sizes, wrong = (records["training"].get(f"group_{name}") for name in ("sizes", "wrong"))
         pairs = zip(sizes, wrong, strict=True) if sizes and wrong else ()
         groups = [tuple(_number("group size", n) for n in pair) for pair in pairs]
@@ -194,7 +195,8 @@ def _object(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _number(name: str, value: Any, maximum: float = LARGEST) -> Any:
-    if type(value) not in (int, float) or not 0 <= value <= maximum:  # NaN fails too
-        raise ValueError(f"{name} is {reprlib.repr(value)}, not a number from 0 to {maximum}")
+def _number(name: str, value: Any, maximum: float = LARGEST, minimum: float = 0) -> Any:
+    if type(value) not in (int, float) or not minimum <= value <= maximum:  # NaN fails too
+        words = f"not a number from {minimum} to {maximum}"
+        raise ValueError(f"{name} is {reprlib.repr(value)}, {words}")
     return value

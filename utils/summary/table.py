@@ -40,6 +40,7 @@ COLUMNS = (
     Column("tipping epoch", 1, "training", "tipping_point", "never"),
     Column("wall s", 0, "timing", "wall_seconds"),
 )
+MEMORIZED = Column("memorized %", 1, "training", "memorized_share")  # where a run has it
 
 
 def footnote(spread: str) -> str:
@@ -101,9 +102,11 @@ def table(runs: Iterable[Run], spread: str = "std") -> list[list[str]]:
     """Heading and one row for each data set, label set, setting, precision and method."""
     groups = group_runs(runs)
     heading, *names = identity(groups)
-    rows = [[*heading, "n", *(column.heading for column in COLUMNS)]]
+    runs = [run for group in groups.values() for run in group]
+    columns = [*COLUMNS, MEMORIZED] if measured(MEMORIZED, runs) else COLUMNS
+    rows = [[*heading, "n", *(column.heading for column in columns)]]
     for name, group in zip(names, groups.values(), strict=True):
-        cells = [cell(column, group, spread) for column in COLUMNS]
+        cells = [cell(column, group, spread) for column in columns]
         rows.append([*name, str(len(group)), *cells])
     return rows
 
