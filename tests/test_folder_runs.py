@@ -1,6 +1,7 @@
 """--dataset folder through the three scripts and python -m utils.clean."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from utils.manifest import csv_text
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.own_images import defaults_by_count
 from utils.review import clean
+from utils.run_folder import predictions_writer
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Predictions
 
@@ -130,6 +132,37 @@ def test_a_run_is_recognised_with_its_images_and_labels(tmp_path: Path, capsys):
     with pytest.raises(ValueError, match="other images or labels"):
         train(tmp_path, "--no_plots")
     assert read_json(folder.training) == record
+
+
+def key_of(folder: RunFolder) -> str:
+    """The name under which a browser keeps the decisions of a run's page."""
+    return re.search('"key":"(.*?)"', folder.review.read_text(encoding="utf-8")).group(1)
+
+
+def test_images_that_vanish_at_the_end_and_a_page_that_fails_cost_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    write, ce, keys = training.write_predictions, ("--method", "ce"), set()
+
+    def lose_images(*arguments: object) -> dict:
+        for path, content in zip(sorted(Path("pets").rglob("*.png")), (b"", None), strict=False):
+            path.write_bytes(content) if content is not None else path.unlink()
+        return write(*arguments)
+
+    for project in ("one", "two"):  # with the same relative paths
+        write_folder(tmp_path / project / "pets", count=4, test=0)
+        monkeypatch.chdir(tmp_path / project)
+        with monkeypatch.context() as patch:
+            patch.setattr(predictions_writer, "review_page", lambda *_: 1 / 0)
+            record, folder = train(Path(), *ce)
+        assert f"{folder.review}: not made (division by zero); the same" in capsys.readouterr().out
+        assert train(Path(), *ce)[0] == record and "data:image/jpeg" in folder.review.read_text()
+        keys.add(key_of(folder))
+    monkeypatch.setattr(training, "write_predictions", lose_images)
+    train(Path(), *ce, "--restart")
+    assert key_of(folder) in keys and len(keys) == 2
+    assert folder.review.read_text().count("data:image/jpeg") == 12
+    assert folder.training.exists() and not folder.checkpoint.exists()
 
 
 def test_steps_are_measured_without_test_images(tmp_path: Path, capsys):
