@@ -1,6 +1,7 @@
 """--dataset folder through the three scripts and python -m utils.clean."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -121,16 +122,32 @@ def test_a_manifest_with_true_labels_is_evaluated(tmp_path: Path):
     assert not folder.learning.exists()
 
 
-def test_a_run_is_recognised_with_its_images_and_labels(tmp_path: Path, capsys):
+def test_a_run_is_recognised_by_its_images_and_labels_wherever_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     rows = write_folder(tmp_path / "pets", count=8, test=0)
-    record, folder = train(tmp_path, "--no_plots")
-    assert train(tmp_path, "--no_plots")[0] == record
+    with monkeypatch.context() as patch:  # a full disk after all epochs
+        patch.setattr(training, "save_networks", lambda *_, **more: more or os.close(-1))
+        with pytest.raises(OSError, match="Bad file"):
+            train(tmp_path, "--checkpoint_freq", 1)
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "pets").rename(tmp_path / "scratch" / "pets")
+    where = ["--images", tmp_path / "scratch" / "pets"]
+    record, folder = train(tmp_path, *where)
+    assert "resuming from epoch 11" in capsys.readouterr().out
+    assert train(tmp_path, *where)[0] == record
     assert "this run is finished" in capsys.readouterr().out
-    moved = tmp_path / "pets" / rows[0][0]
-    other = next(name for name in NAMES if name != rows[0][1])
-    moved.rename(tmp_path / "pets" / "train" / other / "moved.png")
-    with pytest.raises(ValueError, match="other images or labels"):
-        train(tmp_path, "--no_plots")
+    assert evaluate(detection, tmp_path, *where)["images"] == len(rows)
+    with pytest.raises(FileNotFoundError, match="pets: no such folder; name where"):
+        evaluate(detection, tmp_path)
+    classes = tmp_path / "scratch" / "pets" / "train"
+    for name in (rows[0][0], ""):  # an image of another class; the class of another name
+        source = classes.parent / name if name else classes / NAMES[2]
+        target = classes / NAMES[1] / "moved.png" if name else classes / "mice"
+        source.rename(target)
+        with pytest.raises(ValueError, match="other images or labels"):
+            train(tmp_path, *where)
+        target.rename(source)
     assert read_json(folder.training) == record
 
 
