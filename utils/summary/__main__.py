@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.console import discard
 from utils.files import check_replaceable, write_text, write_whole
 from utils.options.parser import OneLineParser
 from utils.options.values import path
@@ -56,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--embed is for the page; give --html FILE too")
     try:
         return _rewrite(args.into, args.results) if args.into else _show(args)
+    except BrokenPipeError:
+        discard(sys.stdout)
+        return 141
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
