@@ -205,7 +205,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     state = description, labels, training, generator, interruption
     with Session(folder, args, *state) as run:
         run.log_warnings(images.own.warnings if images.own else [])
-        return run.resume() or train(args, run, training, loaders, writer)
+        finished = run.resume()
+        record = finished or train(args, run, training, loaders, writer)
+        if images.own and not (finished and folder.review.exists()):
+            writer.write_page()  # last: the files of the images may be gone meanwhile
+        return record
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def evaluate_file(
     args: argparse.Namespace, path: Path, noise_path: Path | None, folder: RunFolder | None
 ) -> dict[str, Any]:
     """Evaluate and print the flags in a file, with the predictions of `folder` where it has any."""
-    options = folder.options() if folder and folder.args.exists() else vars(args)
+    options = (folder and folder.options_like(args, ())) or vars(args)
     images = load_images(args.dataset, args.data_dir, options)
     true, names, where = images.train.clean_labels, images.class_names, (args.data_dir, noise_path)
     labels = given_labels(args.dataset, args.noise_type, true, *where, args.seed, images.own)

@@ -31,6 +31,7 @@ class OwnSource(NamedTuple):
     sha256: str  # of all pixels
     facts: list[str]  # a line for each thing that is to be said at the start
     scale: Scale | None  # of images of more than 8 bits
+    pixels: NDArray[np.uint8]  # [N or more, size, size, 3], as read for training
 
     @property
     def manifest(self) -> Manifest:
@@ -42,8 +43,9 @@ class OwnSource(NamedTuple):
         return [self.files.name(self.rows[position]) for position in positions.tolist()]
 
     def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]:
-        """Small pictures of the training images at the positions."""
-        return thumbnails([self.files.path(self.rows[k]) for k in positions.tolist()], self.scale)
+        """Small pictures of the training images at the positions, by their files if there."""
+        paths = [self.files.path(self.rows[k]) for k in positions.tolist()]
+        return thumbnails(paths, self.scale, (self.pixels[k] for k in positions))
 
 
 class ImageSet(NamedTuple):

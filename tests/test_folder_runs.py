@@ -1,6 +1,8 @@
 """--dataset folder through the three scripts and python -m utils.clean."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from utils.manifest import csv_text
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.own_images import defaults_by_count
 from utils.review import clean
+from utils.run_folder import predictions_writer
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Predictions
 
@@ -119,17 +122,64 @@ def test_a_manifest_with_true_labels_is_evaluated(tmp_path: Path):
     assert not folder.learning.exists()
 
 
-def test_a_run_is_recognised_with_its_images_and_labels(tmp_path: Path, capsys):
+def test_a_run_is_recognised_by_its_images_and_labels_wherever_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     rows = write_folder(tmp_path / "pets", count=8, test=0)
-    record, folder = train(tmp_path, "--no_plots")
-    assert train(tmp_path, "--no_plots")[0] == record
+    with monkeypatch.context() as patch:  # a full disk after all epochs
+        patch.setattr(training, "save_networks", lambda *_, **more: more or os.close(-1))
+        with pytest.raises(OSError, match="Bad file"):
+            train(tmp_path, "--checkpoint_freq", 1)
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "pets").rename(tmp_path / "scratch" / "pets")
+    where = ["--images", tmp_path / "scratch" / "pets"]
+    record, folder = train(tmp_path, *where)
+    assert "resuming from epoch 11" in capsys.readouterr().out
+    assert train(tmp_path, *where)[0] == record
     assert "this run is finished" in capsys.readouterr().out
-    moved = tmp_path / "pets" / rows[0][0]
-    other = next(name for name in NAMES if name != rows[0][1])
-    moved.rename(tmp_path / "pets" / "train" / other / "moved.png")
-    with pytest.raises(ValueError, match="other images or labels"):
-        train(tmp_path, "--no_plots")
+    assert evaluate(detection, tmp_path, *where)["images"] == len(rows)
+    with pytest.raises(FileNotFoundError, match="pets: no such folder; name where"):
+        evaluate(detection, tmp_path)
+    classes = tmp_path / "scratch" / "pets" / "train"
+    for name in (rows[0][0], ""):  # an image of another class; the class of another name
+        source = classes.parent / name if name else classes / NAMES[2]
+        target = classes / NAMES[1] / "moved.png" if name else classes / "mice"
+        source.rename(target)
+        with pytest.raises(ValueError, match="other images or labels"):
+            train(tmp_path, *where)
+        target.rename(source)
     assert read_json(folder.training) == record
+
+
+def key_of(folder: RunFolder) -> str:
+    """The name under which a browser keeps the decisions of a run's page."""
+    return re.search('"key":"(.*?)"', folder.review.read_text(encoding="utf-8")).group(1)
+
+
+def test_images_that_vanish_at_the_end_and_a_page_that_fails_cost_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    write, ce, keys = training.write_predictions, ("--method", "ce"), set()
+
+    def lose_images(*arguments: object) -> dict:
+        for path, content in zip(sorted(Path("pets").rglob("*.png")), (b"", None), strict=False):
+            path.write_bytes(content) if content is not None else path.unlink()
+        return write(*arguments)
+
+    for project in ("one", "two"):  # with the same relative paths
+        write_folder(tmp_path / project / "pets", count=4, test=0)
+        monkeypatch.chdir(tmp_path / project)
+        with monkeypatch.context() as patch:
+            patch.setattr(predictions_writer, "review_page", lambda *_: 1 / 0)
+            record, folder = train(Path(), *ce)
+        assert f"{folder.review}: not made (division by zero); the same" in capsys.readouterr().out
+        assert train(Path(), *ce)[0] == record and "data:image/jpeg" in folder.review.read_text()
+        keys.add(key_of(folder))
+    monkeypatch.setattr(training, "write_predictions", lose_images)
+    train(Path(), *ce, "--restart")
+    assert key_of(folder) in keys and len(keys) == 2
+    assert folder.review.read_text().count("data:image/jpeg") == 12
+    assert folder.training.exists() and not folder.checkpoint.exists()
 
 
 def test_steps_are_measured_without_test_images(tmp_path: Path, capsys):

@@ -1,6 +1,7 @@
 """The three scripts, end to end."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -295,6 +296,28 @@ def test_a_fallback_has_its_own_exit_status(tmp_path: Path):
     done = call("blind_knowledge_dist_training.py", *words, "--results_dir", tmp_path)
     assert done.returncode == training.NO_TIPPING_POINT, done.stderr
     assert done.stderr == ""  # no progress bar where stderr is no terminal
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("output", "status", "error"),
+    [
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("> /dev/full", 0, "warning: stdout cannot be written (No space left on device)\n"),
+        ("| true", 141, ""),
+    ],
+)
+def test_an_output_that_cannot_be_written_leaves_no_traceback(
+    output: str, status: int, error: str, digits_run, tmp_path: Path
+):
+    folder = shutil.copytree(RunFolder.of(digits_run).path, tmp_path / "run")
+    (folder / "learning.json").unlink(missing_ok=True)
+    line = f'"{sys.executable}" learning.py --run_dir "{folder}" {output}'
+    line += "; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", line], cwd=TOP, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, error)
+    assert (folder / "learning.json").exists() == (status == 0)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

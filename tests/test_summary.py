@@ -149,6 +149,8 @@ def test_the_same_run_twice_is_no_second_seed(tmp_path: Path, capsys: pytest.Cap
         (["results", "--checks", "--html", "x"], "give one of --checks, --into, and --keep"),
         (["results", "--into", "x", "--keep", "y"], "give one of --checks, --into, and --keep"),
         (["results", "--embed"], "give --html FILE too"),
+        (["results", "--into", "mine.md"], "mine.md: needs lines <!-- results NAME begin -->"),
+        (["results", "--into", "photo.jpg"], "photo.jpg: 'utf-8' codec can't decode"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(
@@ -157,10 +159,48 @@ def test_wrong_use_is_one_line_and_status_2(
     monkeypatch.chdir(tmp_path)
     add_run(tmp_path / "results", 0, 90.0, 6)
     (add_run(tmp_path / "unfinished", 0, 90.0, 6) / "training.json").unlink()
+    (tmp_path / "mine.md").write_text("no table")
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
     with pytest.raises(SystemExit) as exit_:
         main(words)
     out, err = capsys.readouterr()
     assert exit_.value.code == 2 and out == "" and err.count("\n") == 1 and said in err
+
+
+def test_runs_of_other_labels_are_not_averaged_and_named(tmp_path: Path, capsys):
+    for dataset in ("cifar10", "digits"):  # whose labels are drawn by the seed
+        for seed, digest in enumerate(("a" * 64, "a" * 64, "b" * 64, ["a"], None)):
+            words = ("--dataset", dataset, "--seed", seed)
+            made_up_run(tmp_path, *words, name=f"{dataset}_{seed}", args={"labels_sha256": digest})
+    counts = [(row["data set"], row["setting"], row["n"]) for row in rows_of(tmp_path)]
+    named = [("cifar10", f"labels_sha256={k * 8}", n) for k, n in (("a", "2"), ("b", "1"))]
+    assert counts == [*named, ("cifar10", "default", "2"), ("digits", "default", "5")]
+    for words, status in (([], 0), (["--checks"], 1)):
+        assert main([str(tmp_path), *words]) == status
+        lines = capsys.readouterr().err.splitlines()
+        for line, name in zip(lines, ("cifar10_0", "cifar10_1", "cifar10_2"), strict=True):
+            assert line.startswith(f"{tmp_path / name}: trained on other labels")
+
+
+def test_other_peoples_files_are_written_over_by_force_alone(tmp_path: Path, capsys):
+    results = tmp_path / "results"
+    add_run(results, 0, 90.0, 6)
+    group = tmp_path / "group"
+    group.mkdir()
+    for words, file in (
+        (["--html", tmp_path / "thesis.html"], tmp_path / "thesis.html"),
+        (["--keep", group], group / "curves.csv"),
+    ):
+        command = [str(results), *map(str, words)]
+        file.write_text("mine")
+        with pytest.raises(SystemExit):
+            main(command)
+        assert f"{file}: exists and is no earlier output" in capsys.readouterr().err
+        assert file.read_text() == "mine" and len(list(group.iterdir())) == int(
+            file.parent == group
+        )
+        assert main([*command, "--force"]) == main(command) == 0
+        assert file.read_text() != "mine"
 
 
 def test_what_comes_from_files_is_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from tests.lives import wait_until
 from tests.stand_in import make_executable
+from utils.lock import locked
 from utils.options.sweep import jobs
 from utils.sweep import local
 from utils.sweep.__main__ import main
@@ -103,6 +105,25 @@ def test_each_run_is_made_once_and_no_finished_stage_again(sweep: Callable, tmp_
     assert sweep(f"{words} --dry_run -- --n_epoch 2") == (0, "", "")
     status, said, error = sweep(f"{words} -- --n_epoch 2 --lr 0.5")
     assert (status, error.count("\n")) == (2, 2) and "--lr 0.02 there, 0.5 here" in error
+
+
+def test_a_folder_belongs_to_one_sweep_and_is_none_of_other_things(sweep: Callable, tmp_path: Path):
+    (tmp_path / "r" / "sweep").mkdir(parents=True)
+    words = "--noise_types rand1 --methods ce"
+    with locked(tmp_path / "r" / "sweep"):
+        status, said, error = sweep(words)
+        assert sweep(f"{words} --status")[0] == 0
+    assert (status, said, error.count("\n")) == (2, "", 1)
+    assert f"another process works in this folder (process {os.getpid()} on" in error
+    (tmp_path / "r" / "index.html").write_text("mine")
+    status, said, error = sweep(f"{words} --page")
+    assert (status, said, error.count("\n")) == (2, "", 1) and "or leave out --page" in error
+    shutil.rmtree(tmp_path / "r" / "sweep")
+    (tmp_path / "r" / "sweep").touch()
+    status, said, error = sweep(words)
+    assert (status, said, error.count("\n")) == (2, "", 1) and "choose another --results" in error
+    status, said, error = sweep(f"{words} --results_dir {'x' * 300}")
+    assert (status, error.count("\n")) == (2, 1) and "is too long a name" in error
 
 
 def test_nothing_is_made_by_a_dry_run_or_by_asking(sweep: Callable, tmp_path: Path):

@@ -24,10 +24,12 @@ class ConsoleHandler(logging.Handler):
             text = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
             tqdm.write(text, file=file)
             file.flush()
-        except OSError as error:
-            if error.errno != errno.EIO:  # that is a terminal which has been closed
-                raise
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a full disk, or (EIO) a terminal that has been closed
             discard(file)
+            if error.errno != errno.EIO and file is sys.stdout:
+                say(f"warning: stdout cannot be written ({error.strerror})", logging.ERROR)
 
 
 class LogFileHandler(logging.FileHandler):
@@ -44,6 +46,9 @@ def discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+for _name in ("stdout", "stderr"):
+    if getattr(sys, _name) is None:  # closed before the start; its number would go to another file
+        setattr(sys, _name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 LOGGER.setLevel(logging.INFO)
 LOGGER.propagate = False
 LOGGER.addHandler(ConsoleHandler())

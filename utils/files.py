@@ -41,8 +41,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         ) from error
 
 
-def check_replaceable(path: Path, mark: str, force: bool) -> None:
-    """Raise OSError where something is at the path that is no earlier output of the same kind.
+def check_replaceable(
+    path: Path, mark: str, force: bool, hint: str = "choose another, or --force"
+) -> None:
+    """Raise OSError, with the hint, where something is there that is no earlier output of the kind.
 
     `mark`: what such an output has in its first HEAD bytes. `force`: any regular file may be there.
     """
@@ -52,7 +54,7 @@ def check_replaceable(path: Path, mark: str, force: bool) -> None:
         raise OSError(f"{path}: not a regular file; choose another")
     with open(path, "rb") as file:
         if not force and mark.encode() not in file.read(HEAD):
-            raise OSError(f"{path}: exists and is no earlier output; choose another, or --force")
+            raise OSError(f"{path}: exists and is no earlier output; {hint}")
 
 
 def remove_partial_files(folder: Path, prefix: str = ".") -> None:

@@ -9,6 +9,7 @@ class LabelSets(NamedTuple):
     default: str
     keys: dict[str, str]  # --noise_type -> key in the label file; the digits have no such file
     aliases: dict[str, str]  # another word for it -> --noise_type
+    by_seed: bool = False  # whether they are drawn anew for each seed
 
 
 LABEL_SETS = {
@@ -29,6 +30,7 @@ LABEL_SETS = {
         "worst",
         {name: name for name in ("clean", "aggre", "worst", "rand1")},
         {"worse": "worst"},
+        by_seed=True,
     ),
     "folder": LabelSets("given", {"given": "label"}, {}),  # own images, by folders or a manifest
 }

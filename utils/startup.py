@@ -23,12 +23,15 @@ if _is_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
 
 def run_script(main: Callable[[Namespace], Any], args: Namespace) -> Any:
     """What `main` returns of the options; an error in the input is one line, exit status 2."""
-    from utils.console import say
+    from utils.console import discard, say
 
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return main(args)
+    except BrokenPipeError:  # nobody reads on, as with head
+        discard(sys.stdout)
+        sys.exit(141)
     except (ValueError, OSError, MemoryError, RuntimeError, FloatingPointError) as error:
         reason = str(error)
         if isinstance(error, MemoryError | RuntimeError):

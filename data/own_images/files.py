@@ -40,7 +40,7 @@ def find_images(
     if not (images or manifest):
         raise ValueError("own images are needed; give --images or --manifest")
     if images and not images.is_dir():
-        raise FileNotFoundError(f"--images {images}: no such folder")
+        raise FileNotFoundError(f"--images {images}: no such folder; name where the images are")
     if manifest:
         found = _listed(images, manifest)
     else:

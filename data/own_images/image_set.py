@@ -92,7 +92,8 @@ def _assembled(
     train = Split(pixels[:count], true)
     facts = [_classes(counts, len(known))] + ([_depth(cached)] if cached.scale else [])
     lines, facts = ([_one_line(words) for words in each] for each in (warnings, facts))
-    own = OwnSource(files, read[:count], given, lines, cached.sha256, facts, cached.scale)
+    about = lines, cached.sha256, facts, cached.scale, cached.pixels
+    own = OwnSource(files, read[:count], given, *about)
     return ImageSet(train, test, class_names, mean, std, augment, own)
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import io
+import itertools
 import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -93,20 +94,34 @@ def _decoded(content: bytes, size: int, scale: Scale | None) -> tuple[Image.Imag
         return _grey(turned, scale) if turned.mode in DEEP else (as_rgb(turned), None)
 
 
-def thumbnail(path: Path, scale: Scale | None = None) -> bytes:
-    """A JPEG file of the whole image, at most THUMBNAIL pixels wide and high."""
-    image, _ = _decoded(path.read_bytes(), THUMBNAIL, scale)
+def thumbnail(
+    path: Path, scale: Scale | None = None, pixels: NDArray[np.uint8] | None = None
+) -> bytes:
+    """A JPEG file of the whole image, at most THUMBNAIL pixels wide and high.
+
+    Where the file cannot be read any more: of its `pixels` [size, size, 3] as they were read.
+    """
+    try:
+        image, _ = _decoded(path.read_bytes(), THUMBNAIL, scale)
+    except Exception:  # as above
+        if pixels is None:
+            raise
+        image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL), RESAMPLING)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY, subsampling=0)
     return file.getvalue()
 
 
-def thumbnails(paths: Sequence[Path], scale: Scale | None = None) -> list[bytes]:
+def thumbnails(
+    paths: Sequence[Path],
+    scale: Scale | None = None,
+    pixels: Iterable[NDArray[np.uint8] | None] = itertools.repeat(None),
+) -> list[bytes]:
     """JPEG files of several images, made by as many threads as the machine has cores."""
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
-        return list(pool.map(partial(thumbnail, scale=scale), paths))
+        return list(pool.map(thumbnail, paths, itertools.repeat(scale), pixels))
 
 
 def _grey(image: Image.Image, scale: Scale | None) -> tuple[Image.Image, Values]:

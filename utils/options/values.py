@@ -1,7 +1,9 @@
 """The kinds of values that options have, and options from a table."""
 
 import argparse
+import errno
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,7 +40,13 @@ def path(text: str) -> Path:
     """A type of option: a file or folder; an empty one would mean the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a file or folder, '.' for this one")
-    return Path(text).expanduser()
+    found = Path(text).expanduser()
+    try:
+        os.stat(found)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}… is too long a name") from error
+    return found
 
 
 def resolved_path(text: str) -> Path:

@@ -20,6 +20,7 @@ NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same r
     *("checkpoint_freq", "restart", "quiet", "no_plots", "tensorboard", "measure_steps", "debug"),
     "keep_checkpoint",  # of earlier versions
 }
+KNOWN_BY_CONTENT = {"images", "manifest"}  # own ones may have been moved
 
 
 @dataclass
@@ -70,20 +71,23 @@ class Description:
         """What is another in a run's args.json, in words.
 
         An option that the record lacks, as that of an earlier version, had its default; a recorded
-        option that is unknown today counts where it was not at its default.
+        option that is unknown today counts where it was not at its default. Own images may have
+        been moved: their contents count.
         """
         there = record["options"]
         chosen = record.get("non_default_options", there)
-        names = self.options.keys() | chosen.keys()
-        pairs = {
+        labels = record.get("labels_sha256")
+        known = KNOWN_BY_CONTENT if labels and self.labels_sha256 else set()
+        names = (self.options.keys() | chosen.keys()) - NOT_PART_OF_A_RUN - known
+        values = {
             name: (there.get(name, self.defaults.get(name)), self.options.get(name))
-            for name in sorted(names - NOT_PART_OF_A_RUN)
+            for name in sorted(names)
         }
         words = [
-            f"--{name} {was} there, {now} here" for name, (was, now) in pairs.items() if was != now
+            f"--{name} {was} there, {now} here" for name, (was, now) in values.items() if was != now
         ]
-        labels = record.get("labels_sha256")
-        if labels and self.labels_sha256 not in (None, labels):
+        pairs = (labels, self.labels_sha256), (record.get("class_counts"), self.class_counts)
+        if any(was and here not in (None, was) for was, here in pairs):
             own = self.options.get("dataset") == OWN_IMAGES
             words.append("other images or labels" if own else "other labels behind --noise_path")
         return words
@@ -115,7 +119,8 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"--{name}": v for name, v in options.items() if name not in NOT_PART_OF_A_RUN}
+    left_out = NOT_PART_OF_A_RUN | KNOWN_BY_CONTENT
+    return {f"--{name}": v for name, v in options.items() if name not in left_out}
 
 
 def _commit() -> str | None:

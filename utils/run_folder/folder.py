@@ -9,7 +9,7 @@ from typing import Any
 from utils.files import read_json
 from utils.lock import HOLDER, locked
 from utils.options.own_images import OWN_IMAGES
-from utils.run_folder.description import Description
+from utils.run_folder.description import KNOWN_BY_CONTENT, Description
 
 REPLACED = "replaced"  # beside the run folders: those that --restart has moved away
 OTHERS_FILES = (".tar", ".npy", ".npz", ".pt")
@@ -83,6 +83,7 @@ class RunFolder:
     def options_like(self, args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
         """The options that args.json records; none where there is no such file.
 
+        Own images that `args` names are taken from there: they may have been moved.
         Raises FileNotFoundError when there is no such folder, ValueError when one of the named
         options is another than in `args`.
         """
@@ -98,7 +99,8 @@ class RunFolder:
                 raise ValueError(
                     f"{self} is a run with --{name} {options.get(name)}, not {getattr(args, name)}"
                 )
-        return options
+        moved = {name: getattr(args, name, None) for name in KNOWN_BY_CONTENT}
+        return options | moved if any(moved.values()) else options
 
     def check_finished(self) -> None:
         """Raise ValueError where a run is under way or was interrupted."""

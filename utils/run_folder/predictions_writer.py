@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from utils.console import say
 from utils.files import write_array, write_text, write_whole
-from utils.labels import Labels
+from utils.labels import Labels, labels_sha256
 from utils.manifest import as_csv
 from utils.review.page import review_page
 from utils.run_folder.folder import RunFolder
@@ -71,6 +71,27 @@ class PredictionsWriter(NamedTuple):
         )
         return write_predictions(self.folder, predictions, self.images, self.own)
 
+    def write_page(self) -> None:
+        """Write review.html from the files of a finished run on own images.
+
+        A page that cannot be made is one line: the run is whole without it.
+        """
+        folder, own = self.folder, self.own
+        try:
+            predictions = Predictions.read(folder.predictions)
+            names = own.file_names(predictions.index)
+            rows = most_suspect(predictions, names, own.thumbnails)
+            place = own.sha256.encode() + bytes(folder.path.resolve())
+            key = labels_sha256(own.labels.numpy(), place)
+            classes = predictions.class_names.tolist()
+            page = review_page(folder.path.name, own.manifest, rows, classes, key)
+            write_text(folder.review, page)
+        except Exception as error:  # of Pillow, jinja2, the disk: no page may cost a run
+            reason = " ".join(str(error).split()) or type(error).__name__
+            say(f"warning: {folder.review}: not made ({reason}); the same command tries again")
+        else:
+            say(f"{folder.review}: the {len(rows)} most suspect labels, to be reviewed")
+
 
 def write_predictions(
     folder: RunFolder,
@@ -80,8 +101,8 @@ def write_predictions(
 ) -> Predictions:
     """Write predictions.npz with the most suspect images, suspects.csv, and last detection.npy.
 
-    For own images also manifest.csv and, once the run is over, review.html. `images`: as in
-    `PredictionsWriter`; those that are not scored are not flagged.
+    For own images also manifest.csv. `images`: as in `PredictionsWriter`; those that are not scored
+    are not flagged.
     """
     suspects = predictions.index[predictions.suspect_rows()[:SUSPECTS_SHOWN]]
     pixels = images[suspects].transpose(0, 2, 3, 1)
@@ -91,12 +112,6 @@ def write_predictions(
     write_text(folder.suspects, suspects_csv(predictions, names))
     if own:
         write_whole(folder.manifest, as_csv(own.manifest))
-        if predictions.final_prediction is not None:  # the run is over
-            rows = most_suspect(predictions, names, own.thumbnails)
-            classes = predictions.class_names.tolist()
-            page = review_page(folder.path.name, own.manifest, rows, classes, str(folder))
-            write_text(folder.review, page)
-            say(f"{folder.review}: the {len(rows)} most suspect labels, to be reviewed")
     detection = np.zeros(len(images), dtype=bool)
     detection[predictions.index] = predictions.chosen.flagged
     write_array(folder.detection, detection)

@@ -10,16 +10,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.files import write_text, write_whole
+from utils.console import discard
+from utils.files import check_replaceable, write_text, write_whole
 from utils.options.parser import OneLineParser
 from utils.options.values import path
-from utils.summary.checks import checks_table, warnings_of
+from utils.summary.checks import checks_table, label_warnings, warnings_of
 from utils.summary.kept import keep
 from utils.summary.label_set_table import label_set_table
 from utils.summary.markers import marked_texts, replace_marked
 from utils.summary.published import published_table
 from utils.summary.runs import RUNS, Run, read_runs
 from utils.summary.table import SPREADS, as_markdown, as_text, footnote, table
+
+PAGE_MARK = "<title>Blind Knowledge Distillation: results</title>"
 
 
 def make_parser() -> OneLineParser:
@@ -39,6 +42,7 @@ def make_parser() -> OneLineParser:
     html_help = "write one page: tables, published results, and each run with its plots"
     add("--html", type=path, metavar="FILE", help=html_help)
     add("--embed", action="store_true", help="put the plots into the page, which can then be moved")
+    add("--force", action="store_true", help="write over a file that is no earlier output")
     add("--checks", action="store_true", help="a row for each run, and warnings on stderr")
     return parser
 
@@ -53,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--embed is for the page; give --html FILE too")
     try:
         return _rewrite(args.into, args.results) if args.into else _show(args)
+    except BrokenPipeError:
+        discard(sys.stdout)
+        return 141
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
@@ -73,10 +80,13 @@ def marked_table(groups: Path, name: str) -> str:
 
 
 def _rewrite(files: Sequence[Path], groups: Path) -> int:
-    texts = {file: file.read_text(encoding="utf-8") for file in files}
-    for file, text in texts.items():
+    texts = {}
+    for file in files:
         try:
-            for name in marked_texts(text):
+            texts[file] = file.read_bytes().decode()  # with its line ends
+            if not (names := marked_texts(texts[file])):
+                raise ValueError("needs lines <!-- results NAME begin --> and … end -->")
+            for name in names:
                 texts[file] = replace_marked(texts[file], name, marked_table(groups, name))
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
@@ -87,13 +97,15 @@ def _rewrite(files: Sequence[Path], groups: Path) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    if args.html:
+        check_replaceable(args.html, PAGE_MARK, args.force)
     runs, problems = _read(args.results)
     if args.keep:
-        keep(runs, args.keep)
+        keep(runs, args.keep, args.force)
         runs, more_problems = _read(args.keep)
         problems += more_problems
         print(args.keep)
-    warnings = warnings_of(runs) if args.checks else []
+    warnings = warnings_of(runs) if args.checks else label_warnings(runs)
     show = as_markdown if args.markdown else as_text
     if args.html:
         from utils.summary.page import page  # jinja2 and matplotlib are for the page alone
@@ -108,7 +120,7 @@ def _show(args: argparse.Namespace) -> int:
         print(f"{show(table(runs, args.spread))}\n\n{footnote(args.spread)}")
     for line in (*problems, *(f"{run.path}: {words}" for run, words in warnings)):
         print(line, file=sys.stderr)
-    return 2 if problems else int(bool(warnings))
+    return 2 if problems else int(bool(args.checks and warnings))
 
 
 def _read(results: Path) -> tuple[list[Run], list[str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from utils.console import duration
-from utils.summary.runs import Run
+from utils.summary.runs import LABELS, Run
 from utils.summary.table import group_runs, identity
 
 EARLIEST, LATEST = 5, 60  # epochs between which a tipping point on CIFAR can be expected
@@ -51,10 +51,17 @@ def run_cells(run: Run) -> list[str]:
     ]
 
 
+def label_warnings(runs: Iterable[Run]) -> list[tuple[Run, str]]:
+    """Runs that are not averaged with others of their options, for these had other labels."""
+    words = "trained on other labels than runs with the same options; not averaged with these"
+    apart = [group for key, group in group_runs(runs).items() if f"{LABELS}=" in key.setting]
+    return [(run, words) for group in apart for run in group]
+
+
 def warnings_of(runs: Sequence[Run]) -> list[tuple[Run, str]]:
-    """Runs that look wrong, and why: by tipping point on CIFAR, and by the baseline's accuracy."""
+    """Runs that look wrong, and why: by labels, tipping point on CIFAR, and baseline's accuracy."""
     accuracy = {(run.key, run.seed): run.value("training", "clean_test_accuracy") for run in runs}
-    warnings = []
+    warnings = label_warnings(runs)
     for run in (run for group in group_runs(runs).values() for run in group):
         key, tipping = run.key, run.value("training", "tipping_point")
         if not key.has_student:

@@ -7,22 +7,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from utils.files import write_text
+from utils.files import check_replaceable, write_text
 from utils.summary.runs import CURVES, RUNS, Run, read_runs
 
 PLACES = {"data_dir", "results_dir", "run_dir"}  # on the machine it ran on
 FILES = {"noise_path", "images", "manifest"}  # of which the name is kept
 
 
-def keep(runs: Iterable[Run], group: Path) -> None:
+def keep(runs: Iterable[Run], group: Path, force: bool = False) -> None:
     """Merge runs into a kept group: one of the same name is replaced, all others stay.
 
+    `force`: also over curves that are no group's.
     Raises ValueError or OSError naming the file; a group that cannot be read whole stays as it is.
     """
     group.mkdir(parents=True, exist_ok=True)
     kept, damaged = read_runs(group)
     if damaged:
         raise ValueError(damaged[0].removeprefix("skipped: "))
+    check_replaceable(group / CURVES, "run,epoch", force)
     by_name = {run.name: run for run in (*kept, *runs)}
     merged = [by_name[name] for name in sorted(by_name)]
     write_text(group / CURVES, _curves(merged))

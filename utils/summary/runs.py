@@ -28,6 +28,7 @@ MAXIMA = {  # of the numbers that are averaged or shown; null where nothing was 
     "learning": {"last.accuracy": 100, "best_val.accuracy": 100},
     "detection_metrics": {"precision": 1, "recall": 1, "f1": 1, "detections.final.f1": 1},
 }
+LABELS = "labels_sha256"  # of args.json
 HINT = "remove that run or train it again"
 Metrics = dict[str, list[str]]  # cells by column
 
@@ -63,6 +64,12 @@ class Run(NamedTuple):
     def name(self) -> str:
         """The run folder's name."""
         return self.path.name
+
+    @property
+    def labels(self) -> str:
+        """The first letters of the digest of its labels; "" where that is not known."""
+        digest = self.records["args"].get(LABELS)
+        return digest[:8] if isinstance(digest, str) and digest.isalnum() else ""
 
     def value(self, record: str, key: str) -> Any:
         """The value at "key.key" of a record; None where there is none."""

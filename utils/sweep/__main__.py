@@ -11,9 +11,14 @@ import sys
 from collections.abc import Sequence
 
 from utils.console import discard
+from utils.files import check_replaceable
+from utils.lock import locked
 from utils.options.sweep import PAGE, split_words, sweep_parser
+from utils.run_folder.folder import RunFolder
+from utils.summary.__main__ import PAGE_MARK
+from utils.summary.__main__ import main as summary
 from utils.sweep import local, slurm
-from utils.sweep.runs import SweepRun, counted, make_runs
+from utils.sweep.runs import LOGS, SweepRun, counted, make_runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +88,11 @@ def run_here(args: argparse.Namespace, runs: Sequence[SweepRun]) -> int:
             file=sys.stderr,
         )
         return 1
-    with local.Machine(args.jobs, gpus) as machine:
+    logs, page = RunFolder(args.results_dir / LOGS), args.results_dir / PAGE
+    if args.page:
+        check_replaceable(page, PAGE_MARK, force=False, hint="move it away, or leave out --page")
+    logs.make()
+    with locked(logs.path), local.Machine(args.jobs, gpus) as machine:
         outcomes = machine.run(runs)
     if machine.exit_status:
         again = "the same command" + " without --restart" * runs[0].args.restart
@@ -98,8 +107,6 @@ def run_here(args: argparse.Namespace, runs: Sequence[SweepRun]) -> int:
 
 def print_table(args: argparse.Namespace) -> int:
     """Print the table and write the page, where wanted; the exit status."""
-    from utils.summary.__main__ import main as summary
-
     status = summary([str(args.results_dir)])
     if args.page:
         print("\npage of all runs, for a browser:", flush=True)
