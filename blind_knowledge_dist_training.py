@@ -13,24 +13,21 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
-
-from data.datasets import Loaders, given_labels, load_images, make_loaders
-from data.images import ImageSet
+from data.datasets import Loaders, judging_probabilities, load_run, make_loaders
 from data.loader import Batch, Loader
-from data.splits import check_last_batch, check_limit, choose_positions
 from models.build import Training, make_training
 from models.epoch_statistics import EpochStats
 from models.fast.step_timing import measure_steps
+from models.label_posterior import label_posterior
+from models.linear_probe import backbone_features, out_of_fold
 from models.losses import agreement
-from models.noise_split import Scores, score, student_weights
-from models.teacher_student import TeacherStudent, infer, infer_logits
+from models.noise_split import score, student_weights
+from models.teacher_student import infer_logits
 from models.weights import save_networks
 from utils.console import say
 from utils.devices import pick_machine
-from utils.labels import Labels
 from utils.methods import METHODS
-from utils.options.own_images import OWN_IMAGES, choose_by_count
+from utils.options.own_images import OWN_IMAGES
 from utils.options.training import training_parser
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
@@ -39,7 +36,7 @@ from utils.run_folder.predictions_writer import PredictionsWriter, log_split
 from utils.run_folder.session import Session
 from utils.seeding import be_deterministic, seed_everything
 
-NO_TIPPING_POINT = 3  # exit status: all is written, but the detection result is a fallback
+IN_DOUBT = 3  # exit status: all is written, but the detection is a fallback or a class is lost
 
 
 def train_epoch(
@@ -65,16 +62,6 @@ def train_epoch(
     return stats
 
 
-def predict(training: Training, loader: Loader) -> Tensor:
-    """The evaluated networks' predictions [N] of a loader's images, in data order."""
-    return infer(training.evaluated(), loader, len(loader.labels)).argmax(1)
-
-
-def score_images(pair: TeacherStudent, loader: Loader) -> Scores:
-    """The pair's scores of a loader's N images at their labels, in data order."""
-    return score(infer(pair, loader, len(loader.labels)), loader.labels)
-
-
 def write_predictions(
     args: argparse.Namespace,
     training: Training,
@@ -94,15 +81,32 @@ def write_predictions(
     networks = zip(pair.trained_networks(), logits, strict=False)  # the baseline has but one
     probabilities = {name: each.softmax(1) for name, each in networks}
     split = training.monitor.split() if has_student else None
-    predictions = writer.write(split, final, mean, probabilities)
+    posterior = None
+    if args.folds and not args.fold:
+        judged = writer.out_of_fold(args.folds, sum(probabilities.values()) / len(probabilities))
+        posterior = label_posterior(judged, loader.labels.cpu())
+    predictions = writer.write(split, final, mean, probabilities, posterior)
+    record = {} if posterior is None else {"lost_classes": predictions.lost_classes()}
     if not predictions.fallback:
-        return {}
+        return record
     say(
         f"no tipping point in {args.n_epoch} epochs: the detection result is a fallback, the split "
         f"at epoch {split.epoch}, where the student was most confident"
     )
     log_split(predictions)
-    return predictions.split_summary()
+    return record | predictions.split_summary()
+
+
+def train_folds(args: argparse.Namespace, folder: RunFolder) -> None:
+    """Train what judges the images of all folds but the first, each as a run in the run folder."""
+    if args.restart and (replaced := folder.replace()):
+        say(f"{folder}: the run that was here is now {replaced}")
+    args.restart = False
+    for fold in range(1, args.folds):
+        say(f"fold {fold} of {args.folds}, for its images")
+        changes = {"fold": fold, "run_dir": folder.fold(fold).path, "no_plots": True}
+        main(argparse.Namespace(**vars(args) | changes))
+    say(f"fold {args.folds} of {args.folds}, for its images and as the result")
 
 
 def train(
@@ -125,9 +129,9 @@ def train(
         loaders.train.augmented = args.augmentation == "always" or not monitor.searching
         batches = run.batches(loaders.train)
         stats = train_epoch(training, batches, epoch, averaging=not naive)
-        scores = score_images(training.step.pair, loaders.scored) if naive else None
+        scores = training.scores(loaders.scored) if naive else None
         due = [name for name in every if getattr(loaders, name) and run.due(every[name])]
-        predicted = {name: predict(training, getattr(loaders, name)) for name in due}
+        predicted = {name: training.predict(getattr(loaders, name)) for name in due}
         # Conclusions: no batch is read below, so that an epoch counts whole or not at all.
         run.log_epoch(stats, predicted, naive=naive, lr=training.rate.at(epoch))
         tipped = scores and monitor.update(stats.confidence, stats.agreement, scores)
@@ -151,28 +155,6 @@ def train(
     return run.finish()
 
 
-def load(args: argparse.Namespace) -> tuple[ImageSet, Labels]:
-    """The run's images, and their labels.
-
-    For own images it sets the options that their number decides. Raises OSError or ValueError.
-    """
-    images = load_images(args.dataset, args.data_dir, vars(args), quiet=args.quiet)
-    clean, where = images.train.clean_labels, (args.data_dir, args.noise_path)
-    given = given_labels(args.dataset, args.noise_type, clean, *where, args.seed, images.own)
-    if images.own:
-        for line in images.own.facts:
-            say(line)
-        choose_by_count(args, len(given))
-    positions = choose_positions(len(given), args.val_ratio, args.seed, args.limit_train)
-    test = images.test.clean_labels if images.test else None
-    labels = Labels(given, clean, images.class_names, positions, test)
-    if args.limit_train:
-        check_limit(args.limit_train, labels.train, args.batch_size, images.class_names)
-    if args.dataset == "digits":
-        check_last_batch(len(positions.train), args.batch_size)
-    return images, labels
-
-
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Train one pair, or the baseline, and write its run folder; returns training.json."""
     interruption, folder = Interruption(), RunFolder.of(args)
@@ -185,8 +167,16 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         say(f"{folder}: this run is finished")  # before anything is read
         return record
 
+    images, labels = load_run(args)
+    description = Description.of(args, machine, labels, images.digest())
+    pixels, own = images.train.images.numpy(), None if args.fold else images.own
+    writer = PredictionsWriter(folder, args.detection, labels, pixels, own)
+    if not METHODS[args.method].has_networks:
+        judged = judging_probabilities(args, images, backbone_features, out_of_fold)
+        return writer.write_judged(description, label_posterior(judged, labels.given), args.restart)
+    if args.folds and not (args.fold or args.measure_steps or folder.finished_run(description)):
+        train_folds(args, folder)
     generator = seed_everything(args.seed, machine.device)
-    images, labels = load(args)
     loaders = make_loaders(
         images,
         labels,
@@ -199,19 +189,16 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     training = make_training(args, len(labels.class_names), loaders.train, machine)
     if args.measure_steps:
         return measure_steps(args, training, loaders)
-    description = Description.of(args, machine, labels, images.digest())
-    pixels = images.train.images.numpy()
-    writer = PredictionsWriter(folder, args.detection, labels, pixels, images.own)
     state = description, labels, training, generator, interruption
     with Session(folder, args, *state) as run:
-        run.log_warnings(images.own.warnings if images.own else [])
+        run.log_warnings(own.warnings if own else [])
         finished = run.resume()
         record = finished or train(args, run, training, loaders, writer)
-        if images.own and not (finished and folder.review.exists()):
+        if own and not (finished and folder.review.exists()):
             writer.write_page()  # last: the files of the images may be gone meanwhile
         return record
 
 
 if __name__ == "__main__":
     result = run_script(main, training_parser().parse_args())
-    sys.exit(NO_TIPPING_POINT if result.get("fallback") else 0)
+    sys.exit(IN_DOUBT if result.get("fallback") or result.get("lost_classes") else 0)

@@ -1,10 +1,12 @@
 """One name in, arrays and loaders out: a data set's images, and the labels given to them."""
 
+import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +16,14 @@ from data.digits import MEAN, STD, load_digits, noisy_digits
 from data.images import ImageSet, OwnSource
 from data.loader import Loader, PixelTable
 from data.own_images.image_set import load_own_images
+from data.own_images.judgments import read_features, read_probabilities
+from data.splits import check_last_batch, check_limit, choose_positions, fold_positions
+from utils.console import say
 from utils.labels import Labels
-from utils.options.own_images import IMAGE_SIZES
+from utils.options.own_images import IMAGE_SIZES, choose_by_count
 
+LARGE = 224  # pixels, the side of images for a backbone
+FOLDS = 5  # of the regression on features, where none are asked for
 INFER_BATCH = {"cpu": 500, "cuda": 2000}  # images in a batch of an evaluation
 FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that the images leave free
 
@@ -66,6 +73,54 @@ def given_labels(
         return clean_labels
     path = noise_path or fetch_label_file(dataset, data_dir)
     return torch.from_numpy(noisy_labels(path, dataset, noise_type, clean_labels.numpy()))
+
+
+def load_run(args: argparse.Namespace) -> tuple[ImageSet, Labels]:
+    """The images of a run with these options of the training script, and their labels.
+
+    For own images it sets the options that their number decides. Raises OSError or ValueError.
+    """
+    images = load_images(args.dataset, args.data_dir, vars(args), quiet=args.quiet)
+    clean, where = images.train.clean_labels, (args.data_dir, args.noise_path)
+    given = given_labels(args.dataset, args.noise_type, clean, *where, args.seed, images.own)
+    if images.own:
+        for line in images.own.facts:
+            say(line)
+        choose_by_count(args, len(given))
+    if args.folds:
+        positions = fold_positions(given, args.folds, args.fold, args.seed)
+    else:
+        positions = choose_positions(len(given), args.val_ratio, args.seed, args.limit_train)
+    test = images.test.clean_labels if images.test else None
+    labels = Labels(given, clean, images.class_names, positions, test)
+    if args.limit_train:
+        check_limit(args.limit_train, labels.train, args.batch_size, images.class_names)
+    if args.dataset == "digits":
+        check_last_batch(len(positions.train), args.batch_size)
+    return images, labels
+
+
+def judging_probabilities(
+    args: argparse.Namespace,
+    images: ImageSet,
+    backbone: Callable[[str, Tensor], Tensor],
+    out_of_fold: Callable[[Tensor, Tensor, int], Tensor],
+) -> Tensor:
+    """Class probabilities [N, C] of own images by what `--method features` is given.
+
+    `backbone`, `out_of_fold`: see models/linear_probe.py. Raises OSError or ValueError.
+    """
+    own = images.own
+    names = own.file_names(np.arange(len(own.labels)))
+    if args.probabilities:
+        found = read_probabilities(args.probabilities, names, images.class_names)
+        return torch.from_numpy(found)
+    if args.features:
+        features = torch.from_numpy(read_features(args.features, names))
+    else:
+        large = load_images(args.dataset, args.data_dir, vars(args) | {"image_size": LARGE})
+        features = backbone(args.backbone, large.train.images)
+    return out_of_fold(features, own.labels, args.folds or FOLDS)
 
 
 class Loaders(NamedTuple):

@@ -38,6 +38,19 @@ def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None)
     return Positions(train, scored, val if len(val) else train)
 
 
+def fold_positions(labels: Tensor, folds: int, fold: int, seed: int) -> Positions:
+    """Holds out one of so many folds, which have their share of every class of the labels [N].
+
+    Raises ValueError for more folds than images.
+    """
+    if folds > len(labels):
+        raise ValueError(f"--folds {folds}: there are {len(labels)} images")
+    order, _ = split_indices(len(labels), 0, seed)
+    by_class = order[np.argsort(labels.numpy()[order], kind="stable")]
+    val = by_class[fold::folds]
+    return Positions(order[~np.isin(order, val)], np.arange(len(labels)), val)
+
+
 def check_limit(limit: int, labels: Tensor, batch_size: int, class_names: Sequence[str]) -> None:
     """Raises ValueError where the first `limit` training images are too few to train on.
 

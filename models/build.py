@@ -14,9 +14,9 @@ from models.fast.training_step import LossFunction, TrainingStep
 from models.learning_rate import LearningRate
 from models.losses import PairLoss
 from models.mixup import Mixup
-from models.noise_split import TippingPointMonitor
+from models.noise_split import Scores, TippingPointMonitor, score
 from models.robust_phase import RobustPhase, loss_with_departures
-from models.teacher_student import TeacherStudent, build_baseline, build_pair
+from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer
 from utils.devices import Machine
 from utils.methods import METHODS
 
@@ -46,6 +46,14 @@ class Training(NamedTuple):
     def evaluated(self) -> TeacherStudent:
         """The networks that are evaluated and saved: averaged weights once there are any."""
         return self.averaged.module if self.averaged and self.averaged.updates else self.step.pair
+
+    def predict(self, loader: Images) -> Tensor:
+        """The evaluated networks' predictions [N] of a loader's images, in data order."""
+        return infer(self.evaluated(), loader, len(loader.labels)).argmax(1)
+
+    def scores(self, loader: Images) -> Scores:
+        """The trained pair's scores of a loader's N images at their labels, in data order."""
+        return score(infer(self.step.pair, loader, len(loader.labels)), loader.labels)
 
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds of it, by name."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.files import write_text
+from utils.files import read_columns, write_text
 from utils.manifest import Manifest, as_csv, corrected, csv_text, of_files, read_manifest
 from utils.review import clean
 from utils.run_folder.folder import RunFolder
@@ -74,9 +74,10 @@ def run(tmp_path: Path) -> RunFolder:
     folder.make()
     rows = [[name, "cat"] for name in STRANGE]
     folder.manifest.write_bytes(as_csv(Manifest(["file_name", "label"], [*rows, ["o.png", "dog"]])))
-    columns = ["file_name", "given_label", "suggested_label", "score", "flagged"]
-    suspects = [[name, "cat", "dog", k / 10, int(k < 2)] for k, name in enumerate(STRANGE)]
-    write_text(folder.suspects, csv_text([columns, *suspects, ["o.png", "dog", "cat", 0.9, 0]]))
+    columns = ["file_name", "given_label", "suggested_label", "score", "suggested_score", "flagged"]
+    suspects = [[name, "cat", "dog", k / 10, 0.8, int(k < 2)] for k, name in enumerate(STRANGE)]
+    suspects.append(["o.png", "dog", "cat", 0.9, 0.1, 0])
+    write_text(folder.suspects, csv_text([columns, *suspects]))
     original = written(tmp_path / "list.csv", folder.manifest.read_bytes())
     options = {"manifest": str(original), "images": None}
     folder.args.write_text(json.dumps({"options": options}))
@@ -102,6 +103,7 @@ def test_taking_suggestions(run: RunFolder, tmp_path: Path, capsys: pytest.Captu
     table = take(run, tmp_path / "out.csv", "--take", "flagged")
     assert [table[name] for name in STRANGE] == [changed] * 2 + [kept] * 5
     assert capsys.readouterr().out.splitlines() == [
+        "expected: about 2 labels are mended and 0 right ones broken",
         f"{tmp_path / 'out.csv'}: 2 labels changed, 0 images dropped, 8 rows in the manifest",
         "      2  cat -> dog",
     ]
@@ -111,6 +113,24 @@ def test_taking_suggestions(run: RunFolder, tmp_path: Path, capsys: pytest.Captu
     assert table["o.png"] == ["cat", "dog"]
     table = take(run, tmp_path / "out.csv", "--take", "flagged", "--drop")
     assert list(table) == [*STRANGE[2:], "o.png"]
+
+
+@pytest.mark.parametrize(
+    ("score", "suggested", "flagged", "words"),
+    [
+        ("0.4", "0.2", 1, "about 2 labels are mended and 3 right ones broken; review"),
+        ("0.1", "0.9", 0, "no label is flagged; review"),
+        ("0.1", "", 1, "the scores of this run are no probabilities"),
+    ],
+)
+def test_what_would_not_help_is_not_taken(run, tmp_path, capsys, score, suggested, flagged, words):
+    table = read_columns(run.suspects) | {"flagged": [str(flagged)] * 8}
+    table |= {"score": [score] * 8, "suggested_score": [suggested] * 8}
+    write_text(run.suspects, csv_text([list(table), *zip(*table.values(), strict=True)]))
+    with pytest.raises(SystemExit):
+        clean.main([str(run), "--take", "flagged", "--out", str(tmp_path / "out.csv")])
+    assert words in capsys.readouterr().err and not (tmp_path / "out.csv").exists()
+    assert len(take(run, tmp_path / "out.csv", "--take", "top", 3)) == 8
 
 
 def test_taking_decisions(run: RunFolder, tmp_path: Path):

@@ -33,7 +33,8 @@ def words_of(tmp_path: Path, *words: object) -> list[str]:
 
 def train(tmp_path: Path, *words: object) -> tuple[dict, RunFolder]:
     small = ["--n_epoch", 12, "--width", 4, "--batch_size", 16, "--val_ratio", 0, "--lr", 0.05]
-    args = training_options(*words_of(tmp_path, *words), *small, "--augmentation", "always")
+    small += ["--augmentation", "always", "--folds", 0]
+    args = training_options(*small, *words_of(tmp_path, *words))
     return training.main(args), RunFolder.of(args)
 
 
@@ -61,8 +62,8 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
 
     wrong = {name: label != true for name, label, true in rows}
     suspects = read_columns(folder.suspects)
-    order = ["file_name", "given_label", "suggested_label", "score", "flagged"]
-    assert list(suspects)[:5] == order and set(suspects["file_name"]) == set(wrong)
+    order = ["file_name", "given_label", "suggested_label", "score", "suggested_score", "flagged"]
+    assert list(suspects)[:6] == order and set(suspects["file_name"]) == set(wrong)
     assert {*suspects["given_label"], *suspects["suggested_label"]} == set(NAMES)
     scores = [float(score) for score in suspects["score"]]
     assert scores == sorted(scores)

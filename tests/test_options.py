@@ -35,6 +35,7 @@ OUR_DEFAULTS = """
 OFF = ("detach_student_target", "masked_mean", "restart", "deterministic", "quiet", "no_plots")
 OFF += ("tensorboard", "no_flip", "debug")
 NOT_GIVEN = ("noise_path", "limit_train", "images", "manifest", "image_size", "measure_steps")
+NOT_GIVEN += ("features", "backbone", "probabilities")
 AN_EXISTING_COMMAND = """
     --lr 0.05 --val_ratio 0 --noise_type rand1 --noise_path labels.pt --dataset cifar10 --n_epoch 3
     --seed 7 --print_freq 50 --num_workers 8 --batch_size 64 --momentum 0.8 --weight_decay 0.001

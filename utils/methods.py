@@ -8,6 +8,7 @@ class Method(NamedTuple):
 
     words: str  # for the help
     has_student: bool = True  # False: one network alone, without a tipping point or a split
+    has_networks: bool = True  # False: nothing is trained
 
 
 METHODS = {
@@ -16,6 +17,12 @@ METHODS = {
     "ce": Method(
         "the baseline, one network trained with plain cross-entropy on the given labels",
         has_student=False,
+    ),
+    "features": Method(
+        "no network: own labels are judged by logistic regression on features, or by probabilities "
+        "that are given",
+        has_student=False,
+        has_networks=False,
     ),
 }
 METHOD_HELP = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())

@@ -1,13 +1,13 @@
 """The options by which a run departs from the paper; bkd+ is some of them together."""
 
+import argparse
+
 from utils.options.parser import RunParser
 from utils.options.values import add_options, fraction, not_negative, ratio
 
 DEPARTURES = {
     ("class_balance", not_negative, 0.0, "WEIGHT"): "weight of the prior penalty in the robust "
     "phase: KL divergence of each network's mean prediction from the class prior",
-    ("ensemble_momentum", ratio, 0.7, "FACTOR"): "momentum of each image's mean prediction over "
-    "epochs, for the posterior target",
     ("target", ("student", "posterior")): "target of the robust phase; student: label and "
     "student's prediction, mixed by groups; posterior: the true label's probabilities by Bayes' "
     "rule, from the label, the pair's mean prediction over epochs, and the noise transition matrix "
@@ -16,12 +16,15 @@ DEPARTURES = {
     "robust phase",
     ("compensation", ("always", "naive")): "when the compensation loss is in the loss; naive: only "
     "before the tipping point",
-    ("mixup", fraction, 0.0, "SHARE"): "share of the robust phase's batches whose images are mixed "
-    "in pairs, 0 to 1",
     ("ema_decay", ratio, 0.0, "FACTOR"): "decay of the averaged weights over the steps of the "
     "robust phase, which are then evaluated and saved; 0: none",
-    ("detach_student_target", bool): "no gradient through the robust target into the student",
-    ("masked_mean", bool): "compensation loss divided by B*(C-1) instead of B*C-1",
+    # Accepted and not shown: momentum of each image's mean prediction over epochs, for the
+    # posterior target; share of the robust phase's batches whose images are mixed in pairs; no
+    # gradient through the robust target into the student; compensation loss divided by B*(C-1).
+    ("ensemble_momentum", ratio, 0.7): argparse.SUPPRESS,
+    ("mixup", fraction, 0.0): argparse.SUPPRESS,
+    ("detach_student_target", bool): argparse.SUPPRESS,
+    ("masked_mean", bool): argparse.SUPPRESS,
 }
 
 

@@ -1,15 +1,17 @@
 """The options of `--dataset folder`: the user's own images."""
 
 import argparse
+from typing import Any
 
 from utils.console import say
 from utils.methods import METHODS
-from utils.options.values import add_options, resolved_path
+from utils.options.values import add_options, count_or_none, resolved_path
 
 OWN_IMAGES = "folder"  # the data set
 RUNS_OF_OWN_IMAGES = {"net": "compact", "method": "bkd+"}  # the defaults
 IMAGE_SIZES = (32, 64, 96)
-BY_COUNT = {"n_epoch", "batch_size", "width"}  # options that the number of images decides
+BY_COUNT = {"n_epoch", "batch_size", "width", "folds", "detection"}  # set by the images' number
+MANY = 20_000  # images, of which networks memorize few; they are judged by the last networks
 OWN_OPTIONS = {
     ("images", resolved_path, None, "FOLDER"): "folder with a folder of images for each class, "
     "directly or in train/ and test/",
@@ -17,6 +19,31 @@ OWN_OPTIONS = {
     "perhaps split and true_label; file names are relative to --images, or to the file's own "
     "folder",
 }
+JUDGES = {
+    ("features", resolved_path, None, "FILE"): "features of all images, an .npz of file_name [N] "
+    "and features [N, D]",
+    ("backbone", str, None, "NAME"): "torchvision network of which the features are taken; its "
+    "weights are downloaded",
+    ("probabilities", resolved_path, None, "FILE"): "class probabilities by another program, each "
+    "image's by a model that was trained without it; an .npz of file_name [N], probabilities "
+    "[N, C] and class_names [C]",
+}
+FOLDS = {
+    ("folds", count_or_none, 0, "NUMBER"): "parts of the images, each judged by networks that were "
+    "trained on the others: so many runs; 0: the last networks judge what they were trained on "
+    f"(default for own images: 5 below {MANY:,} images)"
+}
+
+
+def add_judges(parser: argparse.ArgumentParser) -> None:
+    """What judges the labels."""
+    group = parser.add_argument_group("judging labels", "all but --folds: of --method features")
+    add_options(group, FOLDS | JUDGES)
+
+
+def given_judges(options: argparse.Namespace) -> list[str]:
+    """The options by which something other than the run's networks judges the labels."""
+    return [name for name, *_ in JUDGES if getattr(options, name, None)]
 
 
 def add_own_images(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +57,11 @@ def add_own_images(parser: argparse.ArgumentParser) -> None:
 
 def wrong_own_images(options: argparse.Namespace) -> str | None:
     """What is wrong: own images must be named, and belong to no other data set."""
+    judges = given_judges(options)
+    if judges and options.method != "features":
+        return f"--{judges[0]} is for --method features"
+    if options.method == "features" and hasattr(options, "features") and len(judges) != 1:
+        return "--method features needs one of --features, --backbone and --probabilities"
     if options.dataset == OWN_IMAGES:
         if options.noise_path:
             return "--noise_path is for CIFAR; own labels are in --images or --manifest"
@@ -39,6 +71,8 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
                 "it, or --manifest FILE, with the columns file_name and label"
             )
         return None
+    if options.method == "features":
+        return f"--method features is for --dataset {OWN_IMAGES}, not {options.dataset}"
     for name in ("images", "manifest", "image_size", "no_flip"):
         if getattr(options, name, None):
             return f"--{name} is for --dataset {OWN_IMAGES}, not {options.dataset}"
@@ -46,8 +80,13 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
 
 
 def choose_by_count(options: argparse.Namespace, images: int) -> None:
-    """Set epochs, batch size and width for so many images where they are not given, and tell."""
+    """Set the options of BY_COUNT for so many images where they are not given, and tell."""
     defaults = defaults_by_count(options.method, images)
+    if not METHODS[options.method].has_networks:
+        vars(options).update(defaults)
+        return
+    if options.folds == 0:
+        defaults["detection"] = "final"
     chosen = {name: value for name, value in defaults.items() if getattr(options, name) is None}
     vars(options).update(chosen)
     if chosen:
@@ -55,12 +94,14 @@ def choose_by_count(options: argparse.Namespace, images: int) -> None:
         say(f"{images} images: {words} unless you choose others")
 
 
-def defaults_by_count(method: str, images: int) -> dict[str, int]:
-    """Epochs, batch size and width for so many images."""
+def defaults_by_count(method: str, images: int) -> dict[str, Any]:
+    """Epochs, batch size, width, folds and what flags for so many images."""
     few = images < 2_000
     epochs = 60 if few else 30 if images < 20_000 else 40
     return {
         "n_epoch": epochs if METHODS[method].has_student else epochs // 4,  # one soon memorizes
         "batch_size": 32 if few else 64 if images < 10_000 else 128,
         "width": 32,
+        "folds": 5 if images < MANY else 0,
+        "detection": "posterior" if images < MANY else "final",
     }

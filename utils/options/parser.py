@@ -15,6 +15,7 @@ from utils.options.own_images import (
     OWN_IMAGES,
     RUNS_OF_OWN_IMAGES,
     add_own_images,
+    given_judges,
     wrong_own_images,
 )
 from utils.options.presets import preset_defaults
@@ -45,6 +46,8 @@ COMPILE = {
 DETECTIONS = {
     "split": "group 4 of the split at the tipping point, as in the paper",
     "final": "labels other than what the last epoch's networks predict, without augmentation",
+    "posterior": "labels that are more likely wrong than right, by networks that were trained "
+    "without them (--folds) and Bayes' rule",
     "ensemble": "labels other than the pair's mean prediction over the epochs (temporal ensemble; "
     "final for images that were not trained on)",
 }
@@ -110,10 +113,13 @@ class RunParser(OneLineParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
         """Options with the run's defaults; one line and exit status 2 if they are wrong."""
-        dataset = self.parse_known_args(args)[0].dataset
-        own = RUNS_OF_OWN_IMAGES if dataset == OWN_IMAGES else {}
+        given = self.parse_known_args(args)[0]
+        dataset = given.dataset
+        own = dict(RUNS_OF_OWN_IMAGES) if dataset == OWN_IMAGES else {}
+        own |= {"method": "features"} if given_judges(given) else {}
         run = self.parse_known_args(args, argparse.Namespace(**own))[0]
         defaults = argparse.Namespace(**self.defaults_of(dataset, run.net, run.method))
+        defaults.method = run.method
         options = super().parse_args(args, namespace or defaults)
         names, aliases = LABEL_SETS[dataset].keys, LABEL_SETS[dataset].aliases
         options.noise_type = aliases.get(options.noise_type, options.noise_type)
@@ -127,8 +133,13 @@ class RunParser(OneLineParser):
         if wrong := wrong_own_images(options):
             self.error(wrong)
         has_student = METHODS[options.method].has_student
-        if not has_student and getattr(options, "detection", None) == "split":
+        detection = getattr(options, "detection", None)
+        if not has_student and detection == "split":
             self.error(f"--detection split: --method {options.method} has no split; leave it out")
+        if detection == "posterior" and options.folds == 0:
+            self.error("--detection posterior: needs --folds NUMBER")
+        if getattr(options, "folds", 0) and (options.folds == 1 or options.limit_train):
+            self.error(f"--folds {options.folds}: needs two folds or more, and no --limit_train")
         return options
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from utils.options.departures import add_departures
-from utils.options.own_images import IMAGE_SIZES
+from utils.options.own_images import IMAGE_SIZES, add_judges
 from utils.options.parser import DETECTIONS, RunParser, add_device_options
 from utils.options.presets import presets_help
 from utils.options.values import (
@@ -39,7 +39,7 @@ NETWORK_AND_OPTIMIZER = {
     ("lr", positive, 0.02, "RATE"): "initial learning rate",
     ("lr_step", count, 150, "EPOCHS"): "epochs between learning-rate decays",
     ("lr_gamma", positive, 0.1, "FACTOR"): "learning-rate decay factor (StepLR gamma)",
-    ("warm_up", not_negative, 0.0, "EPOCHS"): "epochs of linear learning-rate warm-up",
+    ("warm_up", not_negative, 0.0): argparse.SUPPRESS,  # epochs in which the rate rises linearly
     ("momentum", ratio, 0.9, "FACTOR"): "momentum, 0 to below 1",
     ("weight_decay", not_negative, 0.0005, "FACTOR"): "weight decay (L2 penalty)",
 }
@@ -55,6 +55,7 @@ METHOD = {
 RESUMING = {
     # between checkpoints; SIGINT, SIGTERM and SIGHUP write one too
     ("checkpoint_freq", count, 5, "EPOCHS"): argparse.SUPPRESS,
+    ("fold", count_or_none, 0): argparse.SUPPRESS,  # which one is held out
     ("restart", bool): "restart from the first epoch; the old run folder is moved to replaced/, "
     "not deleted",
     ("deterministic", bool): "deterministic algorithms on CUDA, slower; not needed on a CPU",
@@ -87,6 +88,7 @@ def training_parser() -> RunParser:
     add_options(parser.add_argument_group("network and optimizer (SGD)"), NETWORK_AND_OPTIMIZER)
     add_options(parser.add_argument_group("method"), METHOD)
     add_departures(parser)
+    add_judges(parser)
     add_options(parser.add_argument_group("resuming and restarting"), RESUMING)
     add_options(parser.add_argument_group("reporting"), REPORTING)
     return parser

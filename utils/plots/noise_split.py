@@ -17,6 +17,7 @@ RESULTS = {  # when it was found, its line; what its prediction flags, the marke
     "split": ("at the split", "-"),
     "final": ("at the end", "--", "predicted another class", "X"),
     "ensemble": ("over the epochs", "-.", "another on the mean over the epochs", "P"),
+    "posterior": ("out of fold", (0, (5, 1)), "more likely wrong than right", "*"),
 }
 GROUP_MARKERS = (("o", style.INK), ("s", "white"), ("D", "white"))
 FALLBACK = " (fallback: no tipping point)"
@@ -104,7 +105,7 @@ def draw_detection_curve(run: RunData) -> Figure:
         when, line = RESULTS[name][:2] if len(results) > 1 else ("", "-")
         words = "lowest agreement first" + f", {when}" * bool(when)
         words += f" (average precision {average:.3f})" if average else ""
-        axes.plot(recall[:-1], precision[:-1], line, color=style.INK, lw=1.3, label=words)
+        axes.plot(recall[:-1], precision[:-1], ls=line, color=style.INK, lw=1.3, label=words)
     chance = f"flagged at random: {wrong.mean():.3f}"
     axes.axhline(wrong.mean(), color=style.MIDDLE, ls=style.DOTTED, label=chance)
     _mark_cuts(run, axes)

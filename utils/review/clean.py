@@ -27,6 +27,7 @@ from utils.run_folder.folder import RunFolder
 
 FLAGGED, TOP = "flagged", "top"
 SUGGESTED, DECISION = "suggested_label", "decision"  # columns
+SCORE, SUGGESTED_SCORE = "score", "suggested_score"  # probabilities to be right
 KEEP, CHANGE, DROP = "keep", "change", "drop"
 
 
@@ -111,15 +112,35 @@ def _decisions(
         if args.drop:
             raise ValueError("--drop: a file of decisions tells by itself what is dropped")
         return _decided(path(kind), manifest)
-    suspects = read_manifest(folder.suspects, (FILE_NAME, SUGGESTED, FLAGGED))
+    suspects = read_manifest(folder.suspects, (FILE_NAME, SUGGESTED, SCORE, FLAGGED))
     names, suggested = suspects.cells(FILE_NAME), suspects.cells(SUGGESTED)
     taken = [row for row, flag in enumerate(suspects.cells(FLAGGED)) if flag == "1"]
+    if kind == FLAGGED:
+        _check_worth_it(suspects, taken)
     if kind == TOP:
         try:
             taken = list(range(min(len(names), count(*number))))
         except (TypeError, argparse.ArgumentTypeError) as error:
             raise ValueError(f"--take {' '.join(args.take)}: give top and a number") from error
     return {names[row]: None if args.drop else suggested[row] for row in taken}
+
+
+def _check_worth_it(suspects: Manifest, taken: Sequence[int]) -> None:
+    """Say what the flagged suggestions mend and break; raise ValueError where nothing is won."""
+    hint = "review them in review.html, or take decisions.csv or top NUMBER"
+    if not taken:
+        raise ValueError(f"--take {FLAGGED}: no label is flagged; {hint}")
+    scores, suggested = (suspects.cells(column) for column in (SCORE, SUGGESTED_SCORE))
+    if not all(suggested[row] for row in taken):
+        raise ValueError(
+            f"--take {FLAGGED}: the scores of this run are no probabilities (no --folds), so that "
+            f"nobody knows whether it would help; {hint}"
+        )
+    mended, broken = (sum(float(each[row]) for row in taken) for each in (suggested, scores))
+    words = f"about {mended:.0f} labels are mended and {broken:.0f} right ones broken"
+    if mended <= broken:
+        raise ValueError(f"--take {FLAGGED}: {words}; {hint}")
+    say(f"expected: {words}")
 
 
 def _decided(file: Path, manifest: Manifest) -> dict[str, str | None]:

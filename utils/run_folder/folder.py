@@ -8,6 +8,7 @@ from typing import Any
 
 from utils.files import read_json
 from utils.lock import HOLDER, locked
+from utils.methods import METHODS
 from utils.options.own_images import OWN_IMAGES
 from utils.run_folder.description import KNOWN_BY_CONTENT, Description
 
@@ -44,7 +45,8 @@ class RunFolder:
         """
         if getattr(args, "run_dir", None):
             return cls(args.run_dir)
-        net = "" if args.net == "preact18" else f"_{args.net}"
+        has_net = METHODS[args.method].has_networks and args.net != "preact18"
+        net = f"_{args.net}" if has_net else ""
         method = "" if args.method == "bkd" else f"_{args.method}"
         labels = args.noise_type
         if args.dataset == OWN_IMAGES:
@@ -59,6 +61,10 @@ class RunFolder:
     def network(self, name: str, *, best: bool = False) -> Path:
         """The "teacher" or "student" of the last epoch, or of the best noisy validation."""
         return self.path / f"{'best_' if best else ''}{name}.pth.tar"
+
+    def fold(self, number: int) -> "RunFolder":
+        """The folder of the run that judges another fold of the images."""
+        return RunFolder(self.path / f"fold_{number}")
 
     def log(self, stage: str) -> Path:
         """What "training", "learning" or "detection" said."""

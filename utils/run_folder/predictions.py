@@ -19,10 +19,13 @@ EARLIER_NAMES = {  # keys of earlier versions; {} is "split", for the baseline "
     "ensemble_prediction": "mean_prediction",
 }
 CLASSES = ("label", "true_label", "split_prediction", "final_prediction", "mean_prediction")
+CLASSES += ("posterior_prediction",)
+MOST_FLAGGED = 0.5  # share of a class's labels; where more are, the class is lost, not its labels
 PER_IMAGE = {  # kinds of numpy's types
     **dict.fromkeys(("index", "split_group", *CLASSES), "iu"),
     **dict.fromkeys(("split_agreement", "final_agreement", "mean_agreement"), "f"),
-    "held_out": "b",
+    **dict.fromkeys(("posterior_agreement", "posterior_suggested"), "f"),
+    **dict.fromkeys(("held_out", "posterior_flagged"), "b"),
 }
 CUTS = ("low_mean", "threshold", "high_mean")  # between groups 4, 3, 2 and 1
 SINGLE = ("detection", "split_epoch", "fallback", *CUTS)
@@ -61,6 +64,10 @@ class Predictions(NamedTuple):
     final_prediction: Array | None = None  # [S]
     mean_agreement: Array | None = None  # [S], of held-out images the final one
     mean_prediction: Array | None = None  # [S]
+    posterior_agreement: Array | None = None  # [S], probability that the label is right
+    posterior_prediction: Array | None = None  # [S], the most probable class
+    posterior_suggested: Array | None = None  # [S], its probability
+    posterior_flagged: Array | None = None  # [S]
     teacher_probabilities: Array | None = None  # [S, C], of the last epoch
     student_probabilities: Array | None = None  # [S, C]
     suspect_index: Array | None = None  # [K], the most suspect images, the first most of all
@@ -98,7 +105,7 @@ class Predictions(NamedTuple):
             lowest = UNKNOWN if key == "true_label" else 0
             if not np.isin(arrays[key], range(lowest, len(self.class_names))).all():
                 raise ValueError(f"{path}: {key} has a class without a name")
-        for result in ("split_", "final_", "mean_"):
+        for result in ("split_", "final_", "mean_", "posterior_"):
             there = {key in arrays for key in self._fields if key.startswith(result)}
             if len(there) > 1:
                 raise ValueError(f"{path}: holds only a part of the arrays {result}*")
@@ -122,6 +129,9 @@ class Predictions(NamedTuple):
         ):
             if prediction is not None:
                 found[name] = Detection(prediction != self.label, agreement, prediction)
+        if self.posterior_flagged is not None:
+            scores = self.posterior_agreement, self.posterior_prediction
+            found["posterior"] = Detection(self.posterior_flagged, *scores)
         return found
 
     @property
@@ -134,6 +144,44 @@ class Predictions(NamedTuple):
     def chosen(self) -> Detection:
         """The result of that name."""
         return self.detections[self.chosen_name]
+
+    def out_of_sample(self) -> tuple[NDArray[np.bool_], Array]:
+        """Which images were not trained on [S], and their probabilities by the networks' mean."""
+        networks = self.teacher_probabilities, self.student_probabilities
+        there = [each[self.held_out] for each in networks if each is not None]
+        return self.held_out, sum(there) / len(there)
+
+    def lost_classes(self) -> list[int]:
+        """Classes of which the posterior contradicts most labels, or that it never predicts.
+
+        What judged them has not learned them: it says nothing of their labels.
+        """
+        own = [self.label == k for k in range(len(self.class_names))]
+        contradicted = self.posterior_prediction != self.label
+        return [
+            k
+            for k, rows in enumerate(own)
+            if rows.any()
+            and (
+                contradicted[rows].mean() > MOST_FLAGGED
+                or not (self.posterior_prediction == k).any()
+            )
+        ]
+
+    def with_posterior(self, posterior: NDArray[np.floating], *, flag: bool) -> "Predictions":
+        """With the labels judged by the probability [S, C] of each class to be the true one.
+
+        Flagged are labels that are less probable than another class, but for lost classes; with
+        `flag` false none are.
+        """
+        rows, prediction = np.arange(len(self.label)), posterior.argmax(1)
+        judged = self._replace(
+            posterior_agreement=posterior[rows, self.label],
+            posterior_prediction=prediction,
+            posterior_suggested=posterior[rows, prediction],
+        )
+        lost = np.isin(self.label, judged.lost_classes())
+        return judged._replace(posterior_flagged=(prediction != self.label) & ~lost & flag)
 
     @property
     def cuts(self) -> tuple[float, float, float] | None:

@@ -6,15 +6,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.console import say
-from utils.files import write_array, write_text, write_whole
+from utils.console import logged_to, say
+from utils.files import write_array, write_json, write_text, write_whole
 from utils.labels import Labels, labels_sha256
+from utils.lock import locked
 from utils.manifest import as_csv
 from utils.review.page import review_page
+from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import UNKNOWN, Predictions
 from utils.run_folder.suspects import most_suspect, suspects_csv
 
+FEWEST_IMAGES = 1000  # on which networks that begin from nothing learn enough to flag labels
+CLASSES_NAMED = 20  # those with the most flagged labels
 SUSPECTS_SHOWN = 64  # images that a run folder keeps for its plot
 
 
@@ -38,11 +42,12 @@ class PredictionsWriter(NamedTuple):
         final: Any = None,
         mean: Any = None,
         probabilities: Mapping[str, Any] | None = None,
+        posterior: Any = None,
     ) -> Predictions:
         """Write and return what is known so far: tensors, see models/noise_split.py.
 
         `split`: a Split, `final` and `mean`: Scores, each of the S images; `probabilities` [S, C]
-        by the network's name.
+        by the network's name; `posterior` [S, C]: see models/label_posterior.py.
         """
         results = {"split": split and split.scores, "final": final, "mean": mean}
         tensors = {
@@ -69,7 +74,41 @@ class PredictionsWriter(NamedTuple):
             **{key: values.cpu().numpy() for key, values in tensors.items()},
             **single,
         )
+        if posterior is not None:
+            few = probabilities is not None and len(scored) < FEWEST_IMAGES
+            predictions = predictions.with_posterior(posterior.numpy(), flag=not few)
+            log_posterior(predictions, few)
         return write_predictions(self.folder, predictions, self.images, self.own)
+
+    def out_of_fold(self, folds: int, probabilities: Any) -> Any:
+        """Probabilities [S, C] in which networks that were trained without an image judge it.
+
+        `probabilities` [S, C]: by the run's own networks, which those of the first fold keep.
+        """
+        found = probabilities.cpu().clone()
+        for fold in range(1, folds):
+            judged = Predictions.read(self.folder.fold(fold).predictions)
+            rows, of_fold = judged.out_of_sample()
+            found[rows] = found.new_tensor(of_fold)
+        return found
+
+    def write_judged(self, description: Description, posterior: Any, restart: bool) -> Any:
+        """Write the run folder of labels that are judged without a run; returns training.json.
+
+        `posterior`: as for `write`. Raises ValueError where another run is in the folder.
+        """
+        folder = self.folder
+        if restart:
+            folder.replace()
+        folder.finished_run(description)
+        folder.make()
+        with locked(folder.path), logged_to(folder.log("training")):
+            write_json(folder.args, description.record())
+            predictions = self.write(posterior=posterior)
+            record = {"epochs": 0, "lost_classes": predictions.lost_classes()}
+            write_json(folder.training, record)
+            self.write_page()
+        return record
 
     def write_page(self) -> None:
         """Write review.html from the files of a finished run on own images.
@@ -116,6 +155,32 @@ def write_predictions(
     detection[predictions.index] = predictions.chosen.flagged
     write_array(folder.detection, detection)
     return predictions
+
+
+def log_posterior(predictions: Predictions, few: bool) -> None:
+    """Say what the posterior flags of each class, what that mends, and which classes are lost."""
+    names, label = predictions.class_names.tolist(), predictions.label
+    flagged = predictions.posterior_flagged
+    if few:
+        say(
+            f"{len(label)} images are too few to learn from: nothing is flagged, and the most "
+            "suspect labels are often right; --features or --backbone judge them better"
+        )
+        return
+    wrong, suggested = 1 - predictions.posterior_agreement, predictions.posterior_suggested
+    say(
+        f"{flagged.sum()} labels are flagged as wrong: about {wrong[flagged].sum():.0f} of them "
+        f"are, and {suggested[flagged].sum():.0f} suggestions right; of all labels about "
+        f"{wrong.mean():.1%} are wrong"
+    )
+    counts = [(int(flagged[label == k].sum()), int((label == k).sum())) for k in range(len(names))]
+    most = sorted(zip(counts, names, strict=True), key=lambda each: -each[0][0])[:CLASSES_NAMED]
+    say(f"by class: {', '.join(f'{name} {some} of {all_}' for (some, all_), name in most)}")
+    for k in predictions.lost_classes():
+        say(
+            f"warning: class {names[k]!r} is lost: what judges the labels contradicts most of its "
+            f"{counts[k][1]} or never predicts it, so none of them is flagged"
+        )
 
 
 def log_split(predictions: Predictions) -> None:

@@ -1,0 +1,172 @@
+"""What judges labels without having seen them: calibration, posterior, features, folds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+import blind_knowledge_dist_training as training
+from data.own_images.judgments import read_features, read_probabilities
+from data.splits import fold_positions
+from models.label_posterior import calibrate, label_posterior
+from models.linear_probe import backbone_features, out_of_fold
+from tests.conftest import training_options
+from tests.own_images import NAMES, write_folder
+from utils.files import read_columns
+from utils.run_folder import predictions_writer
+from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
+
+
+def draw(count: int, noise: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Right probabilities [N, 10], true classes drawn from them, and noisy labels."""
+    generator = torch.Generator().manual_seed(0)
+    probabilities = (2 * torch.randn(count, 10, generator=generator)).softmax(1)
+    true = probabilities.multinomial(1, generator=generator).squeeze(1)
+    drawn = torch.rand(count, generator=generator) < noise
+    return (
+        probabilities,
+        true,
+        torch.where(drawn, torch.randint(10, (count,), generator=generator), true),
+    )
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.3])
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_the_posterior_is_the_share_of_right_labels(exponent: float, noise: float):
+    probabilities, true, labels = draw(8000, noise)
+    said = probabilities ** (1 / exponent)
+    said /= said.sum(1, keepdim=True)
+    found = calibrate(said, labels)
+    assert found.exponent == pytest.approx(exponent, rel=0.1)
+    assert found.noise == pytest.approx(noise, abs=0.03)
+    at_label = label_posterior(said, labels).gather(1, labels[:, None]).squeeze(1)
+    for low in (0.0, 0.2, 0.4, 0.6, 0.8):
+        rows = (at_label >= low) & (at_label < low + 0.2)
+        right = (true == labels)[rows].double().mean()
+        error = 3 * (0.25 / rows.sum()).sqrt() + 0.02
+        assert rows.sum() > 10 and abs(right - at_label[rows].mean()) < error
+
+
+def test_the_posterior_is_bayes_rule():
+    probabilities, _, labels = draw(50, 0.3)
+    exponent, noise, likelihood = calibrate(probabilities, labels)
+    posterior, logs = label_posterior(probabilities, labels), []
+    for row, label in enumerate(labels.tolist()):
+        prior = probabilities[row].double() ** exponent
+        prior /= prior.sum()
+        given = [(1 - noise) * (k == label) + noise / 10 for k in range(10)]
+        joint = prior * torch.tensor(given, dtype=torch.double)
+        torch.testing.assert_close(posterior[row], joint / joint.sum())
+        logs.append(joint.sum().log())
+    assert likelihood == pytest.approx(torch.stack(logs).mean().item())
+
+
+def test_regression_never_sees_the_label_that_it_judges():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (60,), generator=generator)
+    memory = torch.eye(60)  # by which a model that was trained on an image knows its label
+    probabilities = out_of_fold(memory, labels, folds=5)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(60).double())
+    assert (probabilities.gather(1, labels[:, None]) < 0.7).all()
+    centers = torch.tensor([[-6.0, 0], [6, 0]])[labels] + torch.randn(60, 2, generator=generator)
+    given = torch.where(torch.arange(60) < 6, 1 - labels, labels)  # six are wrong
+    wrong = out_of_fold(centers, given, folds=5).argmax(1) != given
+    assert wrong.tolist() == [True] * 6 + [False] * 54
+
+
+def test_features_are_what_the_last_layer_of_a_backbone_takes(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    network = models.resnet18().eval()  # without the weights, which would be downloaded
+    monkeypatch.setattr(models, "get_model", lambda name, weights: network)
+    images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
+    features = backbone_features("resnet18", images)
+    network.fc = nn.Identity()
+    prepared = models.get_model_weights("resnet18").DEFAULT.transforms()(images)
+    torch.testing.assert_close(features, network(prepared))
+    with pytest.raises(ValueError, match="--backbone resnet0: no network of torchvision"):
+        backbone_features("resnet0", images)
+
+
+def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
+    path, names = tmp_path / "given.npz", ["b.png", "a.png"]
+    features = np.arange(6.0).reshape(3, 2)
+    np.savez(path, file_name=["a.png", "b.png", "c.png"], features=features)
+    assert read_features(path, names).tolist() == [[2, 3], [0, 1]]
+    probabilities = np.array([[0.25, 0.75], [1, 0], [0.5, 0.5]])
+    columns = {"probabilities": probabilities, "class_names": ["dog", "cat"]}
+    np.savez(path, file_name=["a.png", "b.png", "c.png"], **columns)
+    assert read_probabilities(path, names, ["cat", "dog"]).tolist() == [[0, 1], [0.75, 0.25]]
+    for message, change in {
+        "has no features": {},
+        "no row for 'b.png'": {"features": features[:1], "file_name": ["a.png"]},
+        "not a row of numbers": {"features": features[:2]},
+        "not finite": {"features": features * np.nan},
+        "class_names must be": {"class_names": ["dog", "bird"]},
+        "negative somewhere": {"probabilities": probabilities - 0.5},
+    }.items():
+        np.savez(path, **({"file_name": ["a.png", "b.png", "c.png"]} | columns | change))
+        read = read_probabilities if {*change} & {*columns} else read_features
+        arguments = (["cat", "dog"],) if read is read_probabilities else ()
+        with pytest.raises(ValueError, match=message):
+            read(path, names, *arguments)
+
+
+def test_folds_part_the_images_of_every_class():
+    labels = torch.tensor([0] * 50 + [1] * 10 + [2] * 3)
+    folds = [fold_positions(labels, 5, fold, seed=1) for fold in range(5)]
+    assert sorted(np.concatenate([each.val for each in folds])) == list(range(63))
+    for train, scored, val in folds:
+        assert sorted([*train, *val]) == scored.tolist() == list(range(63))
+        sizes = np.bincount(labels[val], minlength=3)
+        assert sizes[0] == 10 and sizes[1] == 2 and sizes[2] <= 1
+    with pytest.raises(ValueError, match="--folds 64: there are 63 images"):
+        fold_positions(labels, 64, 0, seed=1)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_each_label_is_judged_by_networks_that_have_not_seen_it(
+    few: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    rows = write_folder(tmp_path / "pets", wrong=0.15, test=0)
+    if not few:
+        monkeypatch.setattr(predictions_writer, "FEWEST_IMAGES", 100)
+    words = ["--images", tmp_path / "pets", "--results_dir", tmp_path, "--data_dir", tmp_path]
+    words += ["--method", "ce", "--n_epoch", 6, "--width", 4, "--batch_size", 16, "--folds", 3]
+    args = training_options("--dataset", "folder", *words)
+    record, folder = training.main(args), RunFolder.of(args)
+    out = capsys.readouterr().out
+    found = Predictions.read(folder.predictions)
+    assert found.chosen_name == "posterior" and found.held_out.sum() == 40
+    judged = torch.from_numpy(found.teacher_probabilities.copy())
+    for fold in (1, 2):
+        other = Predictions.read(folder.fold(fold).predictions)
+        judged[other.held_out] = torch.from_numpy(other.teacher_probabilities[other.held_out])
+        assert not folder.fold(fold).review.exists()
+    posterior = label_posterior(judged, torch.from_numpy(found.label))
+    assert np.array_equal(found.posterior_prediction, posterior.argmax(1))
+    wrong = np.array([label != true for _, label, true in sorted(rows)])
+    flags = [flag == "1" for flag in read_columns(folder.suspects)["flagged"]]
+    if few:
+        assert not any(flags) and "120 images are too few" in out
+        return
+    assert (found.chosen.flagged == wrong).mean() > 0.95 and record["lost_classes"] == []
+    assert f"{sum(flags)} labels are flagged as wrong: about" in out
+    assert training.main(args) == record and "fold 1" not in capsys.readouterr().out
+
+
+def test_a_lost_class_is_not_flagged_as_a_whole(capsys):
+    label = np.repeat([0, 1, 2], 20)
+    predictions = Predictions(np.arange(60), label, np.array(NAMES))
+    posterior = np.full((60, 3), 0.1)
+    posterior[np.arange(60), label] = 0.8
+    posterior[:5] = posterior[20:31] = (0.1, 0.1, 0.8)  # a few of class 0, most of class 1
+    judged = predictions.with_posterior(posterior, flag=True)
+    assert judged.lost_classes() == [1]
+    assert np.flatnonzero(judged.posterior_flagged).tolist() == [0, 1, 2, 3, 4]
+    assert not predictions.with_posterior(posterior, flag=False).posterior_flagged.any()
+    predictions_writer.log_posterior(judged, few=False)
+    assert f"warning: class {NAMES[1]!r} is lost" in capsys.readouterr().out
