@@ -1,5 +1,6 @@
 """What a data set is: images as bytes, and their true classes."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -41,9 +42,13 @@ class OwnSource(NamedTuple):
         """File names of the training images at the positions."""
         return [self.files.name(self.rows[position]) for position in positions.tolist()]
 
+    def paths(self, positions: NDArray[np.int64]) -> list[Path]:
+        """Where the training images at the positions are."""
+        return [self.files.path(self.rows[position]) for position in positions.tolist()]
+
     def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]:
         """Small pictures of the training images at the positions."""
-        return thumbnails([self.files.path(self.rows[k]) for k in positions.tolist()], self.scale)
+        return thumbnails(self.paths(positions), self.scale)
 
 
 class ImageSet(NamedTuple):
