@@ -13,7 +13,7 @@ from utils.manifest import as_csv
 from utils.review.page import review_page
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import UNKNOWN, Predictions
-from utils.run_folder.suspects import most_suspect, suspects_csv
+from utils.run_folder.suspects import class_examples, most_suspect, suspects_csv
 
 SUSPECTS_SHOWN = 64  # images that a run folder keeps for its plot
 
@@ -92,9 +92,10 @@ def write_predictions(
     if own:
         write_whole(folder.manifest, as_csv(own.manifest))
         if predictions.final_prediction is not None:  # the run is over
-            rows = most_suspect(predictions, names, own.thumbnails)
-            classes = predictions.class_names.tolist()
-            page = review_page(folder.path.name, own.manifest, rows, classes, str(folder))
+            rows = most_suspect(predictions, own, folder.path)
+            classes, more = predictions.class_names.tolist(), class_examples(predictions, own)
+            about = classes, str(folder), more, own.files.same
+            page = review_page(folder.path.name, own.manifest, rows, *about)
             write_text(folder.review, page)
             say(f"{folder.review}: the {len(rows)} most suspect labels, to be reviewed")
     detection = np.zeros(len(images), dtype=bool)
