@@ -38,17 +38,17 @@ class OwnSource(NamedTuple):
         """The table that the images are listed in."""
         return self.files.manifest
 
-    def file_names(self, positions: NDArray[np.int64]) -> list[str]:
-        """File names of the training images at the positions."""
-        return [self.files.name(self.rows[position]) for position in positions.tolist()]
-
     def paths(self, positions: NDArray[np.int64]) -> list[Path]:
         """Where the training images at the positions are."""
         return [self.files.path(self.rows[position]) for position in positions.tolist()]
 
+    def file_names(self, positions: NDArray[np.int64]) -> list[str]:
+        """File names of the training images at the positions."""
+        return [self.files.name(self.rows[position]) for position in positions.tolist()]
+
     def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]:
         """Small pictures of the training images at the positions."""
-        return thumbnails(self.paths(positions), self.scale)
+        return thumbnails([self.files.path(self.rows[k]) for k in positions.tolist()], self.scale)
 
 
 class ImageSet(NamedTuple):
