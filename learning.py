@@ -62,8 +62,6 @@ def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     bf16 = pick_precision(args.precision, device) == "bf16"
     options = folder.options_like(args, ("dataset", "method"))
     width = options.get("width")
-    if not METHODS[args.method].has_networks:
-        raise ValueError(f"{folder}: --method {args.method} trains no network to measure")
     images = load_images(args.dataset, args.data_dir, options)
     folder.check_data(images.class_names)
     for line in images.own.facts if images.own else ():
@@ -113,6 +111,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate a run's networks; writes and returns learning.json."""
     folder = RunFolder.of(args)
     folder.options_like(args, ())  # is there such a folder?
+    if not METHODS[args.method].has_networks:
+        raise ValueError(f"{folder}: --method {args.method} trains no network to measure")
     with logged_to(folder.log("learning")):
         record = evaluate(folder, args)
         write_json(folder.learning, record)

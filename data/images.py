@@ -1,5 +1,6 @@
 """What a data set is: images as bytes, and their true classes."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,10 @@ class OwnSource(NamedTuple):
     def manifest(self) -> Manifest:
         """The table that the images are listed in."""
         return self.files.manifest
+
+    def paths(self, positions: NDArray[np.int64]) -> list[Path]:
+        """Where the training images at the positions are."""
+        return [self.files.path(self.rows[position]) for position in positions.tolist()]
 
     def file_names(self, positions: NDArray[np.int64]) -> list[str]:
         """File names of the training images at the positions."""

@@ -1,18 +1,26 @@
-"""A page in headless chromium, and what a script at its end makes of it."""
+"""A page in headless chromium: what a script at its end makes of it, and real keys and clicks."""
 
+import base64
+import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 in_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+KEY_CODES = {"Enter": 13, "Escape": 27}
+KEY_CODES |= {f"Arrow{name}": 37 + k for k, name in enumerate(("Left", "Up", "Right", "Down"))}
+MODIFIERS = {"Control": 2, "Shift": 8}
 
 # An open frame holds up the load event, which chromium's --dump-dom waits for.
 START = r"""
@@ -57,3 +65,117 @@ def browse_frames(frames: Sequence[tuple[str, int]], folder: Path, measure: str)
     return frames.map((frame) => ({measure})(frame.contentDocument));
     """
     return browse(f"<head></head><body>{''.join(tags)}</body>", folder, script)
+
+
+class Hands:
+    """A person at a page: keys and clicks are the browser's own, by its DevTools protocol."""
+
+    def __init__(self, commands: BinaryIO, answers: BinaryIO):
+        self.commands, self.answers = commands, answers  # unbuffered
+        self.rest, self.count, self.session, self.errors = b"", 0, {}, []
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
+        self.session = {"sessionId": attached["sessionId"]}
+        for domain in ("Page", "Runtime", "Log"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        self.count += 1
+        command = {"id": self.count, "method": method, "params": params, **self.session}
+        self.commands.write(json.dumps(command).encode() + b"\0")
+        while True:
+            while b"\0" not in self.rest:
+                received = self.answers.read(1 << 20)
+                assert received, "the browser is gone"
+                self.rest += received
+            message, self.rest = self.rest.split(b"\0", 1)
+            answer = json.loads(message)
+            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.errors.append(answer["params"])
+            if answer.get("id") == self.count:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def open(self, path: Path) -> None:
+        self.send("Page.navigate", url=path.as_uri())
+        self.wait(f"location.href === {json.dumps(path.as_uri())}")
+
+    def reload(self) -> None:
+        self.see("window.before = true")
+        self.send("Page.reload")
+        self.wait("!window.before")
+
+    def wait(self, condition: str) -> None:
+        for _ in range(600):
+            if self.see(f"document.readyState === 'complete' && {condition}"):
+                return
+            time.sleep(0.05)
+        raise TimeoutError(condition)
+
+    def see(self, expression: str) -> Any:
+        asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        answer = self.send("Runtime.evaluate", **asked)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def press(self, *keys: str) -> None:
+        """Press keys such as "d", "Enter" or "Shift+ArrowDown"."""
+        for each in keys:
+            *held, key = each.split("+")
+            event = {"key": key, "modifiers": sum(map(MODIFIERS.get, held))}
+            event["windowsVirtualKeyCode"] = KEY_CODES.get(key) or ord(key.upper())
+            text = "\r" if key == "Enter" else "" if key in KEY_CODES else key
+            kind = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}
+            self.send("Input.dispatchKeyEvent", **event, **kind)
+            self.send("Input.dispatchKeyEvent", **event, type="keyUp")
+
+    def click(self, element: str, *held: str) -> None:
+        """Click on the middle of what the expression gives."""
+        x, y = self.see(f"""((element) => {{
+          element.scrollIntoView({{ block: "center" }});
+          const box = element.getBoundingClientRect();
+          return [box.x + box.width / 2, box.y + box.height / 2];
+        }})({element})""")
+        event = {"x": x, "y": y, "button": "left", "clickCount": 1}
+        event["modifiers"] = sum(map(MODIFIERS.get, held))
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", **event, type=kind)
+
+    def size(self, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.send("Emulation.setDeviceMetricsOverride", **metrics)
+
+    def photograph(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
+
+
+@contextmanager
+def hands_on(path: Path, folder: Path, width: int = 1200, height: int = 900) -> Iterator[Hands]:
+    """Hands at the page of that file; `folder`: for the browser's own files."""
+    pipes = [*os.pipe(), *os.pipe()]
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in pipes]  # none is 3 or 4
+    for end in pipes:
+        os.close(end)
+
+    def connect() -> None:
+        os.dup2(ends[0], 3)
+        os.dup2(ends[3], 4)
+
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+    command += [f"--user-data-dir={folder / 'profile'}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with (
+        subprocess.Popen(command, preexec_fn=connect, close_fds=False, **quiet) as browser,
+        os.fdopen(ends[1], "wb", 0) as commands,
+        os.fdopen(ends[2], "rb", 0) as answers,
+    ):
+        os.close(ends[0])
+        os.close(ends[3])
+        try:
+            hands = Hands(commands, answers)
+            hands.size(width, height)
+            hands.open(path)
+            yield hands
+            assert hands.errors == []
+        finally:
+            browser.terminate()

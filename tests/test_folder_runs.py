@@ -92,7 +92,7 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert page.count("data:image") + page.count("/9j/") > 0  # JPEG files in base64
 
     out_file = tmp_path / "corrected.csv"
-    assert clean.main([str(folder), "--take", "flagged", "--out", str(out_file)]) == 0
+    assert clean.main([str(folder), "--take", "top", str(len(scores)), "--out", str(out_file)]) == 0
     corrected = read_columns(out_file)
     assert len(corrected["label"]) == len(rows) + 15 + 1  # those of the test, and the broken one
     changes = zip(corrected["file_name"], corrected["changed_from"], strict=True)
@@ -214,7 +214,7 @@ def test_defaults_follow_from_the_number_of_images(tmp_path: Path, capsys):
     assert args.batch_size is args.width is None and args.image_size == 32
     training.main(args)
     expected = defaults_by_count("bkd+", 12)
-    said = f"12 images: --batch_size {expected['batch_size']} --width {expected['width']} unless"
+    said = "12 images: --batch_size 32 --width 32 --folds 5 --detection posterior unless"
     assert said in capsys.readouterr().out
     options = json.loads(RunFolder.of(args).args.read_text())
     assert options["options"] | expected | {"n_epoch": 1} == options["options"]

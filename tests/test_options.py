@@ -16,6 +16,7 @@ from utils.label_sets import LABEL_SETS
 from utils.options import presets
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.parser import NETS
+from utils.options.departures import DEPARTURES
 from utils.options.presets import PRESETS, Preset, preset_defaults
 from utils.options.training import training_parser
 from utils.run_folder.folder import RunFolder
@@ -30,7 +31,7 @@ OUR_DEFAULTS = """
     --device auto --net preact18 --width 64 --augmentation always --lr_schedule step --warm_up 0
     --method bkd --precision auto --compile auto --checkpoint_freq 5
     --detection split --class_balance 0 --ensemble_momentum 0.7 --target student
-    --target_for teacher --compensation always --mixup 0 --ema_decay 0
+    --target_for teacher --compensation always --mixup 0 --ema_decay 0 --folds 0 --fold 0
 """
 OFF = ("detach_student_target", "masked_mean", "restart", "deterministic", "quiet", "no_plots")
 OFF += ("tensorboard", "no_flip", "debug")
@@ -161,7 +162,8 @@ def test_help_explains_every_option(parser, capsys: pytest.CaptureFixture):
     shown = [action for action in parser._actions[1:] if action.help != argparse.SUPPRESS]
     assert len(shown) <= 48
     hidden = {action.dest for action in parser._actions[1:]} - {action.dest for action in shown}
-    assert hidden <= {"num_workers", "print_freq", "checkpoint_freq", "quiet", "no_plots", "debug"}
+    old = {"num_workers", "print_freq", "checkpoint_freq", "quiet", "no_plots", "debug", "fold"}
+    assert hidden <= old | {name for name, *_ in DEPARTURES} | {"warm_up"}
     for action in shown:
         _, own = re.split(rf"  {action.option_strings[-1]}(?=\s)", explained, maxsplit=1)
         own = " ".join(own.split("  --")[0].split())

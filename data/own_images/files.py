@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ class ImageFiles(NamedTuple):
     test: list[int]
     warnings: list[str]
     on_disk: dict[str, Path]  # where a file is whose name is written there in another Unicode form
+    same: Sequence[Sequence[int]] = ()  # groups of rows with identical files
 
     def name(self, row: int) -> str:
         """The file name in that row."""

@@ -76,7 +76,8 @@ def _assembled(
         some = some_of(files.name(read[k]) for k in cached.constant)
         warnings.insert(0, f"{len(cached.constant)} images are of a single colour: {some}")
     warnings[:0] = _strange_classes(counts)
-    warnings += _conflicts(files, read, labels, cached.content)
+    files = files._replace(same=_identical(read, cached.content))
+    warnings += _conflicts(files, labels)
     true = _true_labels(files, read[:count], numbers, warnings)
     pixels = torch.from_numpy(cached.pixels).permute(0, 3, 1, 2)  # [read, 3, size, size]
     tested, trained = range(count, len(read)), {*cached.content[:count]}
@@ -158,20 +159,23 @@ def _strange_classes(counts: dict[str, int]) -> list[str]:
     ]
 
 
-def _conflicts(
-    files: ImageFiles, rows: Sequence[int], labels: Sequence[str], content: Sequence[str]
-) -> list[str]:
-    """A line for each file that is the same as an earlier one but has another label."""
-    first: dict[str, int] = {}
-    lines = []
+def _identical(rows: Sequence[int], content: Sequence[str]) -> list[list[int]]:
+    """Groups of rows whose files have the same digest."""
+    groups: dict[str, list[int]] = {}
     for row, digest in zip(rows, content, strict=True):
-        other = first.setdefault(digest, row)
-        if labels[other] != labels[row]:
-            lines.append(
-                f"{files.path(row)}: the same image as {files.path(other)}, but labelled "
-                f"{labels[row]!r} and not {labels[other]!r}: one of the two is wrong"
-            )
-    return lines
+        groups.setdefault(digest, []).append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _conflicts(files: ImageFiles, labels: Sequence[str]) -> list[str]:
+    """A line for each file that is the same as an earlier one but has another label."""
+    return [
+        f"{files.path(row)}: the same image as {files.path(first)}, but labelled "
+        f"{labels[row]!r} and not {labels[first]!r}: one of the two is wrong"
+        for first, *others in files.same
+        for row in others
+        if labels[row] != labels[first]
+    ]
 
 
 def _mean_and_std(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,8 +2,9 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,6 +23,7 @@ class Suspect(NamedTuple):
     score: float  # 0 (label surely wrong) to 1
     flagged: bool
     thumbnail: bytes  # a PNG or JPEG file
+    link: str = ""  # URI of the original, from the page's folder or absolute
 
 
 def review_page(
@@ -30,12 +32,17 @@ def review_page(
     suspects: Sequence[Suspect],
     class_names: Sequence[str],
     key: str,
+    examples: Mapping[str, Sequence[bytes]] = MappingProxyType({}),
+    same: Sequence[Sequence[int]] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """The page, self-contained: the manifest and all thumbnails are in it.
 
     `suspects`: most suspect first. `class_names`: what a label can be changed to. `key`: names the
-    run; under it the browser keeps the decisions. Raises ValueError for a suspect that is not in
-    the manifest, whose label is no class, or whose thumbnail is neither PNG nor JPEG.
+    run; under it the browser keeps the decisions. `examples`: thumbnails by class name. `same`:
+    groups of rows of the manifest whose images are identical. `notes`: lines for the head. Raises
+    ValueError for a suspect that is not in the manifest, whose label is no class, or whose
+    thumbnail is neither PNG nor JPEG.
     """
     rows = set(manifest.cells(FILE_NAME))
     classes = set(class_names)
@@ -51,24 +58,30 @@ def review_page(
         "class_names": list(class_names),
         "manifest": manifest._asdict(),
         "suspects": [_plain(each) for each in suspects],
+        "examples": [[_uri(each, name) for each in examples.get(name, ())] for name in class_names],
+        "same": [list(group) for group in same],
     }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    return environment.get_template("page.html").render(data=_island(data))
+    return environment.get_template("page.html").render(data=_island(data), notes=notes)
 
 
 def _plain(suspect: Suspect) -> dict[str, Any]:
     """A suspect as JSON can hold it, the thumbnail as a data URI."""
-    content = suspect.thumbnail
-    kind = next((SIGNATURES[each] for each in SIGNATURES if content.startswith(each)), None)
-    if kind is None:
-        raise ValueError(f"suspect {suspect.file_name!r}: its thumbnail is neither PNG nor JPEG")
-    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    uri = _uri(suspect.thumbnail, suspect.file_name)
     plain = suspect._replace(
         score=float(suspect.score), flagged=bool(suspect.flagged), thumbnail=uri
     )
     return plain._asdict()
+
+
+def _uri(thumbnail: bytes, name: str) -> str:
+    """A thumbnail as a data URI; `name`: what it is of."""
+    kind = next((SIGNATURES[each] for each in SIGNATURES if thumbnail.startswith(each)), None)
+    if kind is None:
+        raise ValueError(f"suspect {name!r}: its thumbnail is neither PNG nor JPEG")
+    return f"data:{kind};base64,{base64.b64encode(thumbnail).decode()}"
 
 
 def _island(data: object) -> str:

@@ -15,7 +15,7 @@ from utils.review.page import review_page
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import UNKNOWN, Predictions
-from utils.run_folder.suspects import most_suspect, suspects_csv
+from utils.run_folder.suspects import class_examples, most_suspect, suspects_csv
 
 FEWEST_IMAGES = 1000  # on which networks that begin from nothing learn enough to flag labels
 CLASSES_NAMED = 20  # those with the most flagged labels
@@ -77,7 +77,8 @@ class PredictionsWriter(NamedTuple):
         if posterior is not None:
             few = probabilities is not None and len(scored) < FEWEST_IMAGES
             predictions = predictions.with_posterior(posterior.numpy(), flag=not few)
-            log_posterior(predictions, few)
+            for line in posterior_lines(predictions):
+                say(line)
         return write_predictions(self.folder, predictions, self.images, self.own)
 
     def out_of_fold(self, folds: int, probabilities: Any) -> Any:
@@ -118,12 +119,12 @@ class PredictionsWriter(NamedTuple):
         folder, own = self.folder, self.own
         try:
             predictions = Predictions.read(folder.predictions)
-            names = own.file_names(predictions.index)
-            rows = most_suspect(predictions, names, own.thumbnails)
+            rows = most_suspect(predictions, own, folder.path)
             place = own.sha256.encode() + bytes(folder.path.resolve())
             key = labels_sha256(own.labels.numpy(), place)
-            classes = predictions.class_names.tolist()
-            page = review_page(folder.path.name, own.manifest, rows, classes, key)
+            classes, examples = predictions.class_names.tolist(), class_examples(predictions, own)
+            about = classes, key, examples, own.files.same, posterior_lines(predictions)
+            page = review_page(folder.path.name, own.manifest, rows, *about)
             write_text(folder.review, page)
         except Exception as error:  # of Pillow, jinja2, the disk: no page may cost a run
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -157,30 +158,32 @@ def write_predictions(
     return predictions
 
 
-def log_posterior(predictions: Predictions, few: bool) -> None:
-    """Say what the posterior flags of each class, what that mends, and which classes are lost."""
+def posterior_lines(predictions: Predictions) -> list[str]:
+    """What the posterior flags, of each class too, what that mends, and which classes are lost."""
+    if predictions.posterior_flagged is None:
+        return []
     names, label = predictions.class_names.tolist(), predictions.label
-    flagged = predictions.posterior_flagged
-    if few:
-        say(
-            f"{len(label)} images are too few to learn from: nothing is flagged, and the most "
-            "suspect labels are often right; --features or --backbone judge them better"
-        )
-        return
-    wrong, suggested = 1 - predictions.posterior_agreement, predictions.posterior_suggested
-    say(
-        f"{flagged.sum()} labels are flagged as wrong: about {wrong[flagged].sum():.0f} of them "
-        f"are, and {suggested[flagged].sum():.0f} suggestions right; of all labels about "
-        f"{wrong.mean():.1%} are wrong"
-    )
+    flagged, suggested = predictions.posterior_flagged, predictions.posterior_suggested
+    networks = predictions.teacher_probabilities is not None
+    if networks and len(label) < FEWEST_IMAGES:
+        return [
+            f"{len(label)} images are too few to learn from: nothing is flagged, and even the most "
+            "suspect labels are often right; with --features or --backbone they are judged better"
+        ]
+    wrong = 1 - predictions.posterior_agreement
     counts = [(int(flagged[label == k].sum()), int((label == k).sum())) for k in range(len(names))]
     most = sorted(zip(counts, names, strict=True), key=lambda each: -each[0][0])[:CLASSES_NAMED]
-    say(f"by class: {', '.join(f'{name} {some} of {all_}' for (some, all_), name in most)}")
-    for k in predictions.lost_classes():
-        say(
+    return [
+        f"{flagged.sum()} labels are flagged as wrong: about {wrong[flagged].sum():.0f} of them "
+        f"are, and {suggested[flagged].sum():.0f} suggestions right; of all labels about "
+        f"{wrong.mean():.1%} are wrong",
+        f"by class: {', '.join(f'{name} {some} of {all_}' for (some, all_), name in most)}",
+        *(
             f"warning: class {names[k]!r} is lost: what judges the labels contradicts most of its "
             f"{counts[k][1]} or never predicts it, so none of them is flagged"
-        )
+            for k in predictions.lost_classes()
+        ),
+    ]
 
 
 def log_split(predictions: Predictions) -> None:

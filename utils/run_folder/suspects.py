@@ -1,7 +1,11 @@
 """Suspect labels, the most suspect first: suspects.csv, and what the review page shows."""
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +15,7 @@ from utils.review.page import Suspect
 from utils.run_folder.predictions import Predictions
 
 SUSPECTS_REVIEWED = 5000  # on the page on which own labels are reviewed
+EXAMPLES = 2  # of each class on that page
 OWN_COLUMNS = {  # heading and column of the list for own images
     "file_name": "file_name",
     "given_label": "given_name",
@@ -62,25 +67,52 @@ def suspects_csv(predictions: Predictions, file_names: Sequence[str] | None = No
     return csv_text([list(columns), *zip(*columns.values(), strict=True)])
 
 
-def most_suspect(
-    predictions: Predictions,
-    file_names: Sequence[str],
-    thumbnails: Callable[[NDArray[np.int64]], list[bytes]],
-) -> list[Suspect]:
-    """The most suspect images for the review page.
-
-    `file_names`: of the scored images [S]. `thumbnails`: gives them for positions in the full set.
-    """
+def most_suspect(predictions: Predictions, own: Any, folder: Path) -> list[Suspect]:
+    """The most suspect images for the review page in that folder; `own`: see data/images.py."""
     rows, names = predictions.suspect_rows()[:SUSPECTS_REVIEWED], predictions.class_names.tolist()
-    given, chosen = predictions.label, predictions.chosen
+    given, (flagged, agreement, suggested) = predictions.label, predictions.chosen
+    positions = predictions.index[rows]
     return [
         Suspect(
-            file_names[row],
+            file_name,
             names[given[row]],
-            names[chosen.prediction[row]],
-            float(chosen.agreement[row]),
-            bool(chosen.flagged[row]),
+            names[suggested[row]],
+            float(agreement[row]),
+            bool(flagged[row]),
             thumbnail,
+            link,
         )
-        for row, thumbnail in zip(rows, thumbnails(predictions.index[rows]), strict=True)
+        for row, file_name, thumbnail, link in zip(
+            rows,
+            own.file_names(positions),
+            own.thumbnails(positions),
+            links(own.paths(positions), folder),
+            strict=True,
+        )
     ]
+
+
+def links(paths: Iterable[Path], folder: Path) -> list[str]:
+    """URIs of files for a page in that folder.
+
+    Relative ones, unless the folder is reached by a symbolic link or the file is on another drive.
+    """
+    start = os.path.abspath(folder)
+    direct = start == os.path.realpath(folder)
+    uris = []
+    for path in map(os.path.abspath, paths):
+        uris.append(Path(path).as_uri())
+        if direct:
+            with suppress(ValueError):
+                uris[-1] = quote(os.fsencode(Path(os.path.relpath(path, start)).as_posix()))
+    return uris
+
+
+def class_examples(predictions: Predictions, own: Any) -> dict[str, list[bytes]]:
+    """Thumbnails of the least suspect images of each class, none of which is flagged."""
+    rows = predictions.suspect_rows()[::-1]
+    rows = rows[~predictions.chosen.flagged[rows]]
+    labels, names = predictions.label[rows], predictions.class_names.tolist()
+    found = [rows[labels == number][:EXAMPLES] for number in range(len(names))]
+    thumbnails = iter(own.thumbnails(predictions.index[np.concatenate(found)]))
+    return {name: [next(thumbnails) for _ in some] for name, some in zip(names, found, strict=True)}
