@@ -14,9 +14,9 @@ from tests import benchmark
 from tests.conftest import training_options
 from utils.label_sets import LABEL_SETS
 from utils.options import presets
+from utils.options.departures import DEPARTURES
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.parser import NETS
-from utils.options.departures import DEPARTURES
 from utils.options.presets import PRESETS, Preset, preset_defaults
 from utils.options.training import training_parser
 from utils.run_folder.folder import RunFolder
