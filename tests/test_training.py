@@ -25,7 +25,6 @@ from models.losses import agreement, pair_loss, robust_targets
 from models.noise_split import (
     TippingPointMonitor,
     otsu,
-    student_weights,
     tipping_point,
     trust_groups,
 )
@@ -110,10 +109,6 @@ def test_an_epoch_reports_what_the_training_passes_saw():
     assert stats.loss == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
     assert stats.loss == pytest.approx(stats.naive_loss + stats.compensation_loss, rel=1e-5)
     torch.testing.assert_close(stats.agreement, at_label)
-
-
-def test_without_a_split_the_students_weights_are_0():
-    assert torch.equal(student_weights(torch.full((9,), 0.5), (1, 1, 1, 1)), torch.zeros(9))
 
 
 def test_only_training_and_scoring_images_are_augmented(made_up_cifar: MadeUpCifar):
