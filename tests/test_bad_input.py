@@ -27,11 +27,7 @@ from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.training import training_parser
 from utils.run_folder.folder import RunFolder
 
-PARSERS = {
-    training: training_parser(),
-    learning: learning_parser(),
-    detection: detection_parser(),
-}
+PARSERS = {training: training_parser(), learning: learning_parser(), detection: detection_parser()}
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:

@@ -350,9 +350,7 @@ PARTS: dict[str, Callable[[dict, dict], object]] = {  # of the whole and of its 
 
 
 @pytest.mark.parametrize("what", [*BYTES, *PARTS])
-def test_a_checkpoint_that_does_not_fit_is_refused(
-    what: str, tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_checkpoint_that_does_not_fit_is_refused(what: str, tmp_path, stopped: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = only_run(stopped) / "checkpoint.pt"
     if what in BYTES:
@@ -371,9 +369,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     assert sums(path.parent) == before and not (tmp_path / "hostile").exists()
 
 
-def test_a_run_that_another_process_has_just_finished_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_a_run_that_another_process_has_just_finished_is_left_alone(tmp_path, monkeypatch, capsys):
     args = training_options(*SMALL, "--results_dir", tmp_path)
     make, record = RunFolder.make, {}
 

@@ -29,9 +29,7 @@ def test_a_symbolic_link_is_refused(tmp_path: Path, exists: bool):
 
 
 @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK])
-def test_file_systems_without_locks(
-    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_file_systems_without_locks(tmp_path: Path, code: int, monkeypatch, capsys):
     def refuse(*_: object) -> None:
         raise OSError(code, "no locks here")
 

@@ -9,13 +9,7 @@ from torch.testing import assert_close
 from data.loader import Loader
 from models.losses import agreement
 from models.preact_resnet import PreResNet18, Subsampling
-from models.teacher_student import (
-    TeacherStudent,
-    build_baseline,
-    build_pair,
-    infer,
-    infer_logits,
-)
+from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer, infer_logits
 from tests.test_concurrent_networks import threads
 
 State = dict[str, Tensor]

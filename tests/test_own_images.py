@@ -106,9 +106,7 @@ def test_folders_of_training_and_test_images(train: str, test: str, tmp_path: Pa
         ("all/cat/1 all/dog/2", None, "labelled 'all'.*one level deeper"),
     ],
 )
-def test_splits_are_told_from_classes(
-    names: str, train: list[str] | None, words: str, tmp_path: Path
-):
+def test_splits_are_told_from_classes(names: str, train: list[str] | None, words: str, tmp_path):
     folder = save_all(tmp_path, *names.split())
     if train is None:
         with pytest.raises(ValueError, match=words):

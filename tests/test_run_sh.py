@@ -89,9 +89,7 @@ def test_run_sh_without_a_gpu_names_what_there_is_for_a_cpu(tmp_path: Path, stan
     assert done.returncode == 0 and done.stdout.count(": finished, ") == 3, done.stderr
 
 
-def test_run_sh_laptop_takes_the_compact_networks_and_whole_label_sets(
-    tmp_path: Path, stand_in: str
-):
+def test_run_sh_laptop_takes_the_compact_networks_and_whole_label_sets(tmp_path, stand_in: str):
     variables = {"PYTHON": stand_in, "RESULTS_DIR": str(tmp_path / "results"), "JOBS": "2"}
     done = run_sh("laptop --no_plots", CUDA_VISIBLE_DEVICES="", **variables)
     assert done.returncode == 0, done.stderr

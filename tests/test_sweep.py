@@ -198,9 +198,7 @@ def test_children_are_asked_to_stop_once(monkeypatch: pytest.MonkeyPatch):
     assert child.terminate.call_count == 1 and machine.exit_status == 129
 
 
-def test_gpus_and_cores_are_shared_out(
-    sweep: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_gpus_and_cores_are_shared_out(sweep: Callable, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(local, "usable_cpus", lambda: 6)

@@ -22,12 +22,7 @@ from models.epoch_statistics import EpochStatistics, EpochStats
 from models.fast.training_step import TrainingStep
 from models.learning_rate import LearningRate
 from models.losses import agreement, pair_loss, robust_targets
-from models.noise_split import (
-    TippingPointMonitor,
-    otsu,
-    tipping_point,
-    trust_groups,
-)
+from models.noise_split import TippingPointMonitor, otsu, tipping_point, trust_groups
 from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_pair
 from tests import oracle
@@ -170,9 +165,7 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
     assert record["true_noise_rate"] == wrong.mean()
 
 
-def test_weights_and_detection_come_from_the_tipping_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monkeypatch):
     """Weights from that epoch's training passes, detection from its scoring of the full set."""
     alphas_used, trained, means, scored, final = [], [], [], [], []
     train_epoch, score_images = training.train_epoch, training.score_images
@@ -349,9 +342,7 @@ def test_the_test_labels_change_nothing_in_a_run(tmp_path: Path, monkeypatch: py
     assert rows[0] == rows[1] and tests[0] != tests[1]
 
 
-def test_a_class_that_vanishes_in_the_robust_phase_is_warned_of_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-):
+def test_a_class_that_vanishes_in_the_robust_phase_is_warned_of_once(tmp_path, monkeypatch, capsys):
     """From epoch 7 on both networks are kept from predicting class 3."""
     epochs, train_epoch = iter(range(9)), training.train_epoch
 
@@ -387,9 +378,7 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
 
 @devices
 @pytest.mark.parametrize("steps", [1, 50])  # as on a CPU, and as on CUDA
-def test_a_loss_that_is_not_finite_stops_the_run(
-    device: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_loss_that_is_not_finite_stops_the_run(device: str, steps: int, tmp_path, monkeypatch):
     """It is named before the weights, which are not finite either."""
     monkeypatch.setitem(epoch_statistics.STEPS_PER_CHECK, device, steps)
     words = ("--dataset", "digits", "--lr", 1e30, "--n_epoch", 3, "--limit_train", 200)
@@ -398,9 +387,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         training.main(training_options(*words, "--results_dir", tmp_path))
 
 
-def test_the_same_seed_gives_the_same_files(
-    made_up_cifar: MadeUpCifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_same_seed_gives_the_same_files(made_up_cifar: MadeUpCifar, tmp_path, monkeypatch):
     """Augmented images, both phases, the split and the evaluations included."""
     tips_at(monkeypatch, 0)
     folders = []

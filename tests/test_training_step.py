@@ -115,9 +115,7 @@ def surviving_nodes(step: TrainingStep, batch: Batch, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
 @pytest.mark.parametrize("build", [build_pair, build_baseline])
-def test_no_autograd_node_outlives_its_step(
-    plain: bool, build: Callable, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_autograd_node_outlives_its_step(plain: bool, build: Callable, monkeypatch):
     """It would be of another stream than the capture of a CUDA graph, which would fail."""
     step = new_step("cpu", plain=plain, build=build)
     for batch in batches("cpu", 3):
@@ -192,9 +190,7 @@ def test_many_fast_steps_follow_the_plain_ones(device: str, plus: bool):
 
 
 @pluses
-def test_a_compiled_step_is_close_to_the_plain_one(
-    plus: bool, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_compiled_step_is_close_to_the_plain_one(plus: bool, capsys, monkeypatch):
     fast = new_step("cpu", compiled=True, digits=True, plus=plus)
     plain = new_step("cpu", plain=True, digits=True, plus=plus)
     torch._dynamo.reset()
@@ -250,9 +246,7 @@ def test_each_batch_size_is_recorded_once_and_replayed(plus: bool, monkeypatch: 
 
 
 @pytest.mark.parametrize("missing", ["compiled networks", "CUDA graphs"])
-def test_without_a_compiler_or_cuda_graphs_a_line_says_so(
-    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_without_a_compiler_or_cuda_graphs_a_line_says_so(missing: str, monkeypatch, capsys):
     def refuse(*_: object) -> None:
         raise RuntimeError("there is none\nand much more")
 
@@ -286,9 +280,7 @@ def refusing(batches: Iterable[Batch], device: str) -> Iterator[Batch]:
 
 @devices
 @pytest.mark.parametrize("method", ["bkd", "bkd+"])
-def test_no_step_of_an_epoch_waits_for_the_device(
-    device: str, method: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_step_of_an_epoch_waits_for_the_device(device: str, method: str, monkeypatch):
     """With augmented images, mixed ones among them, and averaged weights, in both phases."""
     monkeypatch.setitem(epoch_statistics.STEPS_PER_CHECK, "cpu", 50)  # as on CUDA
     if device == "cpu":  # where torch's own reads its input
