@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from torchvision import datasets
 import blind_knowledge_dist_training as training
 from utils.options.training import training_parser
 from utils.run_folder import session
+from utils.run_folder.folder import RunFolder
 
 TEST_DEVICE = os.environ.get("BKD_TEST_DEVICE", "cpu")
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
@@ -145,6 +146,12 @@ def made_up_cifar(
     noisy_key = "noisy_label" if hundred else "worse_label"
     torch.save({"clean_label": clean_labels, noisy_key: labels}, label_file)
     return MadeUpCifar(request.param, folder, label_file, clean_labels, labels)
+
+
+def train(results: Path, words: str, *more: object) -> tuple[RunFolder, dict[str, Any]]:
+    """Train with these words of a command line; the run's folder and record."""
+    args = training_options(*words.split(), *more, "--results_dir", results)
+    return RunFolder.of(args), training.main(args)
 
 
 @pytest.fixture(scope="session")

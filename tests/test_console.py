@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-import blind_knowledge_dist_training as training
-from tests.conftest import training_options
 from utils.console import logged_to, say
-from utils.run_folder.folder import RunFolder
 
 
 def test_lines_go_to_the_terminal_and_are_appended_to_the_log(tmp_path: Path, capsys):
@@ -55,19 +52,6 @@ def test_a_log_that_fills_its_disk_ends_in_one_line(tmp_path: Path, capsys):
 def test_a_log_that_cannot_be_made_is_named(tmp_path: Path):
     with pytest.raises(OSError, match="cannot be written"), logged_to(tmp_path):
         pass
-
-
-def test_each_run_has_its_log_and_a_restart_begins_a_new_one(tmp_path: Path):
-    words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
-    args = training_options(*words)
-    training.main(args)
-    log = RunFolder.of(args).log("training")
-    before = log.read_text()
-    assert "epoch   0 naive" in before and "fallback" in before
-    training.main(training_options(*words, "--restart"))
-    assert (tmp_path / "replaced" / f"{log.parent.name}_1" / log.name).read_text() == before
-    assert log.read_text().count("epoch   0 naive") == 1
-    assert log.read_text().startswith(f"{log.parent}: the run that was here is now ")
 
 
 def test_what_the_terminal_cannot_show_is_written_out(monkeypatch: pytest.MonkeyPatch):

@@ -301,7 +301,8 @@ def test_numbers_that_are_lost_overwrite_nothing(
 
 def test_another_command_names_what_differs_and_restart_moves_it_replaced(stopped: Path):
     folder = only_run(stopped)
-    before = sums(folder)
+    log = folder / "training.log"
+    before, logged = sums(folder), log.read_text()
     status, said = live(stopped, *SMALL, "--lr", 0.5, "--alpha1", 0.2)
     assert status == 2 and said.count("\n") == 1 and "--restart" in said
     assert "--lr 0.02 there, 0.5 here" in said and "--alpha1 0.3 there, 0.2 here" in said
@@ -311,18 +312,11 @@ def test_another_command_names_what_differs_and_restart_moves_it_replaced(stoppe
     assert status == training.NO_TIPPING_POINT, said
     replaced = stopped / "replaced" / f"{folder.name}_1"
     assert sums(replaced) == before and str(replaced) in said and "resuming" not in said
+    assert (replaced / log.name).read_text().startswith(logged)
+    assert log.read_text().startswith(f"{folder}: the run that was here is now ")
+    assert log.read_text().count("epoch   0 naive") == 1 and "fallback" in log.read_text()
     live(stopped, *SMALL, "--restart")
     assert {path.name[-2:] for path in replaced.parent.iterdir()} == {"_1", "_2"}
-
-
-def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path):
-    results = tmp_path / "results"
-    live(results, *SMALL)
-    folder = only_run(results)
-    before = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
-    status, said = live(results, *SMALL)
-    assert status == training.NO_TIPPING_POINT and said.endswith("this run is finished\n")
-    assert before == {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
 
 
 TENSOR = "teacher.layer1.0.conv1.weight"

@@ -127,6 +127,15 @@ def test_bad_options_are_refused_with_name_and_value(words: str, capsys):
         ("--learning_rat 3", "--learning_rat 3; see --help"),
         ("--noise aggre", "did you mean --noise_type?"),
         ("--batchsize 3 --alpha 2", "did you mean --batch_size?"),
+        ("--dataset digits --method ce --detection split", "split: --method ce has no split"),
+        ("--dataset folder", "needs --images FOLDER"),
+        ("--dataset folder --images . --noise_path x", "--noise_path is for CIFAR"),
+        ("--dataset folder --images . --image_size 33", "invalid choice: 33"),
+        ("--dataset folder --images . --noise_type worst", "has no --noise_type worst"),
+        ("--dataset folder --images=", "is empty"),
+        ("--dataset cifar10 --no_flip", "--no_flip is for --dataset folder, not cifar10"),
+        ("--dataset digits --images .", "--images is for --dataset folder, not digits"),
+        ("--dataset digits --manifest .", "--manifest is for --dataset folder, not digits"),
     ],
 )
 def test_wrong_words_get_a_hint(words: str, named: str, capsys):
@@ -155,8 +164,11 @@ def help_of(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture) -> s
 
 
 @PARSERS
-def test_help_explains_every_option(parser, capsys: pytest.CaptureFixture):
-    explained = help_of(parser, capsys).split("show this help message")[1]
+def test_help_explains_every_option_in_groups(parser, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("COLUMNS", "250")
+    text = help_of(parser, capsys)
+    assert max(map(len, text.splitlines())) <= 100
+    explained = text.split("show this help message")[1]
     shown = [action for action in parser._actions[1:] if action.help != argparse.SUPPRESS]
     assert len(shown) <= 48
     hidden = {action.dest for action in parser._actions[1:]} - {action.dest for action in shown}
@@ -170,12 +182,6 @@ def test_help_explains_every_option(parser, capsys: pytest.CaptureFixture):
         assert ("default: " in own) == (takes_a_value and has_default)
         if takes_a_value and not action.choices:
             assert action.metavar and action.metavar.isupper()  # its unit
-
-
-@PARSERS
-def test_help_is_grouped_and_fits(parser, monkeypatch: pytest.MonkeyPatch, capsys):
-    monkeypatch.setenv("COLUMNS", "250")
-    assert max(map(len, help_of(parser, capsys).splitlines())) <= 100
     grouped = [action for group in parser._action_groups[2:] for action in group._group_actions]
     ungrouped = {action.dest for action in parser._actions} - {action.dest for action in grouped}
     assert ungrouped <= {"help", "debug", "run_dir", "prediction"}
