@@ -28,7 +28,6 @@ class Cut(NamedTuple):
 
 
 def normalised(row: Sequence[float]) -> list[float]:
-    """Divided by its sum."""
     return [value / sum(row) for value in row]
 
 
@@ -105,7 +104,6 @@ def transition_matrix(probs: Matrix, labels: Sequence[int]) -> Matrix:
 
 
 def mean_softmax(logits: Matrix) -> list[float]:
-    """The softmax averaged over the rows."""
     rows = [softmax(row) for row in logits]
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 

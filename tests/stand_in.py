@@ -31,7 +31,6 @@ def make_executable(path: Path) -> str:
 
 
 def run_module(words: list[str]) -> None:
-    """As `python -m`."""
     sys.executable = os.environ.get("PYTHON", sys.executable)
     sys.argv = words
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
@@ -85,12 +84,10 @@ def train(args: Namespace) -> None:
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """As JSON."""
     path.write_text(json.dumps(record))
 
 
 def evaluate(args: Namespace, stage: str) -> None:
-    """learning.py or detection.py"""
     from utils.console import logged_to, say
     from utils.run_folder.folder import RunFolder
 

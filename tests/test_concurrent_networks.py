@@ -18,13 +18,8 @@ def threads(count: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    with threads(2):
-        yield
-
-
-def test_each_network_has_a_thread_and_half_of_the_cores(two_threads: None):
+@threads(2)
+def test_each_network_has_a_thread_and_half_of_the_cores():
     run_both = concurrently(torch.device("cpu"))
     meet = threading.Barrier(2, timeout=60)  # passed only if both run at the same time
 
@@ -44,7 +39,7 @@ def test_each_network_has_a_thread_and_half_of_the_cores(two_threads: None):
         run_both(fail, (4, 5))
 
 
-def test_with_one_thread_the_networks_take_turns(two_threads: None):
-    torch.set_num_threads(1)
+@threads(1)
+def test_with_one_thread_the_networks_take_turns():
     assert concurrently(torch.device("cpu")) is in_turn
     assert in_turn(lambda a, b: a + b, (1, 2), (10, 20)) == [11, 22]

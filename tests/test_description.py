@@ -15,7 +15,6 @@ WORDS = ("--dataset", "digits", "--n_epoch", 2, "--limit_train", 200)
 
 
 def description_of(*words: object, record: dict | None = None) -> list[str]:
-    """How the run of these options differs from a record."""
     return Description.of(training_options(*words)).differs_from(record)
 
 

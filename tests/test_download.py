@@ -139,7 +139,6 @@ def test_a_full_disk_is_not_retried(server: Server, tmp_path, monkeypatch):
 
 
 def ask(url: str, folder: Path) -> None:
-    """What each of several processes does."""
     cifar_n.URL = url
     cifar_n.LABEL_FILES["cifar10"] = cifar_n.LABEL_FILES["cifar10"]._replace(sha256=(SHA256,))
     fetch_label_file("cifar10", folder)

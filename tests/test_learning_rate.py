@@ -19,7 +19,6 @@ EPOCHS, STEPS, INITIAL = 12, 5, 0.3
 
 
 def new_optimizer(lr: float = INITIAL) -> torch.optim.SGD:
-    """With two groups of weights."""
     weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
     return torch.optim.SGD([{"params": [each]} for each in weights], lr)
 

@@ -38,11 +38,9 @@ def numbered_loader(count: int, batch_size: int, seed: int = 0, shuffle: bool = 
     """One-pixel images, which hold their position in two bytes; labels are ten times that."""
     number = torch.arange(count)
     images = torch.stack([number % 256, number // 256], 1)[..., None, None].to(torch.uint8)
-    scale = {"mean": (0.0, 0.0), "std": (1 / 255, 1 / 255)}  # keeps the bytes' values
-    generator = seeded(seed)
-    return Loader(
-        images, 10 * number, **scale, batch_size=batch_size, generator=generator, shuffle=shuffle
-    )
+    how = {"mean": (0.0, 0.0), "std": (1 / 255, 1 / 255)}  # keeps the bytes' values
+    how |= {"batch_size": batch_size, "generator": seeded(seed), "shuffle": shuffle}
+    return Loader(images, 10 * number, **how)
 
 
 def one_pass(loader: Loader) -> list[int]:
@@ -59,18 +57,14 @@ def one_pass(loader: Loader) -> list[int]:
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_loader_batches(shuffle: bool):
     loader = numbered_loader(45_000, 128, shuffle=shuffle)
-    sizes = [len(index) for _, _, index in loader]
-    assert sizes == [128] * 351 + [72]
+    assert [len(index) for _, _, index in loader] == [128] * 351 + [72]
     assert len(loader) == 352
     assert len(numbered_loader(256, 128)) == len([*numbered_loader(256, 128)]) == 2
 
 
-def test_loader_order():
-    loader = numbered_loader(1000, 64)
-    assert one_pass(loader) == one_pass(loader) == [*range(1000)]
-
-
-def test_loader_reshuffles_each_pass():
+def test_loader_keeps_the_order_or_reshuffles_each_pass():
+    in_order = numbered_loader(1000, 64)
+    assert one_pass(in_order) == one_pass(in_order) == [*range(1000)]
     loader, again = (numbered_loader(1000, 64, shuffle=True) for _ in range(2))
     passes = [one_pass(loader) for _ in range(3)]
     assert all(sorted(order) == [*range(1000)] for order in passes)
@@ -88,13 +82,11 @@ def loader_of(images: Tensor, **options: object) -> Loader:
 def test_loader_augments_before_it_normalises():
     images = random_bytes(10, 3, 32, 32)
     loader = loader_of(images, generator=seeded(0), augment=augment_cifar100)
-    (result, _, _) = next(iter(loader))
     augmented = apply(augment_cifar100(unchanged(images), seeded(0)), images)
-    assert torch.equal(result, normalize(augmented, loader.mean, loader.std))
-    assert result.is_contiguous()
-    loader.augmented = False
-    (result, _, _) = next(iter(loader))
-    assert torch.equal(result, normalize(images, loader.mean, loader.std))
+    for loader.augmented, expected in ((True, augmented), (False, images)):
+        (result, _, _) = next(iter(loader))
+        assert torch.equal(result, normalize(expected, loader.mean, loader.std))
+        assert result.is_contiguous()
 
 
 @devices

@@ -17,15 +17,12 @@ shapes = pytest.mark.parametrize("shape", SHAPES)
 
 
 class Draw(NamedTuple):
-    """A random batch in float64."""
-
     teacher: Tensor  # [B, C]
     student: Tensor  # [B, C]
     labels: Tensor  # [B]
     alpha: Tensor  # [B]
 
     def lists(self) -> tuple[list, list, list, list]:
-        """Its fields as plain numbers."""
         return tuple(values.tolist() for values in self)
 
 

@@ -172,7 +172,6 @@ def marked(epoch: int, confidence: float) -> EpochRecord:
 
 
 def feed(monitor: TippingPointMonitor, curve: list[float]) -> EpochRecord | None:
-    """Continue with the rest of `curve` until it tips."""
     for epoch in range(len(monitor.curve), len(curve)):
         assert monitor.searching
         if found := monitor.update(*marked(epoch, curve[epoch])[1:]):

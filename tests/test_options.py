@@ -63,7 +63,6 @@ runs = pytest.mark.parametrize("run", RUNS, ids=" ".join)
 
 
 def refusal(parser: argparse.ArgumentParser, words: list[str], capsys) -> str:
-    """The one line with which a command line is refused."""
     with pytest.raises(SystemExit) as exit_:
         parser.parse_args(words)
     stderr = capsys.readouterr().err

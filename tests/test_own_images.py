@@ -30,14 +30,12 @@ RED, SIZE = (200, 30, 30), 32
 
 
 def save(path: Path, colour: tuple = RED, **options: object) -> Path:
-    """An image of one colour with some noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(np.random.default_rng(zlib.crc32(str(path).encode())), colour).save(path, **options)
     return path
 
 
 def save_all(folder: Path, *names: str) -> Path:
-    """Images of these names in the folder."""
     for name in names:
         save(folder / f"{name}.png")
     return folder
@@ -188,7 +186,6 @@ def test_links_that_go_in_circles_end(tmp_path: Path):
 
 
 def manifest_of(folder: Path, *lines: str, encoding: str = "utf-8") -> Path:
-    """A file beside the images."""
     (folder / "list.csv").write_text("\n".join(lines) + "\n", encoding=encoding)
     return folder / "list.csv"
 
@@ -301,7 +298,6 @@ def gradient(width: int, height: int) -> Image.Image:
 
 
 def pixels_of(path: Path, image: Image.Image, size: int = SIZE, **options: object) -> np.ndarray:
-    """What is read of the image saved there."""
     image.save(path, **options)
     read = read_image(path, size)
     assert read.broken == "" and read.pixels.shape == (size, size, 3)

@@ -18,7 +18,6 @@ EARLIER_MEAN = {"mean_agreement": "ensemble_agreement", "mean_prediction": "ense
 
 @pytest.fixture
 def run(tmp_path: Path) -> MadeUpRun:
-    """A finished run with 300 images scored and ten classes."""
     return made_up_run(tmp_path)
 
 

@@ -307,7 +307,6 @@ class Cluster:
         monkeypatch.setenv("EPOCH_SECONDS", SLOW)
 
     def start(self, task: int) -> subprocess.Popen:
-        """A task of the array."""
         ids = {"SLURM_JOB_ID": "4250", "SLURM_ARRAY_JOB_ID": "4242", "SLURM_CPUS_PER_TASK": "3"}
         return subprocess.Popen(
             ["bash", str(self.file)],

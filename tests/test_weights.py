@@ -36,7 +36,6 @@ def net(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, net: str) -> RunFolder:
-    """The folder of a run with saved networks of the last and of the best epoch."""
     torch.manual_seed(0)
     folder = RunFolder(tmp_path)
     save_networks(new_pair(net), folder, 29)
@@ -171,7 +170,6 @@ def test_missing_networks(folder: RunFolder, hint: str):
 
 
 def broken(state: dict[str, Tensor], way: str, key: str) -> dict[str, Any]:
-    """A state dict that is wrong in one way, at one key."""
     if way == "missing":
         return {other: values for other, values in state.items() if other != key}
     if way == "too many":
@@ -184,7 +182,6 @@ def broken(state: dict[str, Tensor], way: str, key: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", ["missing", "too many", "misshapen", "text", "nan", "inf"])
 def test_broken_states_are_refused(tmp_path: Path, net: str, way: str):
-    """At each of their keys; one line names the file and what it should be."""
     whole = new_pair(net, digits=True).teacher.state_dict()
     path = tmp_path / "teacher.pth.tar"
     for key in whole:
