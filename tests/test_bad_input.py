@@ -75,9 +75,7 @@ MISSING = "digits_worst_seed_0: no such run folder; train it first"
         (detection, "", "new", MISSING),
     ],
 )
-def test_options_that_do_not_go_together(
-    script: ModuleType, words: str, value: str, hint: str, told: Callable, tmp_path: Path
-):
+def test_options_that_do_not_go_together(script, words: str, value: str, hint: str, told, tmp_path):
     said = told(script, "--dataset", "digits", *words.split(), "--results_dir", tmp_path / "new")
     assert value in said and hint in said
 
@@ -90,9 +88,7 @@ def test_options_that_do_not_go_together(
         (LABEL_FILES["cifar10"].name, 1000, "remove it to download it again"),
     ],
 )
-def test_label_files(
-    name: str, size: int | None, message: str, made_up_cifar: MadeUpCifar, told, tmp_path: Path
-):
+def test_label_files(name: str, size: int | None, message: str, made_up_cifar, told, tmp_path):
     path = made_up_cifar.folder / name
     if size:
         path.write_bytes(made_up_cifar.label_file.read_bytes()[:size])
@@ -201,9 +197,7 @@ def test_flags(what: str, given: bool, run_copy, told: Callable, tmp_path: Path)
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_labels_that_have_changed_since_the_run_began(
-    finished: bool, made_up_cifar: MadeUpCifar, told: Callable, tmp_path: Path
-):
+def test_labels_changed_since_the_run_began(finished: bool, made_up_cifar, told, tmp_path):
     words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
     words += ["--results_dir", tmp_path / "results", "--width", 2, "--n_epoch", 1]
     args = training_options(*words)

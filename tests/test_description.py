@@ -33,9 +33,7 @@ def test_a_recorded_option_of_no_name_today_counts_where_it_was_chosen():
     assert description_of(record=record) == ["--warp 0.3 there, None here"]
 
 
-def test_runs_of_a_version_with_other_options_are_finished_and_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-):
+def test_runs_of_versions_with_other_options_are_known(tmp_path: Path, monkeypatch, capsys):
     """One option that was there is gone today, one of today's was not there."""
     words = (*WORDS, "--results_dir", tmp_path)
     folder = RunFolder.of(training_options(*words))

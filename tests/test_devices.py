@@ -44,9 +44,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
         ({}, "fp32"),
     ],
 )
-def test_auto_is_bf16_on_a_cpu_that_has_it(
-    capabilities: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_auto_is_bf16_on_a_cpu_that_has_it(capabilities, precision: str, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert pick_precision("auto", CPU) == precision
     assert pick_precision("bf16", CPU) == "bf16" and pick_precision("fp32", CPU) == "fp32"
@@ -55,9 +53,7 @@ def test_auto_is_bf16_on_a_cpu_that_has_it(
 @pytest.mark.parametrize(
     ("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
 )
-def test_auto_is_cuda_where_there_is_one_compiled_and_bf16_since_ampere(
-    capability: tuple[int, int], precision: str, gpu
-):
+def test_auto_is_cuda_where_there_is_one_and_bf16_since_ampere(capability, precision: str, gpu):
     gpu(*capability)
     assert has_bf16(CUDA) == (precision == "bf16")
     machine = pick_machine("auto", "auto", "auto")

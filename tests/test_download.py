@@ -172,9 +172,7 @@ def test_several_processes_download_once(server: Server, tmp_path: Path):
         ("data", "Permission denied: {folder}/"),
     ],
 )
-def test_data_folders_that_cannot_be_used(
-    read: Callable, place: str, reason: str, made_up_cifar: MadeUpCifar, tmp_path, monkeypatch
-):
+def test_data_folders_of_no_use(read, place, reason, made_up_cifar, tmp_path, monkeypatch):
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 

@@ -205,7 +205,7 @@ def checked_runs(folder: Path, batches: tuple[int, ...], *words: object) -> list
 @pytest.mark.parametrize(
     "words", ["--width 4", *(f"{COMPACT} {each}" for each in ("bkd", "bkd+ --mixup 0.5", "ce"))]
 )
-def test_augmented_images_and_compact_networks_resume_in_each_phase(
+def test_augmented_images_and_compact_nets_resume(
     device: str, words: str, made_up_cifar, tmp_path: Path, monkeypatch
 ):
     """In the warm-up, before and after the tipping point, by which images and rate change."""
@@ -284,9 +284,7 @@ def test_a_vanished_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ((1, signal.SIGTERM), "epoch 2, networks: numbers that are not finite"),
     ],
 )
-def test_numbers_that_are_lost_overwrite_nothing(
-    stopped: Path, whole_small_run: dict, fate: tuple, message: str
-):
+def test_lost_numbers_overwrite_nothing(stopped: Path, whole_small_run: dict, fate, message: str):
     checkpoint = only_run(stopped) / "checkpoint.pt"
     before = checkpoint.read_bytes()
     status, said = live(stopped, *SMALL, fate=(lives.lose_a_number, *fate))

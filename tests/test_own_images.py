@@ -355,9 +355,7 @@ def test_every_kind_of_image_becomes_rgb(mode: str, ending: str, tmp_path: Path)
     ("ending", "kind", "white"),
     [("png", np.uint16, 4095), ("tif", np.int32, 2**20 - 1), ("tiff", np.float32, 1)],
 )
-def test_deep_images_of_a_data_set_are_read_on_one_scale(
-    ending: str, kind: type, white: int, tmp_path: Path
-):
+def test_deep_images_are_read_on_one_scale(ending: str, kind: type, white: int, tmp_path: Path):
     shares = [0.02, 0.9, 0, 0.5]
     for name in "ab":
         (tmp_path / name).mkdir()

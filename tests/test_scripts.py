@@ -56,13 +56,7 @@ def call(*words: object) -> subprocess.CompletedProcess:
     ],
     indirect=["made_up_cifar"],
 )
-def test_planted_noise_is_found_in_made_up_archives(
-    made_up_cifar: MadeUpCifar,
-    noise_type: str,
-    method: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_planted_noise_is_found(made_up_cifar, noise_type: str, method: str, tmp_path, monkeypatch):
     # So short a run has no peak of its own: let epoch 5 be it. With the student attached to the
     # target, the robust phase lets classes vanish on so few images.
     monkeypatch.setattr(noise_split, "tipping_point", lambda curve: 5 if len(curve) == 8 else None)

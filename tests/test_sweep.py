@@ -135,9 +135,7 @@ def test_nothing_is_made_by_a_dry_run_or_by_asking(sweep: Callable, tmp_path: Pa
         ("-- --lr -1", "argument --lr: '-1' is not a number above 0"),
     ],
 )
-def test_wrong_words_are_one_line_and_leave_nothing(
-    words: str, message: str, sweep: Callable, tmp_path: Path
-):
+def test_wrong_words_are_one_line_and_leave_nothing(words: str, message: str, sweep, tmp_path):
     status, said, error = sweep(words)
     assert status == 2 and said == "" and error.count("\n") == 1 and message in error
     assert error.startswith("utils.sweep: error: ") and not (tmp_path / "r").exists()
@@ -177,9 +175,7 @@ def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Pa
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "0"])
-def test_without_a_gpu_what_needs_one_is_refused(
-    visible: str, sweep: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_without_a_gpu_what_needs_one_is_refused(visible: str, sweep, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     status, said, error = sweep("--needs_gpu --noise_types aggre")
@@ -225,9 +221,7 @@ def test_as_many_jobs_as_cpus_that_the_process_may_use():
 @pytest.mark.parametrize(
     ("which", "count"), [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 2)]
 )
-def test_a_signal_lets_all_write_their_checkpoints_and_resume(
-    which: int, count: int, tmp_path: Path, stand_in: str, sweep: Callable
-):
+def test_a_signal_lets_all_write_checkpoints_and_resume(which, count, tmp_path, stand_in, sweep):
     words = f"--noise_types aggre --methods ce --seeds 0 1 2 --jobs {count}"
     more = "-- --n_epoch 500"
     process = background(tmp_path / "r", stand_in, f"{words} {more}")
@@ -338,9 +332,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: str) -> I
     yield Cluster(folder, monkeypatch)
 
 
-def test_slurm_gets_one_job_array_that_resumes_and_fails_run_by_run(
-    cluster: Cluster, sweep: Callable, tmp_path: Path
-):
+def test_slurm_gets_one_job_array_that_resumes_run_by_run(cluster, sweep, tmp_path):
     words, more = "--noise_types aggre rand1 --methods ce bkd", "-- --n_epoch 20 --lr 0.5"
     slurm = "--slurm gpu --slurm_time 30 --array_parallelism 2 --slurm_cpus 3 --slurm_mem 1.5 "
     slurm += "--slurm_setup 'export A=1' --slurm_setup true"
@@ -373,9 +365,7 @@ def test_slurm_gets_one_job_array_that_resumes_and_fails_run_by_run(
     assert said.startswith("job array 4242: 3 of 4 runs")  # the finished one is not
 
 
-def test_slurm_job_told_to_terminate_first_is_queued_again(
-    cluster: Cluster, sweep: Callable, tmp_path: Path
-):
+def test_slurm_job_told_to_terminate_is_queued_again(cluster: Cluster, sweep: Callable, tmp_path):
     words = "--noise_types aggre --methods ce --slurm gpu --slurm_gpus 0 -- --n_epoch 500"
     assert sweep(words)[0] == 0
     batch, folder = cluster.file.read_text(), tmp_path / "r" / "digits_aggre_seed_0_ce"

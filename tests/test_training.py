@@ -204,9 +204,7 @@ def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("method", ["bkd", "ce"])
-def test_images_and_rate_stay_until_the_tipping_point_is_found(
-    method: str, made_up_cifar: MadeUpCifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_images_and_rate_stay_until_the_tipping_point(method, made_up_cifar, tmp_path, monkeypatch):
     """With the defaults of bkd and the compact network; ce has no tipping point to wait for."""
     loaders, augmented, rates = [], [], []
     make_loaders, train_epoch = training.make_loaders, training.train_epoch

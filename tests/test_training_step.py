@@ -154,9 +154,7 @@ def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Calla
 @pytest.mark.parametrize("build", [build_pair, build_baseline])
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("digits", [False, True], ids=["cifar", "digits"])
-def test_one_fast_step_is_close_to_the_plain_one(
-    device: str, build: Callable, bf16: bool, digits: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_one_fast_step_is_close_to_the_plain_one(device, build, bf16, digits, monkeypatch):
     # A rounding error that moves an activation across ReLU's kink changes gradients by a percent.
     monkeypatch.setattr(F, "relu", lambda x, inplace: F.silu(x, inplace))
     for batch in [*batches(device, 3, digits)][::2]:  # a full one, and a short one
