@@ -49,8 +49,7 @@ def crop(image: Tensor, row: int, column: int, padding: int, mode: str) -> Tenso
 
 
 def apply(window: Window, images: Tensor) -> Tensor:
-    table = PixelTable(images)
-    return table.windows(torch.arange(len(images)), window).permute(0, 3, 1, 2)
+    return PixelTable(images).windows(torch.arange(len(images)), window).permute(0, 3, 1, 2)
 
 
 def unchanged(images: Tensor) -> Window:
@@ -94,8 +93,7 @@ def test_offsets_and_flips_are_distributed_as_torchvisions():
     rows, columns = random_crop(everywhere, seeded(0), padding=4, mode="reflect")
     ours = [*zip((rows[:, 16] - 16).tolist(), (columns[:, 16] - 16).tolist(), strict=True)]
     torch.manual_seed(1)
-    big = torch.empty(1, 40, 40)
-    theirs = [RandomCrop.get_params(big, (32, 32))[:2] for _ in range(count)]
+    theirs = [RandomCrop.get_params(torch.empty(1, 40, 40), (32, 32))[:2] for _ in range(count)]
     places = itertools.product(steps, steps)
     table = [[ours.count((y, x)), theirs.count((y + 4, x + 4))] for y, x in places]
     assert sum(map(sum, table)) == 2 * count

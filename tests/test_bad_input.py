@@ -104,15 +104,13 @@ def test_a_damaged_archive(script: ModuleType, made_up_cifar: MadeUpCifar, told,
     archive.write_bytes(b"not what was published")
     (made_up_cifar.folder / ".lock").touch()
     (tmp_path / "cifar10_worst_seed_0").mkdir()
-    words = ["--data_dir", made_up_cifar.folder, "--results_dir", tmp_path]
-    said = told(script, *words)
+    said = told(script, "--data_dir", made_up_cifar.folder, "--results_dir", tmp_path)
     assert str(archive) in said and "remove it to download it again" in said
 
 
 def test_results_where_no_folder_can_be(told, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    words = ["--dataset", "digits", "--results_dir", tmp_path / "file"]
-    said = told(training, *words)
+    said = told(training, "--dataset", "digits", "--results_dir", tmp_path / "file")
     assert str(tmp_path / "file") in said and "choose another --results_dir" in said
 
 

@@ -148,8 +148,7 @@ def test_larger_images(net: str, size: int, tmp_path: Path):
     where = ["--net", net, "--method", "ce"]
     record, folder = train(tmp_path, *where, "--image_size", size, epochs=2)
     assert record["epochs"] == 2
-    images = Predictions.read(folder.predictions).suspect_images
-    assert images.shape == (18, size, size, 3)
+    assert Predictions.read(folder.predictions).suspect_images.shape == (18, size, size, 3)
     assert evaluate(learning, tmp_path, *where)["test_images"] == 6
     assert evaluate(detection, tmp_path, *where)["images"] == 18
 

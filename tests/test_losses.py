@@ -39,8 +39,7 @@ def matrix(rows: list[list[float]]) -> Tensor:
 
 def huge(batch: int = 50, classes: int = 10) -> tuple[Tensor, Tensor]:
     """Teacher's and student's logits, float32, each 10,000 or -10,000."""
-    generator = torch.Generator().manual_seed(1)
-    signs = torch.randint(2, (2, batch, classes), generator=generator)
+    signs = torch.randint(2, (2, batch, classes), generator=torch.Generator().manual_seed(1))
     teacher, student = (2 * signs - 1) * 1e4
     return teacher, student
 
@@ -117,9 +116,8 @@ def test_finite_where_student_probabilities_underflow(alpha: float):
 def test_baseline_loss(shape: tuple[int, int]):
     batch = draw(shape)
     result = baseline_loss(*batch[:3], ())
-    one_hot = F.one_hot(batch.labels, shape[1]).tolist()
     assert result.naive.item() == pytest.approx(
-        oracle.cross_entropy(batch.teacher.tolist(), one_hot)
+        oracle.cross_entropy(batch.teacher.tolist(), F.one_hot(batch.labels, shape[1]).tolist())
     )
     assert result.total == result.naive
     assert result.compensation == 0

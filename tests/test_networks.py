@@ -103,8 +103,7 @@ def test_subsampling_is_the_strided_convolution(count: int):
     reference.load_state_dict(ours.state_dict())
     images = torch.randn(count, 4, 32, 32)
     results, usual = [], torch.contiguous_format
-    modules = ((ours, torch.channels_last), (ours, usual), (reference, usual))
-    for module, memory_format in modules:
+    for module, memory_format in ((ours, torch.channels_last), (ours, usual), (reference, usual)):
         module.zero_grad()
         leaf = images.clone(memory_format=memory_format).requires_grad_()
         out = module(leaf)
@@ -189,7 +188,6 @@ def test_baseline():
     torch.manual_seed(0)
     pair = build_baseline(10, 4)
     images = torch.randn(6, 3, 32, 32)
-    logits = pair.eval()(images)
-    assert_close(agreement(*logits), pair.teacher(images).softmax(1))
+    assert_close(agreement(*pair.eval()(images)), pair.teacher(images).softmax(1))
     assert pair.trained_networks() == {"teacher": pair.teacher}
     assert len([*pair.parameters()]) == len([*pair.teacher.parameters()])

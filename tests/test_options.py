@@ -77,12 +77,10 @@ def words_of(run: tuple[str, ...]) -> list[str]:
 
 def test_defaults_are_the_authors():
     args = vars(training_parser().parse_args([]))
-    given = vars(training_parser().parse_args(f"{AUTHORS_DEFAULTS} {OUR_DEFAULTS}".split()))
-    assert args == given
+    assert args == vars(training_parser().parse_args(f"{AUTHORS_DEFAULTS} {OUR_DEFAULTS}".split()))
     assert {name for name, value in args.items() if value is False} == {*OFF}
     assert {name for name, value in args.items() if value is None} == {*NOT_GIVEN}
-    named = re.findall(r"--(\w+)", AUTHORS_DEFAULTS + OUR_DEFAULTS)
-    assert set(args) == {*named, *OFF, *NOT_GIVEN}
+    assert set(args) == {*re.findall(r"--(\w+)", AUTHORS_DEFAULTS + OUR_DEFAULTS), *OFF, *NOT_GIVEN}
 
 
 def test_an_existing_command_runs_unchanged():

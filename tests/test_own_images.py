@@ -346,8 +346,7 @@ def of_mode(mode: str) -> Image.Image:
 )
 def test_every_kind_of_image_becomes_rgb(mode: str, ending: str, tmp_path: Path):
     path = tmp_path / f"image.{ending}"
-    expected = 255 if mode == "1" else 128
-    assert abs(pixels_of(path, of_mode(mode)) - expected).max() <= 4
+    assert abs(pixels_of(path, of_mode(mode)) - (255 if mode == "1" else 128)).max() <= 4
     assert thumbnail(path).startswith(b"\xff\xd8")  # JPEG
 
 
@@ -381,8 +380,7 @@ def test_pixels_that_are_no_numbers_are_black_and_told(tmp_path: Path):
         values[-1, -1] = corner
         Image.fromarray(values).save(tmp_path / name / "1.tif")
     images = load(tmp_path, tmp_path)
-    corners = images.train.images[:, 0, [0, -1], [0, -1]].T.tolist()
-    assert corners == [[0, 0, 0], [127, 0, 0]]
+    assert images.train.images[:, 0, [0, -1], [0, -1]].T.tolist() == [[0, 0, 0], [127, 0, 0]]
     assert "-1 is black and 1 is white; 2 have NaN" in images.own.facts[1]
 
 
@@ -398,8 +396,7 @@ def test_processes_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     alone = list(read_images(paths, SIZE, processes=1))
     monkeypatch.setattr(reading, "FEW", 2)
     monkeypatch.setattr(reading, "CHUNK", 4)
-    together = list(read_images(paths, SIZE, processes=2))
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip(alone, read_images(paths, SIZE, processes=2), strict=True):
         assert one[1:] == other[1:]
         assert (one.pixels is None) == (other.pixels is None)
         assert one.pixels is None or np.array_equal(one.pixels, other.pixels)

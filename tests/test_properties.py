@@ -56,8 +56,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
     content = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, len(content)))
-        length = draw(st.integers(0, 40))
-        content[place : place + length] = draw(st.binary(max_size=40))
+        content[place : place + draw(st.integers(0, 40))] = draw(st.binary(max_size=40))
     return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content)
 
 

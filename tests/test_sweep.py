@@ -199,8 +199,7 @@ def test_gpus_and_cores_are_shared_out(sweep: Callable, tmp_path: Path, monkeypa
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(local, "usable_cpus", lambda: 6)
     monkeypatch.setenv("EPOCH_SECONDS", "1")  # so that they all run at once
-    words = "--noise_types clean aggre rand1 --methods ce --jobs 20000 -- --n_epoch 1"
-    assert sweep(words)[0] == 0
+    assert sweep("--noise_types clean aggre rand1 --methods ce --jobs 20000 -- --n_epoch 1")[0] == 0
     files = (tmp_path / "r").glob("*/args.json")
     children = [json.loads(path.read_text())["children"] for path in files]
     assert sorted(each["CUDA_VISIBLE_DEVICES"] for each in children) == ["4", "4", "6"]
@@ -316,8 +315,7 @@ def signal_job(job: subprocess.Popen, number: int) -> None:
     while waiting:
         pid = waiting.pop()
         pids.append(pid)
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        waiting += map(int, children)
+        waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     for pid in reversed(pids[1:]):
         os.kill(pid, number)
 
@@ -357,8 +355,7 @@ def test_slurm_gets_one_job_array_that_resumes_run_by_run(cluster, sweep, tmp_pa
     assert cluster.start(1).wait(60) == 0 and "resuming from epoch" in log.read_text()
     folder = tmp_path / "r" / "digits_aggre_seed_0"
     assert (folder / "detection.json").exists() and not (folder / "checkpoint.pt").exists()
-    children = json.loads((folder / "args.json").read_text())["children"]
-    assert children["OMP_NUM_THREADS"] == "3"
+    assert json.loads((folder / "args.json").read_text())["children"]["OMP_NUM_THREADS"] == "3"
     assert "finished  aggre/bkd/seed 0: test" in sweep(f"{words} --status {more}")[1]
 
     said = sweep(f"{words} {slurm} {more}")[1]

@@ -72,8 +72,7 @@ def test_an_epoch_is_sgd_and_reports_what_its_passes_saw():
         loss = pair_loss(teacher, student, labels, targets).total
         losses += [loss.item()] * len(index)
         confidences += student.softmax(1).amax(1).tolist()
-        rows = torch.arange(len(labels))
-        at_label[index] = agreement(teacher, student).detach()[rows, labels]
+        at_label[index] = agreement(teacher, student).detach()[torch.arange(len(labels)), labels]
         optimizers[1].zero_grad()
         loss.backward()
         optimizers[1].step()
@@ -119,8 +118,7 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
     tipped = record["tipping_point"]
     assert tipped == tipping_point(curve) == record["split_epoch"] and record["fallback"] is False
     # Found two epochs later; the weights count from the epoch after that.
-    robust = [row["phase"] == "robust" for row in rows]
-    assert robust == [epoch > tipped + 2 for epoch in range(30)]
+    assert [row["phase"] == "robust" for row in rows] == [epoch > tipped + 2 for epoch in range(30)]
     assert [row["lr"] for row in rows] == ["0.02"] * 15 + ["0.002"] * 15
     accuracies = [row["noisy_val_accuracy"] for row in rows]
     known = [float(cell) if cell else -1.0 for cell in accuracies]
@@ -199,8 +197,7 @@ def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monke
     assert np.array_equal(predictions.mean_prediction, mean.argmax(1))
     assert np.array_equal(predictions.mean_agreement, mean[rows, predictions.label])
     flagged = predictions.index[groups_of(scored[1].agreement).numpy() == 4]
-    detection = np.load(folder.detection, allow_pickle=False)
-    assert np.array_equal(np.flatnonzero(detection), flagged)
+    assert np.array_equal(np.flatnonzero(np.load(folder.detection, allow_pickle=False)), flagged)
 
 
 @pytest.mark.parametrize("method", ["bkd", "ce"])

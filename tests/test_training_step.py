@@ -164,8 +164,7 @@ def test_one_fast_step_is_close_to_the_plain_one(device, build, bf16, digits, mo
         result, expected = fast(*batch), plain(*batch)
         gradients = [flat(weight.grad for weight in step.weights) for step in (fast, plain)]
         assert 0 < distance(*gradients) < TOLERANCES[bf16]
-        updates = [flat(step.weights) - before for step in (fast, plain)]
-        assert distance(*updates) < TOLERANCES[bf16]
+        assert distance(*[flat(step.weights) - before for step in (fast, plain)]) < TOLERANCES[bf16]
         assert_close(result.means, expected.means, rtol=0.05 if bf16 else 1e-4, atol=1e-3)
         assert_close(result.agreement, expected.agreement, rtol=0.2 if bf16 else 1e-3, atol=0.02)
         assert all(each.dtype == torch.float32 for each in (*result[:2], *fast.weights))
@@ -264,8 +263,7 @@ class HostReadsRefused(TorchDispatchMode):
     """What would let the host wait for CUDA is an error on the CPU too: a number that is read."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        reads = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
-        if function in reads:
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
             raise RuntimeError(f"{function} in a step")
         return function(*args, **(kwargs or {}))
 
@@ -294,8 +292,7 @@ def test_no_step_of_an_epoch_waits_for_the_device(device: str, method: str, monk
     loader = Loader(images, labels, generator=generator, **how)
     state = make_training(args, CLASSES, loader, pick_machine(device, "auto", "auto"))
     for epoch in range(2 * WARM_UP):  # networks are compiled and graphs captured in the first
-        warm = epoch > WARM_UP
-        batches = refusing(loader, device) if warm else iter(loader.after(0))
+        batches = refusing(loader, device) if epoch > WARM_UP else iter(loader.after(0))
         if epoch == 1:
             state.robust_phase.begin(torch.rand(len(images), device=device))
         with closing(batches):
