@@ -1,12 +1,12 @@
 """Run folders as training leaves them, with values that a test chooses; no network is trained."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.manifest import csv_text
 from utils.options.training import training_parser
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
@@ -127,7 +127,4 @@ def _write_metrics(path: Path, epochs: int, method: bool, curves: dict[str, list
         }
         for epoch in range(epochs)
     ]
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path.write_text(csv_text([[*rows[0]], *([*row.values()] for row in rows)]))

@@ -7,7 +7,6 @@ it too. Results are made up; lock, signals, checkpoint and refusals are as the t
 takes $EPOCH_SECONDS; --lr 0.666 fails, --lr 0.999 ends in a signal.
 """
 
-import json
 import os
 import runpy
 import signal
@@ -16,7 +15,6 @@ import time
 from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 TOP = Path(__file__).parents[1]
 FAILING_LR, KILLED_LR = 0.666, 0.999
@@ -39,13 +37,13 @@ def run_module(words: list[str]) -> None:
 def train(args: Namespace) -> None:
     """Epochs without networks, in a run folder like the real one."""
     from utils.console import logged_to, say
+    from utils.files import write_json
     from utils.lock import locked
     from utils.run_folder.description import Description
     from utils.run_folder.folder import RunFolder
     from utils.run_folder.interruption import Interrupted, Interruption
 
-    folder = RunFolder.of(args)
-    described = Description.of(args)
+    folder, described = RunFolder.of(args), Description.of(args)
     description = {"options": described.options, "non_default_options": {}, "precision": "fp32"}
     description["children"] = {
         name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -61,7 +59,7 @@ def train(args: Namespace) -> None:
         interruption = stack.enter_context(Interruption())
         first = int(folder.checkpoint.read_text()) if folder.checkpoint.exists() else 0
         say(f"resuming from epoch {first}" if first else f"{folder}, before {replaced}")
-        write(folder.args, description)
+        write_json(folder.args, description)
         for epoch in range(first, args.n_epoch):
             try:
                 interruption.check()
@@ -78,27 +76,24 @@ def train(args: Namespace) -> None:
             if args.lr == FAILING_LR:
                 raise ValueError("the loss is not finite; try a smaller --lr")
         folder.checkpoint.unlink(missing_ok=True)
-        write(folder.timing, {"wall_seconds": 1.0})
+        write_json(folder.timing, {"wall_seconds": 1.0})
         record = {"tipping_point": None, "clean_test_accuracy": 50.0, "epochs": args.n_epoch}
-        write(folder.training, record)
-
-
-def write(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record))
+        write_json(folder.training, record)
 
 
 def evaluate(args: Namespace, stage: str) -> None:
     from utils.console import logged_to, say
+    from utils.files import write_json
     from utils.run_folder.folder import RunFolder
 
     folder = RunFolder.of(args)
     with logged_to(folder.log(stage)):
         if stage == "learning":
             say("Best test acc selected by val is 50.00")
-            write(folder.learning, {"last": {"accuracy": 50.0}, "best_val": None})
+            write_json(folder.learning, {"last": {"accuracy": 50.0}, "best_val": None})
         else:
             say("The f-score is 0.5000")
-            write(folder.detection_metrics, {"precision": 0.5, "recall": 0.5, "f1": 0.5})
+            write_json(folder.detection_metrics, {"precision": 0.5, "recall": 0.5, "f1": 0.5})
 
 
 if __name__ == "__main__":

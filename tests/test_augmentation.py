@@ -6,9 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from scipy.stats import binomtest, chi2_contingency, chisquare
+from scipy.stats import binomtest, chisquare
 from torch import Tensor
-from torchvision.transforms import RandomCrop, RandomHorizontalFlip
 from torchvision.transforms import functional as TF
 
 from data.augmentation import (
@@ -87,25 +86,15 @@ def test_random_crop(mode: str):
         assert torch.equal(cropped, crop(image, *offset, 4, mode))
 
 
-def test_offsets_and_flips_are_distributed_as_torchvisions():
+def test_offsets_and_flips_are_uniform():  # as torchvision's
     count, steps = 20_000, range(-4, 5)
     everywhere = whole(count, 32, 32, torch.device("cpu"))
     rows, columns = random_crop(everywhere, seeded(0), padding=4, mode="reflect")
-    ours = [*zip((rows[:, 16] - 16).tolist(), (columns[:, 16] - 16).tolist(), strict=True)]
-    torch.manual_seed(1)
-    theirs = [RandomCrop.get_params(torch.empty(1, 40, 40), (32, 32))[:2] for _ in range(count)]
-    places = itertools.product(steps, steps)
-    table = [[ours.count((y, x)), theirs.count((y + 4, x + 4))] for y, x in places]
-    assert sum(map(sum, table)) == 2 * count
-    assert chisquare([row[0] for row in table]).pvalue > 0.001  # uniform over 9 x 9
-    assert chi2_contingency(table).pvalue > 0.001
-
+    drawn = [*zip((rows[:, 16] - 16).tolist(), (columns[:, 16] - 16).tolist(), strict=True)]
+    counts = [drawn.count(place) for place in itertools.product(steps, steps)]
+    assert sum(counts) == count and chisquare(counts).pvalue > 0.001
     mirrored = (flip(everywhere, seeded(2)).columns[:, 0] == 31).sum().item()
-    one_flip, marked = RandomHorizontalFlip(), torch.arange(2)[None]
-    flipped = sum(one_flip(marked)[0, 0].item() for _ in range(count))
-    counts = [[mirrored, count - mirrored], [flipped, count - flipped]]
     assert binomtest(mirrored, count).pvalue > 0.001
-    assert chi2_contingency(counts).pvalue > 0.001
 
 
 @modes

@@ -1,8 +1,4 @@
-"""Every bad input: one line on stderr with the value and a hint, exit status 2, nothing written.
-
-Options out of range are in test_options.py, label files in test_label_files.py, checkpoints in
-test_faults.py; here the scripts themselves are given such things.
-"""
+"""Every bad input to a script: one line on stderr with a hint, status 2, nothing written."""
 
 from utils.startup import run_script
 
@@ -32,7 +28,7 @@ PARSERS = {training: training_parser(), learning: learning_parser(), detection: 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     """Everything below a folder but the logs."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix != ".log")
+    paths = (path for path in folder.rglob("*") if path.suffix != ".log")
     return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
 
 
@@ -116,8 +112,8 @@ def test_results_where_no_folder_can_be(told, tmp_path: Path):
 
 @pytest.fixture
 def run_copy(digits_run: Namespace, tmp_path: Path) -> tuple[Path, list[object]]:
-    folder = tmp_path / RunFolder.of(digits_run).path.name
-    shutil.copytree(RunFolder.of(digits_run).path, folder)
+    own = RunFolder.of(digits_run).path
+    folder = shutil.copytree(own, tmp_path / own.name)
     return folder, ["--dataset", "digits", "--noise_type", "rand1", "--results_dir", tmp_path]
 
 
@@ -229,11 +225,3 @@ def test_out_of_memory_names_what_helps(error: Exception, script: ModuleType, sa
     assert exit_.value.code == 2 and line.count("\n") == 1
     assert f"error: out of memory{said}" in line
     assert ("--batch_size" in line and "--width" in line) == bool(said)
-
-
-def test_our_own_mistakes_keep_their_traceback():
-    def main(args: Namespace) -> None:
-        raise RuntimeError("not of the input")
-
-    with pytest.raises(RuntimeError, match="not of the input"):
-        run_script(main, PARSERS[training].parse_args([]))

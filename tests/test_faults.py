@@ -1,6 +1,8 @@
-"""What happens to runs: killed, stopped, started twice, out of disk, out of numbers."""
+"""What happens to runs: killed, stopped, started twice, changed, out of disk, out of numbers."""
 
 import csv
+import errno
+import fcntl
 import os
 import random
 import re
@@ -19,7 +21,9 @@ from tests import lives
 from tests.conftest import Hostile, devices, training_options
 from tests.lives import Life, live, only_run, sums, wait_until
 from tests.test_training import tips_at
-from utils.files import PARTIAL
+from utils.files import PARTIAL, read_json, write_json
+from utils.lock import HOLDER, LOCK, locked
+from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interruption
 from utils.run_folder.session import Session
@@ -205,9 +209,7 @@ def checked_runs(folder: Path, batches: tuple[int, ...], *words: object) -> list
 @pytest.mark.parametrize(
     "words", ["--width 4", *(f"{COMPACT} {each}" for each in ("bkd", "bkd+ --mixup 0.5", "ce"))]
 )
-def test_augmented_images_and_compact_nets_resume(
-    device: str, words: str, made_up_cifar, tmp_path: Path, monkeypatch
-):
+def test_augmented_and_compact_runs_resume(device, words, made_up_cifar, tmp_path, monkeypatch):
     """In the warm-up, before and after the tipping point, by which images and rate change."""
     tips_at(monkeypatch, 3)  # found after epoch 5
     data = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
@@ -374,3 +376,77 @@ def test_a_run_that_another_process_has_just_finished_is_left_alone(tmp_path, mo
     training.main(args)
     assert "this run is finished" in capsys.readouterr().out
     assert sums(RunFolder.of(args).path) == record["sums"]
+
+
+def description_of(*words: object, record: dict | None = None) -> list[str]:
+    return Description.of(training_options(*words)).differs_from(record)
+
+
+def test_an_option_that_a_record_lacks_had_its_default():
+    record = {"options": vars(training_options()) | {"warp": 0.0}, "non_default_options": {}}
+    del record["options"]["mixup"], record["options"]["target"]
+    assert description_of(record=record) == []
+    assert description_of("--mixup", 0.5, record=record) == ["--mixup 0.0 there, 0.5 here"]
+    assert description_of("--method", "bkd+", record=record) != []
+    # One of no name today counts where it was chosen.
+    record["non_default_options"]["warp"] = record["options"]["warp"] = 0.3
+    assert description_of(record=record) == ["--warp 0.3 there, None here"]
+
+
+def test_runs_of_versions_with_other_options_are_finished_and_resumed(stopped: Path, capsys):
+    """One option that was there is gone today, one of today's was not there."""
+    folder, words = RunFolder(only_run(stopped)), (*SMALL, "--results_dir", stopped)
+    record, checkpoint = read_json(folder.args), torch.load(folder.checkpoint, weights_only=True)
+    for options, prefix in ((record["options"], ""), (checkpoint["run"], "--")):
+        del options[f"{prefix}ensemble_momentum"]
+        options[f"{prefix}warp"] = 0.0
+    checkpoint["parts"]["guidance"] = checkpoint["parts"].pop("robust_phase")  # its former name
+    write_json(folder.args, record)
+    torch.save(checkpoint, folder.checkpoint)
+    for said in ("resuming from epoch 1", "this run is finished"):
+        assert training.main(training_options(*words))["epochs"] == 3
+        assert said in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"--ensemble_momentum 0\.7 there, 0\.5 here"):
+        training.main(training_options(*words, "--ensemble_momentum", 0.5))
+    assert read_json(folder.args)["options"]["warp"] == 0.0
+
+
+def test_a_lock_is_released_after_errors(tmp_path: Path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), locked(tmp_path):
+            raise ZeroDivisionError
+    assert not (tmp_path / HOLDER).exists()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_is_refused(tmp_path: Path, exists: bool):
+    target = tmp_path / "precious"
+    if exists:
+        target.write_text("as it was")
+    (tmp_path / LOCK).symlink_to(target)
+    with pytest.raises(ValueError, match=f"{tmp_path / LOCK}.* symbolic link"), locked(tmp_path):
+        pass
+    assert target.exists() == exists
+    assert not exists or target.read_text() == "as it was"
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK])
+def test_file_systems_without_locks(tmp_path: Path, code: int, monkeypatch, capsys):
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no locks here")
+
+    (tmp_path / LOCK).touch()  # left from elsewhere; it must not be taken for a holder's
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with locked(tmp_path):
+            assert (tmp_path / HOLDER).exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(f"{tmp_path}: this file system has no locks" in x for x in lines)
+
+
+def test_folders_that_cannot_be_written_to(tmp_path: Path):
+    folder = tmp_path / "file"
+    folder.touch()
+    with pytest.raises(OSError, match="cannot be written") as error, locked(folder):
+        pass
+    assert str(folder / LOCK) in str(error.value) and "Errno" not in str(error.value)

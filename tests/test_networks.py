@@ -10,7 +10,7 @@ from data.loader import Loader
 from models.losses import agreement
 from models.preact_resnet import PreResNet18, Subsampling
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer, infer_logits
-from tests.test_concurrent_networks import threads
+from tests.test_training_step import threads
 
 State = dict[str, Tensor]
 

@@ -116,11 +116,6 @@ def test_trust_groups(dtype: torch.dtype):
     assert trust_groups(exact, split).tolist() == [4, 3, 3, 2, 2, 1, 1]
 
 
-def test_trust_groups_without_a_split():
-    groups = trust_groups(torch.tensor([0.5, 0.5]), None)
-    assert groups.tolist() == [1, 1] and groups.dtype == torch.long
-
-
 def random_curve(seed: int) -> list[float]:
     """Floats, or one of few whole numbers, so that ties occur; sometimes with a NaN."""
     drawer = random.Random(seed)

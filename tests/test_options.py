@@ -185,16 +185,20 @@ def test_help_explains_every_option_in_groups(parser, monkeypatch: pytest.Monkey
 
 
 def test_errors_inside_of_a_script_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys):
-    def main(args: argparse.Namespace) -> None:
-        raise ValueError(f"--lr {args.lr}: too hot")
+    def fail(args: argparse.Namespace) -> None:
+        raise error(f"--lr {args.lr}: too hot")
 
     monkeypatch.setattr("sys.argv", ["there/script.py"])
+    error, hot = ValueError, training_options("--lr", 3)
     with pytest.raises(SystemExit) as exit_:
-        run_script(main, training_options("--lr", 3))
+        run_script(fail, hot)
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "script.py: error: --lr 3.0: too hot\n"
     with pytest.raises(ValueError, match="too hot"):
-        run_script(main, training_options("--lr", 3, "--debug"))
+        run_script(fail, training_options("--lr", 3, "--debug"))
+    error = RuntimeError  # a mistake of our own keeps its traceback
+    with pytest.raises(RuntimeError, match="too hot"):
+        run_script(fail, hot)
 
 
 @runs

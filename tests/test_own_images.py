@@ -23,7 +23,7 @@ from data.own_images.files import find_images
 from data.own_images.image_set import load_own_images
 from data.own_images.reading import read_image, read_images, thumbnail, thumbnails
 from data.splits import choose_positions
-from tests.own_images import COLOURS, NAMES, kill_itself, picture, write_folder
+from tests.own_images import kill_itself, picture, write_folder
 from utils.labels import Labels
 
 RED, SIZE = (200, 30, 30), 32
@@ -540,4 +540,3 @@ def test_mean_and_standard_deviation_are_those_of_the_training_images(tmp_path: 
     values = images.train.images / 255
     assert torch.allclose(values.mean((0, 2, 3)), torch.tensor(images.mean), atol=1e-4)
     assert torch.allclose(values.std((0, 2, 3), correction=0), torch.tensor(images.std), atol=1e-4)
-    assert images.class_names == NAMES == sorted(COLOURS)

@@ -1,4 +1,4 @@
-"""The three scripts, end to end."""
+"""The three scripts and the benchmark, end to end."""
 
 import json
 import signal
@@ -307,3 +307,16 @@ def test_ctrl_c_during_the_imports_leaves_no_traceback(script: str, tmp_path: Pa
 def test_detection_needs_no_network():
     code = "import sys, detection; print([name for name in sys.modules if name[:6] == 'models'])"
     assert call("-c", code).stdout == "[]\n"
+
+
+def test_the_quick_benchmark_measures_all_it_promises(tmp_path: Path):
+    path = tmp_path / "there" / "benchmark.json"
+    words = ("--quick", "--rounds", 1, "--net", "compact", "--json", path)
+    done = call("-m", "tests.benchmark", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(path.read_text())["rows"]
+    for name, (median, low, high) in rows.items():
+        assert name in done.stdout and 0 < low <= median <= high
+    step_ms, epoch = rows["training step, ms"][0], rows["epoch, s"][0]
+    assert epoch == pytest.approx(352 * step_ms / 1e3)
+    assert rows["18 epochs, 10 of them scored, min"][0] > 18 * epoch / 60

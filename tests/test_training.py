@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
-from data.datasets import Loaders, load_images, make_loaders
+from data.datasets import load_images, make_loaders
 from data.loader import Loader
 from data.splits import choose_positions, split_indices
 from models import epoch_statistics, noise_split
@@ -97,6 +97,18 @@ def test_only_training_and_scoring_images_are_augmented(made_up_cifar: MadeUpCif
     assert [len(loader.labels) for loader in loaders] == [450, 500, 50, 100]
 
 
+def results_of(monkeypatch: pytest.MonkeyPatch, name: str) -> list:
+    """Note what each call of that function of the training script returns."""
+    function, results = getattr(training, name), []
+
+    def noted(*arguments: object, **options: object) -> object:
+        results.append(function(*arguments, **options))
+        return results[-1]
+
+    monkeypatch.setattr(training, name, noted)
+    return results
+
+
 def tips_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Let the tipping point be that epoch, found at the end of the third after it."""
     found = epoch + 3
@@ -145,27 +157,21 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
 
 def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monkeypatch):
     """Weights from that epoch's training passes, detection from its scoring of the full set."""
-    alphas_used, trained, means, scored, final = [], [], [], [], []
-    train_epoch, score_images = training.train_epoch, training.score_images
-    write_predictions = training.write_predictions
+    alphas_used, means, final = [], [], []
+    trained, scored = (results_of(monkeypatch, name) for name in ("train_epoch", "score_images"))
+    train_epoch, write_predictions = training.train_epoch, training.write_predictions
 
     def spy_train(state: Training, *arguments: object, **options: bool) -> EpochStats:
         alphas_used.append(state.robust_phase.alpha.cpu().clone())
-        trained.append(train_epoch(state, *arguments, **options))
+        stats = train_epoch(state, *arguments, **options)
         means.append(state.robust_phase.predicted.cpu().clone())
-        return trained[-1]
-
-    def spy_score(pair, loader) -> training.Scores:
-        scored.append(score_images(pair, loader))
-        return scored[-1]
-
-    monkeypatch.setattr(training, "train_epoch", spy_train)
+        return stats
 
     def spy_final(args, state: Training, loader, writer) -> dict[str, object]:
-        final.append(score_images(state.evaluated(), loader))
+        final.append(training.score_images(state.evaluated(), loader))
         return write_predictions(args, state, loader, writer)
 
-    monkeypatch.setattr(training, "score_images", spy_score)
+    monkeypatch.setattr(training, "train_epoch", spy_train)
     monkeypatch.setattr(training, "write_predictions", spy_final)
     tips_at(monkeypatch, 1)
     alphas = "--alpha1 0.1 --alpha2 0.2 --alpha3 0.6 --alpha4 0.9"
@@ -180,7 +186,7 @@ def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monke
     expected = torch.tensor([0.1, 0.2, 0.6, 0.9])[groups_of(trained[1].agreement) - 1]
     assert all(torch.equal(alpha, torch.zeros(500)) for alpha in alphas_used[:4])
     assert torch.equal(alphas_used[4], expected)
-    assert len(scored) == 4 and len(final) == 1  # until the tipping point is found; at the end
+    assert len(scored) == 4 + len(final) == 5  # until the tipping point is found; at the end
     predictions = Predictions.read(folder.predictions)
     assert np.array_equal(predictions.split_agreement, scored[1].agreement.cpu().numpy())
     assert predictions.split_epoch == 1
@@ -203,12 +209,8 @@ def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monke
 @pytest.mark.parametrize("method", ["bkd", "ce"])
 def test_images_and_rate_stay_until_the_tipping_point(method, made_up_cifar, tmp_path, monkeypatch):
     """With the defaults of bkd and the compact network; ce has no tipping point to wait for."""
-    loaders, augmented, rates = [], [], []
-    make_loaders, train_epoch = training.make_loaders, training.train_epoch
-
-    def spy_make(*arguments: object, **options: object) -> Loaders:
-        loaders.append(make_loaders(*arguments, **options))
-        return loaders[-1]
+    augmented, rates, train_epoch = [], [], training.train_epoch
+    loaders = results_of(monkeypatch, "make_loaders")
 
     def spy_train(state: Training, *arguments: object, **options: bool) -> EpochStats:
         augmented.append(loaders[-1].train.augmented)
@@ -216,7 +218,6 @@ def test_images_and_rate_stay_until_the_tipping_point(method, made_up_cifar, tmp
         rates.append(state.step.optimizer.param_groups[0]["lr"])  # of the last of two steps
         return stats
 
-    monkeypatch.setattr(training, "make_loaders", spy_make)
     monkeypatch.setattr(training, "train_epoch", spy_train)
     tips_at(monkeypatch, 0)
     data = ("--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file)

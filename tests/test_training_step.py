@@ -1,7 +1,8 @@
-"""Every fast path of a step against the plain one, on a CPU and on CUDA where there is one."""
+"""Every fast path of a step against the plain one, also on CUDA; both networks at one time."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
@@ -18,13 +19,12 @@ from data.loader import Loader
 from models import epoch_statistics
 from models.build import baseline_loss, make_training
 from models.fast import cuda_graph, training_step
-from models.fast.concurrent_networks import in_turn
+from models.fast.concurrent_networks import concurrently, in_turn
 from models.fast.training_step import WARM_UP, StepResult, TrainingStep
 from models.losses import agreement
 from models.robust_phase import LossInputs, loss_with_departures
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
 from tests.conftest import devices, synchronisation_refused, training_options
-from tests.test_concurrent_networks import threads
 from utils.devices import pick_machine
 from utils.seeding import be_deterministic
 
@@ -32,6 +32,14 @@ CLASSES, BATCH, SHORT = 10, 16, 5
 TOLERANCES = {False: 1e-3, True: 0.1}  # of fp32 and of bf16: relative distance of all gradients
 Batch = tuple[Tensor, ...]
 pluses = pytest.mark.parametrize("plus", [False, True], ids=["bkd", "bkd+"])
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 def batches(device: str, count: int, digits: bool = False, plus: bool = False) -> Iterator[Batch]:
@@ -62,20 +70,13 @@ def loss_inputs(alpha: Tensor, number: int, generator: torch.Generator) -> LossI
 
 
 def new_step(
-    device: str,
-    *,
-    plain: bool = False,
-    bf16: bool = False,
-    compiled: bool = False,
-    digits: bool = False,
-    build: Callable[..., TeacherStudent] = build_pair,
-    width: int = 4,
-    plus: bool = False,
+    device: str, *, plain=False, digits=False, build=build_pair, width=4, plus=False, **how: bool
 ) -> TrainingStep:
+    """`how`: in bf16, or compiled."""
     torch.manual_seed(3)
     pair = build(CLASSES, width, digits=digits)
     with threads(2):  # one for each network, also where the tests run with one
-        pair.prepare(torch.device(device), bf16=bf16, plain=plain)
+        pair.prepare(torch.device(device), bf16=how.pop("bf16", False), plain=plain)
     fused = None if plain else True
     optimizer = torch.optim.SGD(pair.parameters(), 0.05, 0.9, weight_decay=5e-4, fused=fused)
     loss_function = loss_with_departures if build is build_pair else baseline_loss
@@ -84,7 +85,7 @@ def new_step(
         departures = {"posterior": True, "both_learn": True, "naive_compensation": True}
         departures |= {"class_balance": 1.0, "prior": prior}
         loss_function = partial(loss_with_departures, **departures, mixup=True)
-    return TrainingStep(pair.train(), optimizer, loss_function, BATCH, compiled=compiled)
+    return TrainingStep(pair.train(), optimizer, loss_function, BATCH, **how)
 
 
 def flat(tensors: Iterator[Tensor]) -> Tensor:
@@ -327,3 +328,30 @@ def test_scoring_is_the_same_fast_and_plain(device: str):
     low = infer_logits(new_step(device, bf16=True).pair, [(images, labels, index)], BATCH)
     assert low[0].dtype == torch.float32
     assert 0 < distance(flat([low[0]]), flat([of_plain[0]])) < TOLERANCES[True]
+
+
+@threads(2)
+def test_each_network_has_a_thread_and_half_of_the_cores():
+    run_both = concurrently(torch.device("cpu"))
+    meet = threading.Barrier(2, timeout=60)  # passed only if both run at the same time
+
+    def work(number: int) -> tuple[int, int, bool]:
+        meet.wait()
+        return number, torch.get_num_threads(), torch.is_grad_enabled()
+
+    assert run_both(work, (4, 5)) == [(4, 1, True), (5, 1, True)]
+    with torch.no_grad():
+        assert run_both(work, (4, 5)) == [(4, 1, False), (5, 1, False)]
+    assert torch.get_num_threads() == 2
+
+    def fail(number: int) -> None:
+        raise ValueError(f"network {number}")
+
+    with pytest.raises(ValueError, match="network 4"):
+        run_both(fail, (4, 5))
+
+
+@threads(1)
+def test_with_one_thread_the_networks_take_turns():
+    assert concurrently(torch.device("cpu")) is in_turn
+    assert in_turn(lambda a, b: a + b, (1, 2), (10, 20)) == [11, 22]
