@@ -3,8 +3,7 @@
     python -m tests.benchmark            minutes; full-size networks, or --net compact
     python -m tests.benchmark --quick    under a minute on two CPU cores; narrow networks
 
-All that is compared takes turns within one run, on made-up images of CIFAR-10's size. Prints
-median, lowest and highest over rounds.
+On made-up images of CIFAR-10's size; prints median, lowest and highest over rounds.
 """
 
 from utils.startup import run_script

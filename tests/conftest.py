@@ -45,8 +45,7 @@ def training_options(*words: object) -> argparse.Namespace:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a script: without GPUs where the tests' device is the CPU."""
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if TEST_DEVICE == "cpu" else {}
-    return os.environ | hidden | changes
+    return os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if TEST_DEVICE == "cpu" else {}) | changes
 
 
 @contextmanager
@@ -111,9 +110,7 @@ def _write_pickle(path: Path, content: dict) -> str:
 
 
 @pytest.fixture(params=["cifar10"])
-def made_up_cifar(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> MadeUpCifar:
+def made_up_cifar(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch) -> MadeUpCifar:
     """The archives that torchvision reads, and a label file; parametrise for "cifar100"."""
     generator = np.random.default_rng(1)
     clean_labels = generator.permutation(np.repeat(np.arange(CLASSES), PER_CLASS))

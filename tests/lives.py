@@ -76,9 +76,7 @@ def live(folder: Path, *words: object, fate: tuple = ()) -> tuple[int, str]:
     return one.end(), one.said()
 
 
-def at_call(
-    owner: type, name: str, number: int, act: Callable[[Any], object], after: bool = False
-) -> None:
+def at_call(owner: type, name: str, number: int, act: Callable, after: bool = False) -> None:
     """Give `act` the object before that call of its method in this process, or just `after` it."""
     method, count = getattr(owner, name), itertools.count()
 

@@ -1,7 +1,5 @@
 """A python for the sweep: the three scripts take no time, all else is the real one.
 
-    python stand_in.py blind_knowledge_dist_training.py --dataset digits …
-
 $PYTHON names an executable that starts this, and a module (-m utils.sweep) starts its children with
 it too. Results are made up; lock, signals, checkpoint and refusals are as the training's. An epoch
 takes $EPOCH_SECONDS; --lr 0.666 fails, --lr 0.999 ends in a signal.
@@ -13,7 +11,6 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from contextlib import ExitStack
 from pathlib import Path
 
 TOP = Path(__file__).parents[1]
@@ -45,18 +42,14 @@ def train(args: Namespace) -> None:
 
     folder, described = RunFolder.of(args), Description.of(args)
     description = {"options": described.options, "non_default_options": {}, "precision": "fp32"}
-    description["children"] = {
-        name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-    }
+    of_children = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    description["children"] = {name: os.environ.get(name) for name in of_children}
     replaced = folder.replace() if args.restart else None
     if folder.finished_run(described):
         print(f"{folder}: this run is finished")
         return
     folder.make()
-    with ExitStack() as stack:
-        stack.enter_context(locked(folder.path))
-        stack.enter_context(logged_to(folder.log("training")))
-        interruption = stack.enter_context(Interruption())
+    with locked(folder.path), logged_to(folder.log("training")), Interruption() as interruption:
         first = int(folder.checkpoint.read_text()) if folder.checkpoint.exists() else 0
         say(f"resuming from epoch {first}" if first else f"{folder}, before {replaced}")
         write_json(folder.args, description)

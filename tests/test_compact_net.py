@@ -22,9 +22,6 @@ from tests.test_training_step import TOLERANCES, distance
 from utils.options.parser import NETS
 
 compact_pair = partial(build_pair, net="compact")
-BASELINE_AND_PAIR = pytest.mark.parametrize(
-    ("build", "loss"), [(build_pair, loss_with_departures), (build_baseline, baseline_loss)]
-)
 
 
 def new_images(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
@@ -206,7 +203,9 @@ def test_fast_formats_give_nearly_the_same_logits(digits: bool):
     assert 0 < distance(bf16, plain) < TOLERANCES[True]
 
 
-@BASELINE_AND_PAIR
+@pytest.mark.parametrize(
+    ("build", "loss"), [(build_pair, loss_with_departures), (build_baseline, baseline_loss)]
+)
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
 def test_the_whitening_is_never_trained(build, loss, plain: bool):
     images = new_images(16, 1, 8).float()

@@ -66,9 +66,7 @@ def test_what_the_terminal_cannot_show_is_written_out(monkeypatch: pytest.Monkey
     assert terminal.buffer.getvalue() == b"M\xe4use -> \\u732b\n"
 
 
-needs_tensorboard = pytest.mark.skipif(
-    find_spec("tensorboard") is None, reason="needs the tensorboard package"
-)
+needs_tensorboard = pytest.mark.skipif(not find_spec("tensorboard"), reason="needs tensorboard")
 
 
 def events_of(folder: Path):

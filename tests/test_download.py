@@ -82,9 +82,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.shutdown()
 
 
-cut_off = partial(whole, sent=len(CONTENT) // 2)
-wrong_bytes = partial(whole, content=CONTENT[::-1])
-TEMPORARY = [cut_off, stalled, hung_up, wrong_bytes, status(500), status(429)]
+CUT_OFF, WRONG_BYTES = partial(whole, sent=len(CONTENT) // 2), partial(whole, content=CONTENT[::-1])
+TEMPORARY = [CUT_OFF, stalled, hung_up, WRONG_BYTES, status(500), status(429)]
 
 
 @pytest.mark.parametrize("failure", TEMPORARY)

@@ -1,6 +1,5 @@
 """What happens to runs: killed, stopped, started twice, changed, out of disk, out of numbers."""
 
-import csv
 import errno
 import fcntl
 import os
@@ -21,7 +20,7 @@ from tests import lives
 from tests.conftest import Hostile, devices, training_options
 from tests.lives import Life, live, only_run, sums, wait_until
 from tests.test_training import tips_at
-from utils.files import PARTIAL, read_json, write_json
+from utils.files import PARTIAL, read_columns, read_json, write_json
 from utils.lock import HOLDER, LOCK, locked
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
@@ -81,8 +80,7 @@ def test_a_run_killed_thirty_times_ends_as_if_nothing_had_been(tmp_path: Path, w
     assert status == 0 and "resuming from epoch" in said
     folder = only_run(results)
     assert sums(folder) == whole_run
-    with open(folder / "metrics.csv", newline="") as file:
-        assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(12))
+    assert read_columns(folder / "metrics.csv")["epoch"] == [str(epoch) for epoch in range(12)]
     assert {path.name for path in folder.iterdir()} == {*whole_run, *lives.DIFFERENT}
 
 

@@ -11,11 +11,11 @@ import blind_knowledge_dist_training as training
 import detection
 import learning
 from models import noise_split
+from tests import test_scripts
 from tests.conftest import training_options
 from tests.own_images import NAMES, write_folder
 from utils.files import read_columns, read_json, write_array, write_text
 from utils.manifest import csv_text
-from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.own_images import defaults_by_count
 from utils.review import clean
 from utils.run_folder.folder import RunFolder
@@ -35,9 +35,8 @@ def train(tmp_path: Path, *words: object, epochs: int = 12) -> tuple[dict, RunFo
     return training.main(args), RunFolder.of(args)
 
 
-def evaluate(script, tmp_path: Path, *words: object) -> dict:
-    parser = learning_parser() if script is learning else detection_parser()
-    return script.main(parser.parse_args(words_of(tmp_path, *words)))
+def evaluate(script: ModuleType, tmp_path: Path, *words: object) -> dict:
+    return test_scripts.evaluate(script, *words_of(tmp_path, *words))
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,6 @@ def label_file(folder: Path, **changes: object) -> Path:
 
 
 def refused(path: Path, *parts: object, read: Callable = read_label_file) -> None:
-    """Reading it ends in one line that names it."""
     with pytest.raises((ValueError, OSError)) as error:
         read(path)
     message = str(error.value)

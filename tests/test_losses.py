@@ -12,8 +12,7 @@ from models.build import baseline_loss
 from models.losses import agreement, compensation_loss, pair_loss, robust_targets
 from tests import oracle
 
-SHAPES = [(1, 2), (1, 10), (3, 2), (4, 5), (7, 10)]
-shapes = pytest.mark.parametrize("shape", SHAPES)
+shapes = pytest.mark.parametrize("shape", [(1, 2), (1, 10), (3, 2), (4, 5), (7, 10)])
 
 
 class Draw(NamedTuple):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from data.digits import TRANSITIONS
 from tests import benchmark
 from tests.conftest import training_options
 from utils.label_sets import LABEL_SETS
@@ -99,10 +98,6 @@ def test_aliases():
     assert training_options("--dataset", "cifar100").noise_type == "noisy100"
 
 
-def test_the_digits_have_each_label_set_that_is_offered():
-    assert set(LABEL_SETS["digits"].keys) == {*TRANSITIONS, "clean"}
-
-
 @pytest.mark.parametrize("words", [words.strip() for words in REFUSED.split(";")])
 def test_bad_options_are_refused_with_name_and_value(words: str, capsys):
     said = refusal(training_parser(), words.split(), capsys)
@@ -146,13 +141,6 @@ def test_an_unknown_network_is_refused_by_all_scripts(make, capsys):
     assert "--net" in said and "'compakt'" in said and all(net in said for net in NETS)
 
 
-PARSERS = pytest.mark.parametrize(
-    "parser",
-    [*(make() for make in SCRIPTS_PARSERS.values()), benchmark.make_parser()],
-    ids=[*SCRIPTS_PARSERS, "benchmark"],
-)
-
-
 def help_of(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture) -> str:
     with pytest.raises(SystemExit) as exit_:
         parser.parse_args(["--help"])
@@ -160,7 +148,11 @@ def help_of(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture) -> s
     return capsys.readouterr().out
 
 
-@PARSERS
+@pytest.mark.parametrize(
+    "parser",
+    [*(make() for make in SCRIPTS_PARSERS.values()), benchmark.make_parser()],
+    ids=[*SCRIPTS_PARSERS, "benchmark"],
+)
 def test_help_explains_every_option_in_groups(parser, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setenv("COLUMNS", "250")
     text = help_of(parser, capsys)
@@ -217,10 +209,8 @@ def test_options_that_are_not_given_are_the_runs_defaults(run: tuple[str, ...]):
 
 def test_compact_networks_and_digits_take_fewer_epochs():
     for dataset, method in itertools.product(("cifar10", "cifar100"), METHODS):
-        preact, compact = (
-            preset_defaults(dataset, net, method).get("n_epoch", 300) for net in NETS
-        )
-        assert compact < preact
+        large, compact = (preset_defaults(dataset, net, method).get("n_epoch", 300) for net in NETS)
+        assert compact < large
     args = training_options("--dataset", "digits")
     assert (args.width, args.batch_size, args.n_epoch, args.lr_step) == (16, 64, 30, 15)
     assert (args.lr, args.lr_gamma, args.val_ratio, args.noise_type) == (0.02, 0.1, 0.0, "worst")

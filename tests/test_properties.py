@@ -87,6 +87,8 @@ def test_readers_name_the_file_they_cannot_read(kind: str, data: st.DataObject, 
 )
 @example({"conv1.weight": torch.zeros(0, 0), "linear.weight": ""})
 @example({"whitening.weight": torch.zeros(2, 0), "blocks.0.conv1.weight": "", "head.weight": "x"})
+@example({"whitening.weight": torch.ones(8, 1, 2, 2)})
+@example({"blocks.0.conv1.weight": torch.ones(4, 8, 3, 3), "head.weight": torch.ones(7, 4)})
 def test_states_of_other_networks_are_refused(state: dict):
     with pytest.raises(ValueError, match="not the weights of a"):
         network_from_state(state)

@@ -72,7 +72,7 @@ def loss_inputs(alpha: Tensor, number: int, generator: torch.Generator) -> LossI
 def new_step(
     device: str, *, plain=False, digits=False, build=build_pair, width=4, plus=False, **how: bool
 ) -> TrainingStep:
-    """`how`: in bf16, or compiled."""
+    """A step of narrow networks; `how`: in bf16, or compiled."""
     torch.manual_seed(3)
     pair = build(CLASSES, width, digits=digits)
     with threads(2):  # one for each network, also where the tests run with one

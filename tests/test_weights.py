@@ -88,7 +88,7 @@ def test_the_baseline_has_one_file(tmp_path: Path, net: str):
 
 
 def test_the_authors_networks_are_read():
-    """Those of full size, by the names and shapes of their published checkpoints."""
+    """Networks of full size, by the names and shapes of their published checkpoints."""
     shapes = expected_shapes(10, 64, blocks=2, channels=3)
     state = {f"module.{key}": torch.rand(shape) for key, shape in shapes.items()}
     network = network_from_state(state)
@@ -108,11 +108,10 @@ def test_networks_saved_by_data_parallel(folder: RunFolder, net: str):
 def content_of(path: Path, record: str) -> range:
     """Where in the archive the content of that record is."""
     with zipfile.ZipFile(path) as archive:
-        (info,) = (each for each in archive.infolist() if each.filename.endswith(record))
-    header = path.read_bytes()[info.header_offset :][:30]
-    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    start = info.header_offset + 30 + names
-    return range(start, start + info.file_size)
+        (name,) = (each for each in archive.namelist() if each.endswith(record))
+        content = archive.read(name)
+    start = path.read_bytes().index(content)
+    return range(start, start + len(content))
 
 
 @pytest.mark.parametrize("record", ["data/0", "data.pkl"])
@@ -188,20 +187,10 @@ def test_broken_states_are_refused(tmp_path: Path, net: str, way: str):
         refused(path, f"not the weights of a .*{reason}")
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        None,
-        [1],
-        {},
-        {"layer1.0.conv1.weight": torch.ones(3)},
-        {"whitening.weight": torch.ones(8, 1, 2, 2)},
-        {"blocks.0.conv1.weight": torch.ones(4, 8, 3, 3), "head.weight": torch.ones(7, 4)},
-    ],
-)
+@pytest.mark.parametrize("state", [None, [1], {}, {"layer1.0.conv1.weight": torch.ones(3)}])
 def test_files_of_another_kind_are_refused(tmp_path: Path, state: object):
     path = tmp_path / "teacher.pth.tar"
     torch.save({"state_dict": state}, path)
-    refused(path, r"'state_dict'|not the weights of a (PreActResNet|CompactNet)")
+    refused(path, "'state_dict'|not the weights of a PreActResNet")
     path.write_bytes(b"<!DOCTYPE html>")
     refused(path, r"not a readable network; .*--restart")
