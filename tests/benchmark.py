@@ -3,8 +3,7 @@
     python -m tests.benchmark            minutes; full-size networks, or --net compact
     python -m tests.benchmark --quick    under a minute on two CPU cores; narrow networks
 
-All that is compared takes turns within one run, on made-up images of CIFAR-10's size. Prints
-median, lowest and highest over rounds.
+On made-up images of CIFAR-10's size; prints median, lowest and highest over rounds.
 """
 
 from utils.startup import run_script
@@ -30,15 +29,16 @@ from data.cifar import CIFAR
 from data.datasets import make_loaders
 from data.images import ImageSet, Split
 from data.splits import choose_positions
-from models.fast.training_step import WARM_UP, TrainingStep
+from models.build import make_training
+from models.fast.training_step import WARM_UP
 from models.losses import agreement, pair_loss, robust_targets
-from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_pair, infer_logits
 from utils.cpus import usable_cpus
 from utils.devices import Machine, peak_memory_gib, pick_machine
 from utils.files import write_json
 from utils.labels import Labels
 from utils.options import parser as options
+from utils.options.training import training_parser
 from utils.options.values import add_options, count, path
 
 WIDTHS = {"preact18": (64, 16), "compact": (32, 8)}  # full, quick
@@ -102,8 +102,8 @@ def pil_batch(images: ImageSet, index: list[int]) -> tuple[Tensor, Tensor, list[
     """Training images [B, 3, 32, 32] at B positions, one PIL image at a time, and their labels."""
     crop = transforms.RandomCrop(32, padding=4, padding_mode="reflect")
     scale = transforms.Normalize(images.mean, images.std)
-    operations = [transforms.RandomHorizontalFlip(), crop, transforms.ToTensor(), scale]
-    transform = transforms.Compose(operations)
+    flip, tensor = transforms.RandomHorizontalFlip(), transforms.ToTensor()
+    transform = transforms.Compose([flip, crop, tensor, scale])
     arrays = (images.train.images[k].permute(1, 2, 0).numpy() for k in index)
     batch = torch.stack([transform(Image.fromarray(array)) for array in arrays])
     return batch, images.train.clean_labels[index], index
@@ -112,34 +112,30 @@ def pil_batch(images: ImageSet, index: list[int]) -> tuple[Tensor, Tensor, list[
 class Fast:
     """This project's loaders, step and scoring, put together as the training script does."""
 
-    def __init__(self, images: ImageSet, pair: TeacherStudent, machine: Machine):
+    def __init__(self, images: ImageSet, net: str, width: int, machine: Machine):
         device, positions = machine.device, choose_positions(TRAIN, VAL / TRAIN, 0, None)
         loading = torch.Generator(device).manual_seed(0), True, machine.memory_format
         clean = images.train.clean_labels
         labels = Labels(clean, clean, images.class_names, positions)
         self.loaders = make_loaders(images, labels, BATCH, *loading)
-        pair.prepare(device, bf16=machine.precision == "bf16", plain=machine.plain)
-        fused = None if machine.plain else True
-        optimizer = torch.optim.SGD(pair.parameters(), **OPTIMIZER, fused=fused)
-        how = {"batch_size": BATCH, "compiled": machine.compiled}
-        self.training_step = TrainingStep(pair, optimizer, loss_with_departures, **how)
         self.batches = chain.from_iterable(repeat(self.loaders.train))
-        count = len(self.loaders.train.labels)
-        self.robust_phase = RobustPhase(count, len(labels.class_names), device)
-        self.agreements = torch.zeros(count, device=device)
+        words = ("--net", net, "--width", str(width), "--batch_size", str(BATCH))
+        args = training_parser().parse_args(words)
+        self.training = make_training(args, len(labels.class_names), self.loaders.train, machine)
+        self.agreements = torch.zeros(len(self.loaders.train.labels), device=device)
 
     def step(self) -> None:
         """One batch: loading, loss, update, statistics."""
-        self.training_step.pair.train()
+        step, robust_phase = self.training.step, self.training.robust_phase
+        step.pair.train()
         images, labels, index = next(self.batches)
-        mix = self.robust_phase.mix(index, 0, 0)
-        result = self.training_step(images, labels, *self.robust_phase.inputs(index, mix))
+        result = step(images, labels, *robust_phase.inputs(index, robust_phase.mix(index, 0, 0)))
         self.agreements[index] = result.agreement
 
     def score(self) -> None:
         """One batch of the scoring pass."""
         loader = self.loaders.scored
-        infer_logits(self.training_step.pair, islice(loader, 1), loader.batch_size)
+        infer_logits(self.training.step.pair, islice(loader, 1), loader.batch_size)
 
 
 def measure(fast: Fast, plain: Straightforward, net: str, rounds: int, least: float) -> dict:
@@ -183,16 +179,15 @@ def measure(fast: Fast, plain: Straightforward, net: str, rounds: int, least: fl
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure, print the table, write and return the record."""
     args.json.parent.mkdir(parents=True, exist_ok=True)  # before it takes minutes
-    machine, width = pick_machine(args.device, args.precision, args.compile), WIDTHS[args.net]
-    images, new_pair = made_up_images(), partial(build_pair, 10, width[args.quick], net=args.net)
-    fast = Fast(images, new_pair(), machine)
-    plain = Straightforward(images, new_pair(), machine.device)
+    machine = pick_machine(args.device, args.precision, args.compile)
+    images, width = made_up_images(), WIDTHS[args.net][args.quick]
+    fast = Fast(images, args.net, width, machine)
+    plain = Straightforward(images, build_pair(10, width, net=args.net), machine.device)
     rows = measure(fast, plain, args.net, args.rounds, 0.5 if args.quick else 3.0)
     gpu = torch.cuda.get_device_name() if machine.device.type == "cuda" else "no GPU"
     words = f"{machine}, {gpu}, {usable_cpus()} CPUs, torch {torch.__version__}; {args.net} of "
-    record = {"what": f"{words}width {width[args.quick]}, batches of {BATCH}", "rows": rows}
+    record = {"what": f"{words}width {width}, batches of {BATCH}", "rows": rows}
     print(record["what"])
     for name, row in rows.items():
         print(f"{name:40}" + "".join(f"{value:12.2f}" for value in row))
@@ -201,7 +196,6 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_parser() -> options.OneLineParser:
-    """The options of the benchmark."""
     parser = options.OneLineParser(usage=options.USAGE, description=__doc__.splitlines()[0])
     options.add_device_options(parser)
     group = parser.add_argument_group("benchmark")

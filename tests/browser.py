@@ -53,10 +53,7 @@ def browse(page: str, folder: Path, script: str, before: str = "") -> Any:
 
 
 def browse_frames(frames: Sequence[tuple[str, int]], folder: Path, measure: str) -> list[Any]:
-    """What `measure`, a function of a document, returns for each page.
-
-    `frames`: each page's path from `folder`, and the width in pixels at which it is shown.
-    """
+    """What `measure`, a function of a document, returns for each page, path and width in pixels."""
     tags = [f'<iframe style="width:{w}px;border:0" src="{path}"></iframe>' for path, w in frames]
     script = f"""
     const frames = [...document.querySelectorAll("iframe[src]")];

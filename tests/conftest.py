@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from torchvision import datasets
 import blind_knowledge_dist_training as training
 from utils.options.training import training_parser
 from utils.run_folder import session
+from utils.run_folder.folder import RunFolder
 
 TEST_DEVICE = os.environ.get("BKD_TEST_DEVICE", "cpu")
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
@@ -44,8 +45,7 @@ def training_options(*words: object) -> argparse.Namespace:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a script: without GPUs where the tests' device is the CPU."""
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if TEST_DEVICE == "cpu" else {}
-    return os.environ | hidden | changes
+    return os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if TEST_DEVICE == "cpu" else {}) | changes
 
 
 @contextmanager
@@ -110,9 +110,7 @@ def _write_pickle(path: Path, content: dict) -> str:
 
 
 @pytest.fixture(params=["cifar10"])
-def made_up_cifar(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> MadeUpCifar:
+def made_up_cifar(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch) -> MadeUpCifar:
     """The archives that torchvision reads, and a label file; parametrise for "cifar100"."""
     generator = np.random.default_rng(1)
     clean_labels = generator.permutation(np.repeat(np.arange(CLASSES), PER_CLASS))
@@ -145,6 +143,12 @@ def made_up_cifar(
     noisy_key = "noisy_label" if hundred else "worse_label"
     torch.save({"clean_label": clean_labels, noisy_key: labels}, label_file)
     return MadeUpCifar(request.param, folder, label_file, clean_labels, labels)
+
+
+def train(results: Path, words: str, *more: object) -> tuple[RunFolder, dict[str, Any]]:
+    """Train with these words of a command line; the run's folder and record."""
+    args = training_options(*words.split(), *more, "--results_dir", results)
+    return RunFolder.of(args), training.main(args)
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ process must not have asked for CUDA (torch.cuda.is_available is enough), or no 
 from utils.startup import run_script
 
 import contextlib
-import hashlib
 import itertools
 import multiprocessing
 import os
 import pty
+import resource
 import signal
 import sys
 import threading
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import blind_knowledge_dist_training as training
+from data.download import digest
 from models.fast.training_step import TrainingStep
 from tests.conftest import training_options
 from utils import files
@@ -48,7 +49,6 @@ class Life:
         return self.process.exitcode
 
     def said(self) -> str:
-        """Its stdout and stderr."""
         return self.log.read_text()
 
 
@@ -72,14 +72,11 @@ def _live(log: Path, words: tuple[object, ...], fate: tuple) -> None:
 
 
 def live(folder: Path, *words: object, fate: tuple = ()) -> tuple[int, str]:
-    """Exit status and words of one life."""
     one = Life(folder, words, fate)
     return one.end(), one.said()
 
 
-def at_call(
-    owner: type, name: str, number: int, act: Callable[[Any], object], after: bool = False
-) -> None:
+def at_call(owner: type, name: str, number: int, act: Callable, after: bool = False) -> None:
     """Give `act` the object before that call of its method in this process, or just `after` it."""
     method, count = getattr(owner, name), itertools.count()
 
@@ -101,7 +98,6 @@ def at_step(number: int, act: Callable[[TrainingStep], object], after: bool = Fa
 
 
 def send(number: int) -> None:
-    """A signal to this process."""
     os.kill(os.getpid(), number)
 
 
@@ -113,7 +109,6 @@ def kill_soon_after_step(number: int, seconds: float) -> None:
 
 
 def signal_at_step(number: int, which: int) -> None:
-    """That signal, sent to itself in that step."""
     at_step(number, lambda _: send(which))
 
 
@@ -138,8 +133,6 @@ def wait_at_step(number: int, flag: Path) -> None:
 
 def limit_file_size(size: int) -> None:
     """No file can become larger than so many bytes, as on a disk that is nearly full."""
-    import resource
-
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -164,14 +157,10 @@ def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
 
 def sums(folder: Path) -> dict[str, str]:
     """The digests of all files of a run that must not depend on how often it was interrupted."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.name not in DIFFERENT and not path.name.endswith(files.PARTIAL)
-    }
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(files.PARTIAL)}
+    return {name: digest(folder / name) for name in names - DIFFERENT}
 
 
 def only_run(results: Path) -> Path:
-    """The one run folder there."""
     (folder,) = [path for path in results.iterdir() if path.name != "replaced"]
     return folder

@@ -1,32 +1,19 @@
 """Run folders as training leaves them, with values that a test chooses; no network is trained."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.manifest import csv_text
+from utils.options.training import training_parser
+from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Predictions
 from utils.run_folder.predictions_writer import write_predictions
 
-DEFAULTS = {
-    "dataset": "cifar10",
-    "noise_type": "worst",
-    "seed": 0,
-    "method": "bkd",
-    "data_dir": "data",
-    "results_dir": "results",
-    "noise_path": None,
-    "precision": "auto",
-    "n_epoch": 300,
-    "width": 64,
-    "weight_decay": 0.0005,
-    "alpha4": 0.7,
-    "clean_test_freq": 10,
-    "quiet": False,
-}
+DEFAULTS = Description.of(training_parser().parse_args([])).options
 
 
 class MadeUpRun(NamedTuple):
@@ -90,12 +77,10 @@ def made_up_run(
 
 
 def edit_json(path: Path, **changes: Any) -> None:
-    """Change values of a record at its top level."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def write_detection(folder: Path, predictions: Predictions) -> Predictions:
-    """Write a detection result as training does."""
     count = predictions.index.max() + 1
     pixels = np.random.default_rng(1).integers(0, 256, (count, 3, 32, 32), np.uint8)
     return write_predictions(RunFolder(folder), predictions, pixels)
@@ -142,7 +127,4 @@ def _write_metrics(path: Path, epochs: int, method: bool, curves: dict[str, list
         }
         for epoch in range(epochs)
     ]
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path.write_text(csv_text([[*rows[0]], *([*row.values()] for row in rows)]))

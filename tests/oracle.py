@@ -27,18 +27,20 @@ class Cut(NamedTuple):
     high_mean: float
 
 
+def normalised(row: Sequence[float]) -> list[float]:
+    return [value / sum(row) for value in row]
+
+
 def softmax(row: Sequence[float]) -> list[float]:
     """exp(x) over the sum of all exp(x), each divided by the largest against overflow."""
-    powers = [math.exp(x - max(row)) for x in row]
-    return [power / sum(powers) for power in powers]
+    return normalised([math.exp(x - max(row)) for x in row])
 
 
 def agreement(teacher: Matrix, student: Matrix) -> Matrix:
     """The product of both softmaxes, each row normalised to sum 1."""
     rows = []
     for t, s in zip(teacher, student, strict=True):
-        products = [p * q for p, q in zip(softmax(t), softmax(s), strict=True)]
-        rows.append([product / sum(products) for product in products])
+        rows.append(normalised([p * q for p, q in zip(softmax(t), softmax(s), strict=True)]))
     return rows
 
 
@@ -46,12 +48,9 @@ def compensation_loss(
     teacher: Matrix, student: Matrix, labels: Sequence[int], masked_mean: bool = False
 ) -> float:
     """Squared differences of the logits wherever the label is not, over B * C - 1."""
-    total = 0.0
-    batch, classes = len(teacher), len(teacher[0])
-    for i in range(batch):
-        for k in range(classes):
-            if k != labels[i]:
-                total += (teacher[i][k] - student[i][k]) ** 2
+    total, batch, classes = 0.0, len(teacher), len(teacher[0])
+    for t, s, label in zip(teacher, student, labels, strict=True):
+        total += sum((t[k] - s[k]) ** 2 for k in range(classes) if k != label)
     return total / (batch * (classes - 1) if masked_mean else batch * classes - 1)
 
 
@@ -59,11 +58,8 @@ def robust_targets(labels: Sequence[int], probs: Matrix, alpha: Sequence[float])
     """((1 - b) * e_y + b * softmax(s))^(1 + b), each row normalised to sum 1."""
     rows = []
     for label, row, b in zip(labels, probs, alpha, strict=True):
-        powers = []
-        for k, p in enumerate(row):
-            one_hot = 1.0 if k == label else 0.0
-            powers.append(((1 - b) * one_hot + b * p) ** (1 + b))
-        rows.append([power / sum(powers) for power in powers])
+        powers = [((1 - b) * (k == label) + b * p) ** (1 + b) for k, p in enumerate(row)]
+        rows.append(normalised(powers))
     return rows
 
 
@@ -71,9 +67,7 @@ def cross_entropy(logits: Matrix, targets: Matrix) -> float:
     """Minus the target-weighted logarithms of the softmax, averaged over the rows."""
     total = 0.0
     for row, target in zip(logits, targets, strict=True):
-        log_sum = max(row) + math.log(sum(math.exp(x - max(row)) for x in row))
-        for x, weight in zip(row, target, strict=True):
-            total -= weight * (x - log_sum)
+        total -= sum(w * math.log(p) for w, p in zip(target, softmax(row), strict=True))
     return total / len(logits)
 
 
@@ -95,11 +89,8 @@ def pair_loss(
 
 def posterior_targets(labels: Sequence[int], probs: Matrix, transition: Matrix) -> Matrix:
     """P(true class | image, label) = P(class | image) P(label | class) / P(label | image)."""
-    rows = []
-    for label, row in zip(labels, probs, strict=True):
-        joint = [p * transition[k][label] for k, p in enumerate(row)]
-        rows.append([p / sum(joint) for p in joint])
-    return rows
+    rows = zip(labels, probs, strict=True)
+    return [normalised([p * t[y] for p, t in zip(row, transition, strict=True)]) for y, row in rows]
 
 
 def transition_matrix(probs: Matrix, labels: Sequence[int]) -> Matrix:
@@ -109,11 +100,10 @@ def transition_matrix(probs: Matrix, labels: Sequence[int]) -> Matrix:
     for row, label in zip(probs, labels, strict=True):
         for k in classes:
             counts[k][label] += row[k]
-    return [[count / sum(row) for count in row] for row in counts]
+    return [normalised(row) for row in counts]
 
 
 def mean_softmax(logits: Matrix) -> list[float]:
-    """The softmax averaged over the rows."""
     rows = [softmax(row) for row in logits]
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
@@ -162,51 +152,32 @@ def gradient(function: Callable[[Matrix], float], point: Matrix, step: float = 1
 
 def otsu_cuts(scores: Sequence[float]) -> list[Cut | None]:
     """The authors' criterion of every s in 0..999; None outside of 2..997 and for one-sided s."""
-    histogram = [0] * 1000
-    for score in scores:
-        histogram[min(int(score * 1000), 999)] += 1
+    bins = [min(int(score * 1000), 999) for score in scores]
     m = sum(scores) / len(scores)
     cuts: list[Cut | None] = [None] * 1000
     for s in range(2, 998):
-        n1, m1, d1 = _moments(histogram, range(0, s))
-        n2, m2, d2 = _moments(histogram, range(s, 1000))
-        if n1 and n2:
+        sides = [k / 1000 for k in bins if k < s], [k / 1000 for k in bins if k >= s]
+        if all(sides):
+            (n1, m1, d1), (n2, m2, d2) = map(_moments, sides)
             quality = (n1 * (m1 - m) ** 2 + n2 * (m2 - m) ** 2) / (n1 * d1 + n2 * d2)
             cuts[s] = Cut(quality, m1, m2)
     return cuts
 
 
-def _moments(histogram: Sequence[int], bins: Sequence[int]) -> tuple[int, float, float]:
-    filled = [(histogram[k], k / 1000) for k in bins if histogram[k]]
-    count = sum(n for n, _ in filled)
-    if not count:
-        return 0, 0.0, 0.0
-    mean = sum(n * value for n, value in filled) / count
-    variance = sum(n * (value - mean) ** 2 for n, value in filled) / count
-    return count, mean, math.sqrt(max(variance, 1e-5))
+def _moments(values: Sequence[float]) -> tuple[int, float, float]:
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / len(values)
+    return len(values), mean, math.sqrt(max(variance, 1e-5))
 
 
 def trust_groups(scores: Sequence[float], m1: float, threshold: float, m2: float) -> list[int]:
     """1 (most likely right) .. 4 (most likely wrong)."""
-    groups = []
-    for p in scores:
-        if p < m1:
-            groups.append(4)
-        elif p < threshold:
-            groups.append(3)
-        elif p < m2:
-            groups.append(2)
-        else:
-            groups.append(1)
-    return groups
+    return [4 if p < m1 else 3 if p < threshold else 2 if p < m2 else 1 for p in scores]
 
 
 def tipping_point(m: Sequence[float]) -> int | None:
     """The smallest i in 2..n-3, n >= 6, with m[i] above its two neighbours on either side."""
-    n = len(m)
-    if n < 6:
-        return None
-    for i in range(2, n - 3 + 1):
-        if m[i] > m[i - 1] and m[i] > m[i - 2] and m[i] > m[i + 1] and m[i] > m[i + 2]:
+    for i in range(2, len(m) - 2):
+        if len(m) >= 6 and all(m[i] > m[i + step] for step in (-2, -1, 1, 2)):
             return i
     return None

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ COLOURS = {"cat, small": (200, 40, 40), 'dog "big"': (40, 200, 40), "Mäuse": (4
 NAMES = sorted(COLOURS)  # by which classes are numbered
 
 
-def picture(
-    generator: np.random.Generator, colour: Iterable[int], size: tuple[int, int] = (40, 32)
-) -> Image.Image:
+def picture(generator: np.random.Generator, colour: tuple, size: tuple = (40, 32)) -> Image.Image:
     """Noise around a colour, `size` pixels wide and high."""
     noise = generator.normal(0, 30, (*size[::-1], 3))
     return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))

@@ -1,22 +1,17 @@
 """A python for the sweep: the three scripts take no time, all else is the real one.
 
-    python stand_in.py blind_knowledge_dist_training.py --dataset digits …
-
 $PYTHON names an executable that starts this, and a module (-m utils.sweep) starts its children with
 it too. Results are made up; lock, signals, checkpoint and refusals are as the training's. An epoch
 takes $EPOCH_SECONDS; --lr 0.666 fails, --lr 0.999 ends in a signal.
 """
 
-import json
 import os
 import runpy
 import signal
 import sys
 import time
 from argparse import Namespace
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 TOP = Path(__file__).parents[1]
 FAILING_LR, KILLED_LR = 0.666, 0.999
@@ -31,7 +26,6 @@ def make_executable(path: Path) -> str:
 
 
 def run_module(words: list[str]) -> None:
-    """As `python -m`."""
     sys.executable = os.environ.get("PYTHON", sys.executable)
     sys.argv = words
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
@@ -40,29 +34,25 @@ def run_module(words: list[str]) -> None:
 def train(args: Namespace) -> None:
     """Epochs without networks, in a run folder like the real one."""
     from utils.console import logged_to, say
+    from utils.files import write_json
     from utils.lock import locked
     from utils.run_folder.description import Description
     from utils.run_folder.folder import RunFolder
     from utils.run_folder.interruption import Interrupted, Interruption
 
-    folder = RunFolder.of(args)
-    described = Description.of(args)
+    folder, described = RunFolder.of(args), Description.of(args)
     description = {"options": described.options, "non_default_options": {}, "precision": "fp32"}
-    description["children"] = {
-        name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-    }
+    of_children = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    description["children"] = {name: os.environ.get(name) for name in of_children}
     replaced = folder.replace() if args.restart else None
     if folder.finished_run(described):
         print(f"{folder}: this run is finished")
         return
     folder.make()
-    with ExitStack() as stack:
-        stack.enter_context(locked(folder.path))
-        stack.enter_context(logged_to(folder.log("training")))
-        interruption = stack.enter_context(Interruption())
+    with locked(folder.path), logged_to(folder.log("training")), Interruption() as interruption:
         first = int(folder.checkpoint.read_text()) if folder.checkpoint.exists() else 0
         say(f"resuming from epoch {first}" if first else f"{folder}, before {replaced}")
-        write(folder.args, description)
+        write_json(folder.args, description)
         for epoch in range(first, args.n_epoch):
             try:
                 interruption.check()
@@ -79,29 +69,24 @@ def train(args: Namespace) -> None:
             if args.lr == FAILING_LR:
                 raise ValueError("the loss is not finite; try a smaller --lr")
         folder.checkpoint.unlink(missing_ok=True)
-        write(folder.timing, {"wall_seconds": 1.0})
+        write_json(folder.timing, {"wall_seconds": 1.0})
         record = {"tipping_point": None, "clean_test_accuracy": 50.0, "epochs": args.n_epoch}
-        write(folder.training, record)
-
-
-def write(path: Path, record: dict[str, Any]) -> None:
-    """As JSON."""
-    path.write_text(json.dumps(record))
+        write_json(folder.training, record)
 
 
 def evaluate(args: Namespace, stage: str) -> None:
-    """learning.py or detection.py"""
     from utils.console import logged_to, say
+    from utils.files import write_json
     from utils.run_folder.folder import RunFolder
 
     folder = RunFolder.of(args)
     with logged_to(folder.log(stage)):
         if stage == "learning":
             say("Best test acc selected by val is 50.00")
-            write(folder.learning, {"last": {"accuracy": 50.0}, "best_val": None})
+            write_json(folder.learning, {"last": {"accuracy": 50.0}, "best_val": None})
         else:
             say("The f-score is 0.5000")
-            write(folder.detection_metrics, {"precision": 0.5, "recall": 0.5, "f1": 0.5})
+            write_json(folder.detection_metrics, {"precision": 0.5, "recall": 0.5, "f1": 0.5})
 
 
 if __name__ == "__main__":

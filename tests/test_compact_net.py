@@ -22,9 +22,6 @@ from tests.test_training_step import TOLERANCES, distance
 from utils.options.parser import NETS
 
 compact_pair = partial(build_pair, net="compact")
-BASELINE_AND_PAIR = pytest.mark.parametrize(
-    ("build", "loss"), [(build_pair, loss_with_departures), (build_baseline, baseline_loss)]
-)
 
 
 def new_images(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
@@ -44,8 +41,7 @@ def patches_by_hand(images: Tensor) -> Tensor:
 
 def covariance_by_hand(rows: Tensor) -> Tensor:
     """Of the columns of [patches, K], over all patches: [K, K]."""
-    centred = rows - rows.mean(0)
-    return sum(torch.outer(row, row) for row in centred) / len(rows)
+    return sum(torch.outer(row, row) for row in (rows - rows.mean(0))) / len(rows)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -207,7 +203,9 @@ def test_fast_formats_give_nearly_the_same_logits(digits: bool):
     assert 0 < distance(bf16, plain) < TOLERANCES[True]
 
 
-@BASELINE_AND_PAIR
+@pytest.mark.parametrize(
+    ("build", "loss"), [(build_pair, loss_with_departures), (build_baseline, baseline_loss)]
+)
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
 def test_the_whitening_is_never_trained(build, loss, plain: bool):
     images = new_images(16, 1, 8).float()
@@ -245,9 +243,8 @@ def compares_values(function: Callable[..., Tensor], *inputs: Tensor) -> bool:
 @pytest.mark.parametrize("net", NETS)
 def test_no_backward_pass_compares_values_for_equality(net: str):
     """Compiled code computes activations again, and in bfloat16 on CUDA rounds them otherwise."""
-    network = build_network(10, 4, net=net)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not compares_values(network, torch.randn(4, 3, 32, 32))
+        assert not compares_values(build_network(10, 4, net=net), torch.randn(4, 3, 32, 32))
         images = torch.randn(4, 3, 32, 32, requires_grad=True)
         assert compares_values(lambda x: x.relu().amax((2, 3)), images)
 

@@ -58,8 +58,7 @@ def fold_of(tmp_path: Path, fold: int) -> Path:
 def test_each_image_has_the_probabilities_of_the_fold_that_held_it_out(tmp_path: Path):
     result = out_of_fold(predictions(), [fold_of(tmp_path, fold) for fold in range(FOLDS)])
     for row in (0, 1, 2, 150):
-        expected = predictions(row % FOLDS + 1).teacher_probabilities[row]
-        assert np.allclose(result[row], expected)
+        assert np.allclose(result[row], predictions(row % FOLDS + 1).teacher_probabilities[row])
     other = write_run(tmp_path / "other", predictions(index=np.arange(IMAGES) + 1))
     with pytest.raises(ValueError, match="other images"):
         out_of_fold(predictions(), [other])
@@ -69,8 +68,7 @@ def test_folds_hold_out_each_image_once(tmp_path: Path):
     words = ("--dataset", "digits", "--width", "2", "--n_epoch", "1", "--seed", "7", "--no_plots")
     held_out = []
     for fold in range(FOLDS):
-        run = RunFolder(train_fold(fold, FOLDS, tmp_path, words))
-        scored = Predictions.read(run.predictions)
+        scored = Predictions.read(RunFolder(train_fold(fold, FOLDS, tmp_path, words)).predictions)
         assert len(scored.index) == 1297  # all are scored
         held_out.append(scored.index[scored.held_out])
     assert sorted(np.concatenate(held_out)) == [*range(1297)]
@@ -122,8 +120,7 @@ def test_tables_are_those_of_the_committed_metrics():
 
 
 def test_runs_that_cannot_be_compared_are_told_in_one_line(tmp_path: Path, capsys):
-    known = predictions().true_label
-    partly = write_run(tmp_path / "partly", predictions(true_label=known - 1))
+    partly = write_run(tmp_path / "partly", predictions(true_label=predictions().true_label - 1))
     unknown = write_run(tmp_path / "run", predictions(true_label=None))
     for folder in (tmp_path / "nowhere", unknown, partly):
         with pytest.raises(SystemExit) as ended:

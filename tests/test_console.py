@@ -1,17 +1,19 @@
-"""What is said: on stdout, on stderr, above the bars, and in the log of a run folder."""
+"""What is said: on stdout and stderr, above the bars, in a run's log, to TensorBoard."""
 
 import io
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tqdm import tqdm
 
-import blind_knowledge_dist_training as training
-from tests.conftest import training_options
+from tests.conftest import train
 from utils.console import logged_to, say
-from utils.run_folder.folder import RunFolder
+from utils.files import read_columns
+from utils.run_folder.tensorboard import TensorBoard
 
 
 def test_lines_go_to_the_terminal_and_are_appended_to_the_log(tmp_path: Path, capsys):
@@ -57,21 +59,52 @@ def test_a_log_that_cannot_be_made_is_named(tmp_path: Path):
         pass
 
 
-def test_each_run_has_its_log_and_a_restart_begins_a_new_one(tmp_path: Path):
-    words = ("--dataset", "digits", "--n_epoch", 1, "--limit_train", 100, "--results_dir", tmp_path)
-    args = training_options(*words)
-    training.main(args)
-    log = RunFolder.of(args).log("training")
-    before = log.read_text()
-    assert "epoch   0 naive" in before and "fallback" in before
-    training.main(training_options(*words, "--restart"))
-    assert (tmp_path / "replaced" / f"{log.parent.name}_1" / log.name).read_text() == before
-    assert log.read_text().count("epoch   0 naive") == 1
-    assert log.read_text().startswith(f"{log.parent}: the run that was here is now ")
-
-
 def test_what_the_terminal_cannot_show_is_written_out(monkeypatch: pytest.MonkeyPatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", terminal)
     say("M\u00e4use -> \u732b")
     assert terminal.buffer.getvalue() == b"M\xe4use -> \\u732b\n"
+
+
+needs_tensorboard = pytest.mark.skipif(not find_spec("tensorboard"), reason="needs tensorboard")
+
+
+def events_of(folder: Path):
+    """What TensorBoard itself reads there."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder)).Reload()
+
+
+@needs_tensorboard
+def test_a_run_writes_all_its_metrics(tmp_path: Path):
+    words = "--dataset digits --limit_train 200 --n_epoch 3 --noisy_val_freq 2 --tensorboard"
+    folder, _ = train(tmp_path, words)
+    events = events_of(folder.tensorboard)
+    columns = read_columns(folder.metrics)
+    names = set(columns) - {"epoch", "phase", "vanished_classes"}
+    assert set(events.Tags()["scalars"]) == names and "loss" in names
+    for name in names:
+        written = [(event.step, event.value) for event in events.Scalars(name)]
+        cells = zip(columns["epoch"], columns[name], strict=True)
+        assert np.allclose(written, [(int(epoch), float(cell)) for epoch, cell in cells if cell])
+
+
+@needs_tensorboard
+def test_epochs_done_again_replace_those_before(tmp_path: Path):
+    for epochs, value in ((range(4), 1.0), (range(2, 5), 2.0)):
+        tensorboard = TensorBoard(tmp_path, wanted=True)
+        for epoch in epochs:
+            tensorboard.scalars({"epoch": epoch, "phase": "naive", "loss": value, "none": None})
+    written = [(event.step, event.value) for event in events_of(tmp_path).Scalars("loss")]
+    assert written == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0), (4, 2.0)]
+
+
+def test_without_the_package_one_line_says_so(tmp_path: Path, monkeypatch, capsys):
+    TensorBoard(tmp_path, wanted=False).scalars({"epoch": 0, "loss": 1.0})
+    assert capsys.readouterr().out == ""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    TensorBoard(tmp_path, wanted=True).scalars({"epoch": 0, "loss": 1.0})
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "--tensorboard" in said and "not installed" in said
+    assert list(tmp_path.iterdir()) == []

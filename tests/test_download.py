@@ -82,9 +82,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.shutdown()
 
 
-cut_off = partial(whole, sent=len(CONTENT) // 2)
-wrong_bytes = partial(whole, content=CONTENT[::-1])
-TEMPORARY = [cut_off, stalled, hung_up, wrong_bytes, status(500), status(429)]
+CUT_OFF, WRONG_BYTES = partial(whole, sent=len(CONTENT) // 2), partial(whole, content=CONTENT[::-1])
+TEMPORARY = [CUT_OFF, stalled, hung_up, WRONG_BYTES, status(500), status(429)]
 
 
 @pytest.mark.parametrize("failure", TEMPORARY)
@@ -139,7 +138,6 @@ def test_a_full_disk_is_not_retried(server: Server, tmp_path, monkeypatch):
 
 
 def ask(url: str, folder: Path) -> None:
-    """What each of several processes does."""
     cifar_n.URL = url
     cifar_n.LABEL_FILES["cifar10"] = cifar_n.LABEL_FILES["cifar10"]._replace(sha256=(SHA256,))
     fetch_label_file("cifar10", folder)
@@ -173,9 +171,7 @@ def test_several_processes_download_once(server: Server, tmp_path: Path):
         ("data", "Permission denied: {folder}/"),
     ],
 )
-def test_data_folders_that_cannot_be_used(
-    read: Callable, place: str, reason: str, made_up_cifar: MadeUpCifar, tmp_path, monkeypatch
-):
+def test_data_folders_of_no_use(read, place, reason, made_up_cifar, tmp_path, monkeypatch):
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 

@@ -1,6 +1,7 @@
-"""What happens to runs: killed, stopped, started twice, out of disk, out of numbers."""
+"""What happens to runs: killed, stopped, started twice, changed, out of disk, out of numbers."""
 
-import csv
+import errno
+import fcntl
 import os
 import random
 import re
@@ -19,7 +20,9 @@ from tests import lives
 from tests.conftest import Hostile, devices, training_options
 from tests.lives import Life, live, only_run, sums, wait_until
 from tests.test_training import tips_at
-from utils.files import PARTIAL
+from utils.files import PARTIAL, read_columns, read_json, write_json
+from utils.lock import HOLDER, LOCK, locked
+from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interruption
 from utils.run_folder.session import Session
@@ -77,8 +80,7 @@ def test_a_run_killed_thirty_times_ends_as_if_nothing_had_been(tmp_path: Path, w
     assert status == 0 and "resuming from epoch" in said
     folder = only_run(results)
     assert sums(folder) == whole_run
-    with open(folder / "metrics.csv", newline="") as file:
-        assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(12))
+    assert read_columns(folder / "metrics.csv")["epoch"] == [str(epoch) for epoch in range(12)]
     assert {path.name for path in folder.iterdir()} == {*whole_run, *lives.DIFFERENT}
 
 
@@ -205,9 +207,7 @@ def checked_runs(folder: Path, batches: tuple[int, ...], *words: object) -> list
 @pytest.mark.parametrize(
     "words", ["--width 4", *(f"{COMPACT} {each}" for each in ("bkd", "bkd+ --mixup 0.5", "ce"))]
 )
-def test_augmented_images_and_compact_networks_resume_in_each_phase(
-    device: str, words: str, made_up_cifar, tmp_path: Path, monkeypatch
-):
+def test_augmented_and_compact_runs_resume(device, words, made_up_cifar, tmp_path, monkeypatch):
     """In the warm-up, before and after the tipping point, by which images and rate change."""
     tips_at(monkeypatch, 3)  # found after epoch 5
     data = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
@@ -284,9 +284,7 @@ def test_a_vanished_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ((1, signal.SIGTERM), "epoch 2, networks: numbers that are not finite"),
     ],
 )
-def test_numbers_that_are_lost_overwrite_nothing(
-    stopped: Path, whole_small_run: dict, fate: tuple, message: str
-):
+def test_lost_numbers_overwrite_nothing(stopped: Path, whole_small_run: dict, fate, message: str):
     checkpoint = only_run(stopped) / "checkpoint.pt"
     before = checkpoint.read_bytes()
     status, said = live(stopped, *SMALL, fate=(lives.lose_a_number, *fate))
@@ -301,7 +299,8 @@ def test_numbers_that_are_lost_overwrite_nothing(
 
 def test_another_command_names_what_differs_and_restart_moves_it_replaced(stopped: Path):
     folder = only_run(stopped)
-    before = sums(folder)
+    log = folder / "training.log"
+    before, logged = sums(folder), log.read_text()
     status, said = live(stopped, *SMALL, "--lr", 0.5, "--alpha1", 0.2)
     assert status == 2 and said.count("\n") == 1 and "--restart" in said
     assert "--lr 0.02 there, 0.5 here" in said and "--alpha1 0.3 there, 0.2 here" in said
@@ -311,18 +310,11 @@ def test_another_command_names_what_differs_and_restart_moves_it_replaced(stoppe
     assert status == training.NO_TIPPING_POINT, said
     replaced = stopped / "replaced" / f"{folder.name}_1"
     assert sums(replaced) == before and str(replaced) in said and "resuming" not in said
+    assert (replaced / log.name).read_text().startswith(logged)
+    assert log.read_text().startswith(f"{folder}: the run that was here is now ")
+    assert log.read_text().count("epoch   0 naive") == 1 and "fallback" in log.read_text()
     live(stopped, *SMALL, "--restart")
     assert {path.name[-2:] for path in replaced.parent.iterdir()} == {"_1", "_2"}
-
-
-def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path):
-    results = tmp_path / "results"
-    live(results, *SMALL)
-    folder = only_run(results)
-    before = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
-    status, said = live(results, *SMALL)
-    assert status == training.NO_TIPPING_POINT and said.endswith("this run is finished\n")
-    assert before == {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
 
 
 TENSOR = "teacher.layer1.0.conv1.weight"
@@ -350,9 +342,7 @@ PARTS: dict[str, Callable[[dict, dict], object]] = {  # of the whole and of its 
 
 
 @pytest.mark.parametrize("what", [*BYTES, *PARTS])
-def test_a_checkpoint_that_does_not_fit_is_refused(
-    what: str, tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_checkpoint_that_does_not_fit_is_refused(what: str, tmp_path, stopped: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = only_run(stopped) / "checkpoint.pt"
     if what in BYTES:
@@ -371,9 +361,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     assert sums(path.parent) == before and not (tmp_path / "hostile").exists()
 
 
-def test_a_run_that_another_process_has_just_finished_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_a_run_that_another_process_has_just_finished_is_left_alone(tmp_path, monkeypatch, capsys):
     args = training_options(*SMALL, "--results_dir", tmp_path)
     make, record = RunFolder.make, {}
 
@@ -386,3 +374,77 @@ def test_a_run_that_another_process_has_just_finished_is_left_alone(
     training.main(args)
     assert "this run is finished" in capsys.readouterr().out
     assert sums(RunFolder.of(args).path) == record["sums"]
+
+
+def description_of(*words: object, record: dict | None = None) -> list[str]:
+    return Description.of(training_options(*words)).differs_from(record)
+
+
+def test_an_option_that_a_record_lacks_had_its_default():
+    record = {"options": vars(training_options()) | {"warp": 0.0}, "non_default_options": {}}
+    del record["options"]["mixup"], record["options"]["target"]
+    assert description_of(record=record) == []
+    assert description_of("--mixup", 0.5, record=record) == ["--mixup 0.0 there, 0.5 here"]
+    assert description_of("--method", "bkd+", record=record) != []
+    # One of no name today counts where it was chosen.
+    record["non_default_options"]["warp"] = record["options"]["warp"] = 0.3
+    assert description_of(record=record) == ["--warp 0.3 there, None here"]
+
+
+def test_runs_of_versions_with_other_options_are_finished_and_resumed(stopped: Path, capsys):
+    """One option that was there is gone today, one of today's was not there."""
+    folder, words = RunFolder(only_run(stopped)), (*SMALL, "--results_dir", stopped)
+    record, checkpoint = read_json(folder.args), torch.load(folder.checkpoint, weights_only=True)
+    for options, prefix in ((record["options"], ""), (checkpoint["run"], "--")):
+        del options[f"{prefix}ensemble_momentum"]
+        options[f"{prefix}warp"] = 0.0
+    checkpoint["parts"]["guidance"] = checkpoint["parts"].pop("robust_phase")  # its former name
+    write_json(folder.args, record)
+    torch.save(checkpoint, folder.checkpoint)
+    for said in ("resuming from epoch 1", "this run is finished"):
+        assert training.main(training_options(*words))["epochs"] == 3
+        assert said in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"--ensemble_momentum 0\.7 there, 0\.5 here"):
+        training.main(training_options(*words, "--ensemble_momentum", 0.5))
+    assert read_json(folder.args)["options"]["warp"] == 0.0
+
+
+def test_a_lock_is_released_after_errors(tmp_path: Path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), locked(tmp_path):
+            raise ZeroDivisionError
+    assert not (tmp_path / HOLDER).exists()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_is_refused(tmp_path: Path, exists: bool):
+    target = tmp_path / "precious"
+    if exists:
+        target.write_text("as it was")
+    (tmp_path / LOCK).symlink_to(target)
+    with pytest.raises(ValueError, match=f"{tmp_path / LOCK}.* symbolic link"), locked(tmp_path):
+        pass
+    assert target.exists() == exists
+    assert not exists or target.read_text() == "as it was"
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK])
+def test_file_systems_without_locks(tmp_path: Path, code: int, monkeypatch, capsys):
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no locks here")
+
+    (tmp_path / LOCK).touch()  # left from elsewhere; it must not be taken for a holder's
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with locked(tmp_path):
+            assert (tmp_path / HOLDER).exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(f"{tmp_path}: this file system has no locks" in x for x in lines)
+
+
+def test_folders_that_cannot_be_written_to(tmp_path: Path):
+    folder = tmp_path / "file"
+    folder.touch()
+    with pytest.raises(OSError, match="cannot be written") as error, locked(folder):
+        pass
+    assert str(folder / LOCK) in str(error.value) and "Errno" not in str(error.value)

@@ -19,7 +19,6 @@ EPOCHS, STEPS, INITIAL = 12, 5, 0.3
 
 
 def new_optimizer(lr: float = INITIAL) -> torch.optim.SGD:
-    """With two groups of weights."""
     weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
     return torch.optim.SGD([{"params": [each]} for each in weights], lr)
 
@@ -136,8 +135,7 @@ def test_each_step_has_its_rate_also_in_an_epoch_that_is_resumed(schedule: str, 
             rate.tipping_point_found(2)
             with pytest.raises(InterruptedError):
                 training.train_epoch(state, broken_off(loader, break_at), epoch, averaging=False)
-        left = loader.after(state.statistics.steps)
-        training.train_epoch(state, left, epoch, averaging=False)
+        training.train_epoch(state, loader.after(state.statistics.steps), epoch, averaging=False)
         assert state.statistics.share_done() == 1
     assert step.rates == [rate_at(schedule, progress) for progress in all_steps(4)]
     assert step.factors == pytest.approx(step.rates, rel=1e-3)

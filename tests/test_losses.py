@@ -12,20 +12,16 @@ from models.build import baseline_loss
 from models.losses import agreement, compensation_loss, pair_loss, robust_targets
 from tests import oracle
 
-SHAPES = [(1, 2), (1, 10), (3, 2), (4, 5), (7, 10)]
-shapes = pytest.mark.parametrize("shape", SHAPES)
+shapes = pytest.mark.parametrize("shape", [(1, 2), (1, 10), (3, 2), (4, 5), (7, 10)])
 
 
 class Draw(NamedTuple):
-    """A random batch in float64."""
-
     teacher: Tensor  # [B, C]
     student: Tensor  # [B, C]
     labels: Tensor  # [B]
     alpha: Tensor  # [B]
 
     def lists(self) -> tuple[list, list, list, list]:
-        """Its fields as plain numbers."""
         return tuple(values.tolist() for values in self)
 
 
@@ -42,8 +38,7 @@ def matrix(rows: list[list[float]]) -> Tensor:
 
 def huge(batch: int = 50, classes: int = 10) -> tuple[Tensor, Tensor]:
     """Teacher's and student's logits, float32, each 10,000 or -10,000."""
-    generator = torch.Generator().manual_seed(1)
-    signs = torch.randint(2, (2, batch, classes), generator=generator)
+    signs = torch.randint(2, (2, batch, classes), generator=torch.Generator().manual_seed(1))
     teacher, student = (2 * signs - 1) * 1e4
     return teacher, student
 
@@ -120,9 +115,8 @@ def test_finite_where_student_probabilities_underflow(alpha: float):
 def test_baseline_loss(shape: tuple[int, int]):
     batch = draw(shape)
     result = baseline_loss(*batch[:3], ())
-    one_hot = F.one_hot(batch.labels, shape[1]).tolist()
     assert result.naive.item() == pytest.approx(
-        oracle.cross_entropy(batch.teacher.tolist(), one_hot)
+        oracle.cross_entropy(batch.teacher.tolist(), F.one_hot(batch.labels, shape[1]).tolist())
     )
     assert result.total == result.naive
     assert result.compensation == 0

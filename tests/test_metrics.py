@@ -21,8 +21,7 @@ def predictions_and_labels() -> tuple[np.ndarray, np.ndarray]:
     """Predictions and labels [200] of three of the four classes, some of them different."""
     generator = np.random.default_rng(3)
     labels = generator.integers(0, 3, 200)
-    predictions = np.where(generator.random(200) < 0.3, generator.integers(0, 4, 200), labels)
-    return predictions, labels
+    return np.where(generator.random(200) < 0.3, generator.integers(0, 4, 200), labels), labels
 
 
 def test_accuracy_per_class_against_a_slow_loop():
@@ -59,8 +58,7 @@ def test_each_cut_of_the_groups_is_one_threshold_on_the_agreement():
     wrong = generator.random(400) < 0.4
     agreement = np.where(wrong, generator.beta(1, 4, 400), generator.beta(4, 1, 400))
     split = otsu(torch.from_numpy(agreement))
-    groups = trust_groups(torch.from_numpy(agreement), split).numpy()
-    rows = detection_per_cut(groups, wrong)
+    rows = detection_per_cut(trust_groups(torch.from_numpy(agreement), split).numpy(), wrong)
     assert [row["flag"] for row in rows] == ["group 4", "groups 3 and 4", "groups 2 to 4"]
     for row, cut in zip(rows, split, strict=True):
         below = [score < cut for score in agreement]

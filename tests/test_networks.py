@@ -9,31 +9,24 @@ from torch.testing import assert_close
 from data.loader import Loader
 from models.losses import agreement
 from models.preact_resnet import PreResNet18, Subsampling
-from models.teacher_student import (
-    TeacherStudent,
-    build_baseline,
-    build_pair,
-    infer,
-    infer_logits,
-)
-from tests.test_concurrent_networks import threads
+from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer, infer_logits
+from tests.test_training_step import threads
 
 State = dict[str, Tensor]
 
 
 def batch_norm_shapes(name: str, channels: int) -> dict[str, tuple[int, ...]]:
     values = ("weight", "bias", "running_mean", "running_var")
-    return {f"{name}.{value}": (channels,) for value in values} | {
-        f"{name}.num_batches_tracked": ()
-    }
+    shapes = {f"{name}.{value}": (channels,) for value in values}
+    return shapes | {f"{name}.num_batches_tracked": ()}
 
 
 def expected_shapes(classes: int, width: int, blocks: int, channels: int) -> dict:
     """Keys and shapes of the state dict of the authors' published checkpoints."""
     shapes = {"conv1.weight": (width, channels, 3, 3), **batch_norm_shapes("bn1", width)}
     before = width
-    for stage, factor in enumerate((1, 2, 4, 8), start=1):
-        after = factor * width
+    for stage in (1, 2, 3, 4):
+        after = 2 ** (stage - 1) * width
         for block in range(blocks):
             name = f"layer{stage}.{block}"
             shapes |= batch_norm_shapes(f"{name}.bn1", before)
@@ -77,10 +70,8 @@ def randomise(network: nn.Module) -> None:
 
 
 def relu_norm(x: Tensor, state: State, name: str) -> Tensor:
-    weight, bias, mean, var = (
-        state[f"{name}.{key}"][:, None, None]
-        for key in ("weight", "bias", "running_mean", "running_var")
-    )
+    keys = ("weight", "bias", "running_mean", "running_var")
+    weight, bias, mean, var = (state[f"{name}.{key}"][:, None, None] for key in keys)
     return ((x - mean) / (var + 1e-5).sqrt() * weight + bias).clamp(min=0)
 
 
@@ -95,8 +86,8 @@ def block_by_hand(x: Tensor, state: State, name: str, stride: int) -> Tensor:
 
 def network_by_hand(images: Tensor, state: State) -> Tensor:
     out = relu_norm(F.conv2d(images, state["conv1.weight"], padding=1), state, "bn1")
-    for stage, stride in ((1, 1), (2, 2), (3, 2), (4, 2)):
-        out = block_by_hand(out, state, f"layer{stage}.0", stride)
+    for stage in (1, 2, 3, 4):
+        out = block_by_hand(out, state, f"layer{stage}.0", 1 if stage == 1 else 2)
         out = block_by_hand(out, state, f"layer{stage}.1", 1)
     assert out.shape[-2:] == (4, 4)
     return out.mean((2, 3)) @ state["linear.weight"].T + state["linear.bias"]
@@ -111,12 +102,8 @@ def test_subsampling_is_the_strided_convolution(count: int):
     reference = nn.Conv2d(4, 8, 1, 2, bias=False)
     reference.load_state_dict(ours.state_dict())
     images = torch.randn(count, 4, 32, 32)
-    results = []
-    for module, memory_format in (
-        (ours, torch.channels_last),
-        (ours, torch.contiguous_format),
-        (reference, torch.contiguous_format),
-    ):
+    results, usual = [], torch.contiguous_format
+    for module, memory_format in ((ours, torch.channels_last), (ours, usual), (reference, usual)):
         module.zero_grad()
         leaf = images.clone(memory_format=memory_format).requires_grad_()
         out = module(leaf)
@@ -201,7 +188,6 @@ def test_baseline():
     torch.manual_seed(0)
     pair = build_baseline(10, 4)
     images = torch.randn(6, 3, 32, 32)
-    logits = pair.eval()(images)
-    assert_close(agreement(*logits), pair.teacher(images).softmax(1))
+    assert_close(agreement(*pair.eval()(images)), pair.teacher(images).softmax(1))
     assert pair.trained_networks() == {"teacher": pair.teacher}
     assert len([*pair.parameters()]) == len([*pair.teacher.parameters()])

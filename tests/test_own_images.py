@@ -23,39 +23,35 @@ from data.own_images.files import find_images
 from data.own_images.image_set import load_own_images
 from data.own_images.reading import read_image, read_images, thumbnail, thumbnails
 from data.splits import choose_positions
-from tests.own_images import COLOURS, NAMES, kill_itself, picture, write_folder
+from tests.own_images import kill_itself, picture, write_folder
 from utils.labels import Labels
 
 RED, SIZE = (200, 30, 30), 32
 
 
 def save(path: Path, colour: tuple = RED, **options: object) -> Path:
-    """An image of one colour with some noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(np.random.default_rng(zlib.crc32(str(path).encode())), colour).save(path, **options)
     return path
 
 
 def save_all(folder: Path, *names: str) -> Path:
-    """Images of these names in the folder."""
     for name in names:
         save(folder / f"{name}.png")
     return folder
 
 
-def load(
-    images: Path | None, data_dir: Path, manifest: Path | None = None, size: int = SIZE, **how: bool
-):
-    return load_own_images(images, manifest, size, data_dir, quiet=True, **how)
+def load(images: Path | None, data_dir: Path, manifest: Path | None = None, **how: bool):
+    return load_own_images(images, manifest, SIZE, data_dir, quiet=True, **how)
 
 
 def test_a_folder_for_each_class(tmp_path: Path):
-    for name in ("b/1.png", "a/2.JPG", "a/1.webp", "b/deeper/3.bmp"):
+    names = ["a/1.webp", "a/2.JPG", "b/1.png", "b/deeper/3.bmp"]
+    for name in reversed(names):
         save(tmp_path / "images" / name)
     images = load(tmp_path / "images", tmp_path)
     assert images.class_names == ["a", "b"] and images.test is None
     assert images.own.labels.tolist() == [0, 0, 1, 1]
-    names = ["a/1.webp", "a/2.JPG", "b/1.png", "b/deeper/3.bmp"]
     assert images.own.file_names(np.arange(4)) == names
     assert images.own.manifest.columns == ["file_name", "label"]
     assert [row[0] for row in images.own.manifest.rows] == names
@@ -81,9 +77,8 @@ def test_mirrored_or_not(tmp_path: Path):
     [("train", "test"), ("train", "val"), ("Training", "TESTING"), ("TRAIN", "dev")],
 )
 def test_folders_of_training_and_test_images(train: str, test: str, tmp_path: Path):
-    for name in (f"{train}/b/1.png", f"{train}/a/1.png", f"{test}/a/2.png", f"{test}/c/3.png"):
-        save(tmp_path / "images" / name)
-    images = load(tmp_path / "images", tmp_path)
+    names = (f"{train}/b/1", f"{train}/a/1", f"{test}/a/2", f"{test}/c/3")
+    images = load(save_all(tmp_path / "images", *names), tmp_path)
     assert images.class_names == ["a", "b"]
     assert images.test.images.shape == (1, 3, SIZE, SIZE)
     assert images.test.clean_labels.tolist() == [0]
@@ -106,24 +101,18 @@ def test_folders_of_training_and_test_images(train: str, test: str, tmp_path: Pa
         ("cat/1 dog/1 Test/cat/2", None, "are cat, dog classes, or is Test the test split"),
         ("train/1 test/2", None, "no image to train on.*1.png: not used, for it is in no class's"),
         ("val/a/1 test/a/2", None, "no image to train on"),
+        ("all/cat/1 all/dog/2", None, "labelled 'all'.*one level deeper"),
     ],
 )
-def test_splits_are_told_from_classes(
-    names: str, train: list[str] | None, words: str, tmp_path: Path
-):
+def test_splits_are_told_from_classes(names: str, train: list[str] | None, words: str, tmp_path):
     folder = save_all(tmp_path, *names.split())
     if train is None:
         with pytest.raises(ValueError, match=words):
-            find_images(folder, None)
+            load(folder, tmp_path / "data")
         return
     found = find_images(folder, None)
     assert [found.manifest.cells("label")[row] for row in found.train] == train
     assert words in found.warnings[0]
-
-
-def test_classes_one_level_deeper_are_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"labelled 'all'.*one level deeper"):
-        load(save_all(tmp_path / "images", "all/cat/1", "all/dog/2"), tmp_path)
 
 
 def test_training_images_among_the_test_images_do_not_count(tmp_path: Path):
@@ -151,16 +140,18 @@ def test_results_and_data_among_the_images_are_left_out(top: str, tmp_path: Path
 
 
 def test_what_is_amiss_in_a_folder_is_told_line_by_line(tmp_path: Path):
-    folder = tmp_path / "images"
-    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "single/1.png"):
-        save(folder / name)
-    (folder / "a" / "broken.png").write_bytes(b"no image")
-    (folder / "a" / "cut.png").write_bytes((folder / "a" / "1.png").read_bytes()[:300])
-    (folder / "a" / "no\ntes.txt").write_text("text")
-    (folder / "a" / ".hidden.png").write_bytes(b"hidden")
-    (folder / "loose.png").write_bytes((folder / "a" / "1.png").read_bytes())
+    folder = save_all(tmp_path / "images", "a/1", "a/2", "b/1", "b/2", "single/1")
+    whole = (folder / "a" / "1.png").read_bytes()
+    for name, content in {
+        "a/broken.png": b"no image",
+        "a/cut.png": whole[:300],
+        "a/no\ntes.txt": b"text",
+        "a/.hidden.png": b"hidden",
+        "loose.png": whole,
+        "b/same.png": whole,
+    }.items():
+        (folder / name).write_bytes(content)
     (folder / "empty").mkdir()
-    (folder / "b" / "same.png").write_bytes((folder / "a" / "1.png").read_bytes())
     (folder / "a" / "loop").symlink_to(folder / "a", target_is_directory=True)
     (folder / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(folder / "b" / "pipe.png")
@@ -178,16 +169,15 @@ def test_what_is_amiss_in_a_folder_is_told_line_by_line(tmp_path: Path):
         "pipe.png": "not a file",
         "'single'": "has a single image",
     }.items():
-        mine = [line for line in lines if name in line]
-        assert len(mine) == 1 and words in mine[0], name
+        (mine,) = (line for line in lines if name in line)
+        assert words in mine, name
     assert len(lines) == 10 and not any("\n" in line for line in lines)
     assert images.class_names == ["a", "b", "single"]
     assert images.own.labels.tolist() == [0, 0, 1, 1, 1, 2]
 
 
 def test_links_that_go_in_circles_end(tmp_path: Path):
-    save(tmp_path / "a" / "1.png")
-    save(tmp_path / "b" / "1.png")
+    save_all(tmp_path, "a/1", "b/1")
     (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b", target_is_directory=True)
     (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a", target_is_directory=True)
     found = find_images(tmp_path, None)
@@ -195,19 +185,16 @@ def test_links_that_go_in_circles_end(tmp_path: Path):
     assert names == ["a/1.png", "a/to_b/1.png", "b/1.png", "b/to_a/1.png"]
 
 
-def manifest_of(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+def manifest_of(folder: Path, *lines: str, encoding: str = "utf-8") -> Path:
+    (folder / "list.csv").write_text("\n".join(lines) + "\n", encoding=encoding)
+    return folder / "list.csv"
 
 
 def test_a_manifest_with_true_labels_and_splits(tmp_path: Path):
-    for name in ("1.png", "2.png", "3.png", "4.png", "5.png"):
-        save(tmp_path / "files" / name)
+    folder = save_all(tmp_path / "files", *"12345")
     lines = ["id,file_name,label,split,true_label"]
     lines += ["7,1.png,ü,train,a", "8,2.png,a,,", "9,3.png,a,Test,a", '10,4.png,ü,training,"?"']
-    lines += ["11,5.png,a,,"]
-    manifest = manifest_of(tmp_path / "list.csv", *lines)
-    images = load(tmp_path / "files", tmp_path, manifest)
+    images = load(folder, tmp_path, manifest_of(tmp_path, *lines, "11,5.png,a,,"))
     assert images.class_names == ["a", "ü"]
     assert images.own.labels.tolist() == [1, 0, 1, 0]
     assert images.train.clean_labels.tolist() == [0, UNKNOWN, UNKNOWN, UNKNOWN]
@@ -226,7 +213,7 @@ def test_names_are_compared_whatever_their_unicode_form(tmp_path: Path):
     assert dict(zip(images.class_names, counts, strict=True)) == {NFC: 2, "cat": 1}
     lines = ["file_name,label,true_label", f"{NFC}/1.png,{NFD},{NFC}", f"{NFD}/2.png,{NFC},{NFD}"]
     lines += [f"{NFD}/1.png,cat,", "./cat/3.png,cat,", "cat//3.png,cat,"]
-    listed = load(folder, tmp_path, manifest_of(tmp_path / "list.csv", *lines))
+    listed = load(folder, tmp_path, manifest_of(tmp_path, *lines))
     assert listed.class_names == [NFC, "cat"] and listed.own.labels.tolist() == [0, 0, 1]
     assert listed.train.clean_labels.tolist() == [0, 0, UNKNOWN]
     assert torch.equal(listed.train.images[2], images.train.images[2])
@@ -238,7 +225,7 @@ def test_classes_that_may_be_one_or_none_are_told(tmp_path: Path):
     labels = ["cat", "Cat", "cat ", "1", "1.0", "dog", "NaN", "-1"]
     folder = save_all(tmp_path / "files", *labels)
     lines = ["file_name,label", *(f"{name}.png,{name}" for name in labels)]
-    told = load(folder, tmp_path, manifest_of(tmp_path / "list.csv", *lines)).own.warnings
+    told = load(folder, tmp_path, manifest_of(tmp_path, *lines)).own.warnings
     assert [line.split(":")[0] for line in told[:4]] == [
         "class '-1' reads like a missing label",
         "classes '1', '1.0' differ in case, blanks or number form alone",
@@ -248,26 +235,20 @@ def test_classes_that_may_be_one_or_none_are_told(tmp_path: Path):
 
 
 def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
-    for name in ("1.png", "2.png", "3.png", "4.png", "5.png"):
-        save(tmp_path / name)
-    lines = ["file_name,label,split"]
-    lines += [
-        "1.png,a,",
-        "2.png,b,",
-        "4.png,a,",
-        "5.png,b,",
-        "3.png",
-        ",a,",
-        "3.png,,",
-        "3.png,a,never",
-        "1.png,b,",
-    ]
-    images = load(None, tmp_path, manifest_of(tmp_path / "list.csv", *lines, "gone.png,a,"))
+    save_all(tmp_path, *"12345")
+    lines = ["file_name,label,split", "1.png,a,", "2.png,b,", "4.png,a,", "5.png,b,"]
+    broken = {
+        "3.png": "has 1 cells",
+        ",a,": "no file name",
+        "3.png,,": "no label",
+        "3.png,a,never": "'never'",
+        "1.png,b,": "listed before",
+        "gone.png,a,": "no such file",
+    }
+    images = load(None, tmp_path, manifest_of(tmp_path, *lines, *broken))
     assert images.own.labels.tolist() == [0, 1, 0, 1]
-    words = ("has 1 cells", "no file name", "no label", "'never'", "listed before", "no such file")
-    assert len(images.own.warnings) == len(words)
-    for word, line in zip(words, images.own.warnings, strict=True):
-        assert word in line
+    for words, line in zip(broken.values(), images.own.warnings, strict=True):
+        assert words in line
 
 
 @pytest.mark.parametrize(
@@ -288,31 +269,26 @@ def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
         (["file_name;label", "1.png;a"], "save it with commas, not ';', between the cells"),
         (["file_name\tlabel", "1.png\ta"], r"save it with commas, not '\\t', between the cells"),
         (["file_name,label", "1.png,a", "2\0.png,b"], "a NUL character in line 3; is it UTF-16"),
+        (["file_name,label", "1.png,ü"], "is UTF-16; save it as CSV in UTF-8"),
     ],
 )
 def test_a_manifest_of_no_use_is_refused(lines: list[str], words: str, tmp_path: Path):
-    save(tmp_path / "1.png")
-    save(tmp_path / "2.png")
+    save_all(tmp_path, *"12")
+    encoding = "utf-16" if words.startswith("is UTF-16") else "utf-8"
     with pytest.raises((ValueError, OSError), match=words):
-        load(None, tmp_path, manifest_of(tmp_path / "list.csv", *lines))
-
-
-def test_a_manifest_in_utf_16_is_named(tmp_path: Path):
-    (tmp_path / "list.csv").write_text("file_name,label\n1.png,a\n", encoding="utf-16")
-    with pytest.raises(ValueError, match="is UTF-16; save it as CSV in UTF-8"):
-        load(None, tmp_path, tmp_path / "list.csv")
+        load(None, tmp_path, manifest_of(tmp_path, *lines, encoding=encoding))
 
 
 def test_a_folder_of_no_use_is_refused(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no image to train on"):
-        load(tmp_path / "empty", tmp_path)
-    with pytest.raises(ValueError, match="give --images or --manifest"):
-        load(None, tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        load(tmp_path / "nowhere", tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        load(None, tmp_path, tmp_path / "nowhere.csv")
+    for images, manifest, error, words in (
+        (tmp_path / "empty", None, ValueError, "no image to train on"),
+        (None, None, ValueError, "give --images or --manifest"),
+        (tmp_path / "nowhere", None, FileNotFoundError, "no such folder"),
+        (None, tmp_path / "nowhere.csv", FileNotFoundError, "no such file"),
+    ):
+        with pytest.raises(error, match=words):
+            load(images, tmp_path, manifest)
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -321,7 +297,8 @@ def gradient(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack([red, green, 0 * red], 2).astype(np.uint8))
 
 
-def pixels_of(path: Path, size: int = SIZE) -> np.ndarray:
+def pixels_of(path: Path, image: Image.Image, size: int = SIZE, **options: object) -> np.ndarray:
+    image.save(path, **options)
     read = read_image(path, size)
     assert read.broken == "" and read.pixels.shape == (size, size, 3)
     return read.pixels.astype(int)
@@ -329,42 +306,33 @@ def pixels_of(path: Path, size: int = SIZE) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [32, 64, 96])
 def test_short_side_resized_and_centre_cut_out(size: int, tmp_path: Path):
-    gradient(4 * size, 2 * size).save(tmp_path / "wide.png")
-    wide = pixels_of(tmp_path / "wide.png", size)
+    wide = pixels_of(tmp_path / "wide.png", gradient(4 * size, 2 * size), size)
     assert abs(wide[:, 0, 0] - 64).max() < 4 and abs(wide[:, -1, 0] - 191).max() < 4
     assert wide[0, :, 1].max() < 4 and wide[-1, :, 1].min() > 251
-    gradient(size, 3 * size).save(tmp_path / "high.png")
-    high = pixels_of(tmp_path / "high.png", size)
+    high = pixels_of(tmp_path / "high.png", gradient(size, 3 * size), size)
     assert high[:, 0, 0].max() < 4 and abs(high[0, :, 1] - 85).max() < 4
 
 
 def test_an_image_of_the_size_is_left_as_it_is(tmp_path: Path):
     image = picture(np.random.default_rng(0), RED, (SIZE, SIZE))
-    image.save(tmp_path / "same.png")
-    assert np.array_equal(pixels_of(tmp_path / "same.png"), np.asarray(image))
+    assert np.array_equal(pixels_of(tmp_path / "same.png", image), np.asarray(image))
 
 
 def test_turned_as_exif_says(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to the right to show it
-    gradient(64, 64).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    turned = pixels_of(tmp_path / "turned.jpg")
+    turned = pixels_of(tmp_path / "turned.jpg", gradient(64, 64), exif=exif, quality=95)
     assert turned[0, :, 0].max() < 20 and turned[-1, :, 0].min() > 235  # red from top to bottom
     assert turned[:, 0, 1].min() > 235  # green is largest at the left
 
 
 def of_mode(mode: str) -> Image.Image:
     """An image of one brightness, 128 of 255, in one of Pillow's modes."""
-    grey = Image.new("L", (40, 40), 128)
-    if mode == "I;16":
-        return Image.fromarray(np.full((40, 40), 128 * 257, np.uint16))
-    if mode == "I":
-        return Image.fromarray(np.full((40, 40), 128 * 257, np.int32))
-    if mode == "1":
-        return Image.new("1", (40, 40), 1)
-    if mode == "P":
-        return grey.convert("RGB").quantize(4)
-    return grey.convert("RGB").convert(mode) if mode == "CMYK" else grey.convert(mode)
+    if mode in ("I;16", "I"):
+        kind = np.uint16 if mode == "I;16" else np.int32
+        return Image.fromarray(np.full((40, 40), 128 * 257, kind))
+    grey = Image.new("RGB", (40, 40), (128,) * 3)
+    return grey.quantize(4) if mode == "P" else grey.convert(mode, dither=Image.Dither.NONE)
 
 
 @pytest.mark.parametrize(
@@ -378,9 +346,7 @@ def of_mode(mode: str) -> Image.Image:
 )
 def test_every_kind_of_image_becomes_rgb(mode: str, ending: str, tmp_path: Path):
     path = tmp_path / f"image.{ending}"
-    of_mode(mode).save(path)
-    expected = 255 if mode == "1" else 128
-    assert abs(pixels_of(path) - expected).max() <= 4
+    assert abs(pixels_of(path, of_mode(mode)) - (255 if mode == "1" else 128)).max() <= 4
     assert thumbnail(path).startswith(b"\xff\xd8")  # JPEG
 
 
@@ -388,16 +354,14 @@ def test_every_kind_of_image_becomes_rgb(mode: str, ending: str, tmp_path: Path)
     ("ending", "kind", "white"),
     [("png", np.uint16, 4095), ("tif", np.int32, 2**20 - 1), ("tiff", np.float32, 1)],
 )
-def test_deep_images_of_a_data_set_are_read_on_one_scale(
-    ending: str, kind: type, white: int, tmp_path: Path
-):
+def test_deep_images_are_read_on_one_scale(ending: str, kind: type, white: int, tmp_path: Path):
     shares = [0.02, 0.9, 0, 0.5]
+    for name in "ab":
+        (tmp_path / name).mkdir()
     for number, share in enumerate(shares):
         values = np.full((SIZE, SIZE), share * white, kind)
         values[0, 0] = 0
-        path = tmp_path / "ab"[number // 2] / f"{number}.{ending}"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(values).save(path)
+        Image.fromarray(values).save(tmp_path / "ab"[number // 2] / f"{number}.{ending}")
     images = load(tmp_path, tmp_path)
     read = images.train.images[:, 0, -1, -1].tolist()
     assert read == pytest.approx([255 * share for share in shares], abs=1)
@@ -416,16 +380,14 @@ def test_pixels_that_are_no_numbers_are_black_and_told(tmp_path: Path):
         values[-1, -1] = corner
         Image.fromarray(values).save(tmp_path / name / "1.tif")
     images = load(tmp_path, tmp_path)
-    corners = images.train.images[:, 0, [0, -1], [0, -1]].T.tolist()
-    assert corners == [[0, 0, 0], [127, 0, 0]]
+    assert images.train.images[:, 0, [0, -1], [0, -1]].T.tolist() == [[0, 0, 0], [127, 0, 0]]
     assert "-1 is black and 1 is white; 2 have NaN" in images.own.facts[1]
 
 
 def test_what_is_transparent_is_white(tmp_path: Path):
     image = np.zeros((SIZE, SIZE, 4), np.uint8)
     image[:, : SIZE // 2, 3] = 255  # the left half is black, the right one transparent
-    Image.fromarray(image).save(tmp_path / "half.png")
-    pixels = pixels_of(tmp_path / "half.png")
+    pixels = pixels_of(tmp_path / "half.png", Image.fromarray(image))
     assert pixels[:, : SIZE // 2].max() == 0 and pixels[:, SIZE // 2 :].min() == 255
 
 
@@ -434,8 +396,7 @@ def test_processes_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     alone = list(read_images(paths, SIZE, processes=1))
     monkeypatch.setattr(reading, "FEW", 2)
     monkeypatch.setattr(reading, "CHUNK", 4)
-    together = list(read_images(paths, SIZE, processes=2))
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip(alone, read_images(paths, SIZE, processes=2), strict=True):
         assert one[1:] == other[1:]
         assert (one.pixels is None) == (other.pixels is None)
         assert one.pixels is None or np.array_equal(one.pixels, other.pixels)
@@ -467,104 +428,97 @@ def test_what_is_too_large_is_told_in_words(tmp_path: Path, monkeypatch: pytest.
         assert read_image(wide, SIZE).broken == "" and len(thumbnails([wide])) == 1
 
 
+def cached(paths: list[Path], data: Path, size: int = SIZE):
+    return cached_images(paths, [path.name for path in paths], size, data, quiet=True)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    return [save(tmp_path / f"{k}.png") for k in range(3)]
+
+
 def test_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder, data = tmp_path / "images", tmp_path / "data"
+    folder, data, reads = tmp_path / "images", tmp_path / "data", []
     paths = [save(folder / f"{k}.png", (60 * k, 0, 0)) for k in range(4)]
     paths[2].write_bytes(b"broken")
-    names, reads = [path.name for path in paths], []
     real = cache.read_images
     monkeypatch.setattr(cache, "read_images", lambda *a: reads.append(a) or real(*a))
-
-    def cached(size: int = SIZE):
-        return cached_images(paths, names, size, data, quiet=True)
-
-    first = cached()
+    first = cached(paths, data)
     assert first.read == [0, 1, 3] and list(first.broken) == [2]
     assert first.pixels.shape == (3, SIZE, SIZE, 3)
-    again = cached()
+    again = cached(paths, data)
     assert len(reads) == 1 and np.array_equal(again.pixels, first.pixels)
     assert again[1:] == first[1:]
-    cached(64)
+    cached(paths, data, 64)
     assert len(reads) == 2  # another size
     os.utime(paths[0], ns=(1, 1))
-    cached()
+    cached(paths, data)
     assert len(reads) == 3  # a file has changed
     for k in (0, 3):
         paths[k] = save(folder / f"{k}.bmp", (60 * k, 0, 0))
         os.utime(paths[k], ns=(1, 1))
-    before = cached().pixels.copy()
+    before = cached(paths, data).pixels.copy()
     for old, new in ((paths[0], folder / "x"), (paths[3], paths[0]), (folder / "x", paths[3])):
         old.rename(new)
-    assert np.array_equal(cached().pixels[[2, 1, 0]], before)  # of the same sizes and times
+    assert np.array_equal(cached(paths, data).pixels[[2, 1, 0]], before)  # same sizes and times
     assert {path.suffix for path in (data / "own_images").glob("[!.]*")} == {".pixels", ".json"}
     assert all(path.stat().st_mtime_ns == 1 for path in paths[:1])  # nothing was written there
 
 
-def test_a_damaged_cache_is_refused(tmp_path: Path):
-    paths = [save(tmp_path / f"{k}.png") for k in range(3)]
-    arguments = (paths, [path.name for path in paths], SIZE, tmp_path, True)
-    cached_images(*arguments)
+def test_a_damaged_cache_is_refused(three: list[Path], tmp_path: Path):
+    cached(three, tmp_path)
     (pixels,) = (tmp_path / "own_images").glob("*.pixels")
-    whole = pixels.read_bytes()
-    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-10], b""):
-        pixels.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"damaged.*remove .* read again"):
-            cached_images(*arguments)
-    pixels.write_bytes(whole)
-    cached_images(*arguments)
     record = pixels.with_suffix(".json")
-    text = record.read_text()
-    for damaged in (text.replace("0,", "1,", 1), "{}", "[", text.replace('"read"', '"red"')):
-        record.write_text(damaged)
-        with pytest.raises(ValueError, match=r"damaged.*remove .* read again"):
-            cached_images(*arguments)
+    whole, text = pixels.read_bytes(), record.read_bytes()
+    for path, good, *damages in (
+        (pixels, whole, whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-10], b""),
+        (record, text, text.replace(b"0,", b"1,", 1), b"{}", b"[", text.replace(b"read", b"red")),
+    ):
+        for damaged in damages:
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"damaged.*remove .* read again"):
+                cached(three, tmp_path)
+        path.write_bytes(good)
+        cached(three, tmp_path)
     pixels.unlink()
     with pytest.raises(ValueError, match="damaged"):
-        cached_images(*arguments)
+        cached(three, tmp_path)
 
 
-def test_a_failure_of_the_system_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    paths = [save(tmp_path / f"{k}.png") for k in range(3)]
-    arguments = (paths, [path.name for path in paths], SIZE, tmp_path, True)
+def test_a_failure_of_the_system_is_not_kept(three: list[Path], tmp_path: Path, monkeypatch):
+    errors = {three[0]: MemoryError(), three[1]: OSError(errno.EIO, "Input/output error", "x.png")}
     whole = Path.read_bytes
 
     def failing(path: Path) -> bytes:
-        if path == paths[0]:
-            raise MemoryError
-        if path == paths[1]:
-            raise OSError(errno.EIO, "Input/output error", str(path))
+        if path in errors:
+            raise errors[path]
         return whole(path)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", failing)
-        first = cached_images(*arguments)
+        first = cached(three, tmp_path)
     assert first.read == [2]
     assert first.broken == {0: "not enough memory to read it", 1: "Input/output error"}
-    assert cached_images(*arguments).read == [0, 1, 2]
+    assert cached(three, tmp_path).read == [0, 1, 2]
 
 
-def test_a_kill_while_reading_leaves_nothing_half_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    paths = [save(tmp_path / f"{k}.png") for k in range(3)]
-    arguments = (paths, [path.name for path in paths], SIZE, tmp_path, True)
-
+def test_a_kill_while_reading_leaves_nothing_half_done(three, tmp_path: Path, monkeypatch):
     def interrupted(*_: object):
-        yield read_image(paths[0], SIZE)
+        yield read_image(three[0], SIZE)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(cache, "read_images", interrupted)
-        cached_images(*arguments)
+        cached(three, tmp_path)
     assert not list((tmp_path / "own_images").glob("*.json"))
-    assert len(cached_images(*arguments).read) == 3
+    assert len(cached(three, tmp_path).read) == 3
 
 
 def test_loaders_share_the_mapped_images(tmp_path: Path):
     write_folder(tmp_path / "images", count=10, test=0)
     images = load(tmp_path / "images", tmp_path)
-    labels, count = images.own.labels, len(images.own.labels)
-    positions = choose_positions(count, 0.2, seed=0, limit=None)
+    labels = images.own.labels
+    positions = choose_positions(len(labels), 0.2, seed=0, limit=None)
     all_labels = Labels(labels, images.train.clean_labels, images.class_names, positions)
     loaders = make_loaders(images, all_labels, 8, torch.Generator(), augment_scored=False)
     assert loaders.test is None
@@ -586,4 +540,3 @@ def test_mean_and_standard_deviation_are_those_of_the_training_images(tmp_path: 
     values = images.train.images / 255
     assert torch.allclose(values.mean((0, 2, 3)), torch.tensor(images.mean), atol=1e-4)
     assert torch.allclose(values.std((0, 2, 3), correction=0), torch.tensor(images.std), atol=1e-4)
-    assert images.class_names == NAMES == sorted(COLOURS)

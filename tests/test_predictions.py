@@ -18,7 +18,6 @@ EARLIER_MEAN = {"mean_agreement": "ensemble_agreement", "mean_prediction": "ense
 
 @pytest.fixture
 def run(tmp_path: Path) -> MadeUpRun:
-    """A finished run with 300 images scored and ten classes."""
     return made_up_run(tmp_path)
 
 
@@ -34,9 +33,7 @@ def with_all_results(predictions: Predictions) -> Predictions:
 
 
 @pytest.mark.parametrize("baseline", [False, True])
-def test_what_is_written_is_read_also_by_the_names_of_earlier_versions(
-    run: MadeUpRun, tmp_path: Path, baseline: bool
-):
+def test_what_is_written_is_read_also_by_earlier_names(run: MadeUpRun, tmp_path, baseline: bool):
     written = with_all_results(run.predictions)._replace(detection="final")
     if baseline:
         written = written._replace(**dict.fromkeys((*EARLIER, "split_epoch")))

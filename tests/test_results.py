@@ -96,8 +96,7 @@ def test_keeping_replaces_runs_of_the_same_name_and_leaves_the_others(tmp_path: 
     keep([run for run in read_runs(results)[0] if run.seed], group)
     runs, skipped = read_runs(group)
     assert skipped == [] and [run.name for run in runs] == ["run_0", "run_1", "run_2"]
-    accuracies = [run.value("training", "clean_test_accuracy") for run in runs]
-    assert accuracies == [71, 50, 71]
+    assert [run.value("training", "clean_test_accuracy") for run in runs] == [71, 50, 71]
     assert [len(run.metrics["epoch"]) for run in runs] == [3, 3, 12]
     assert runs[0].metrics["new"] == [""] * 3 and runs[2].metrics["new"][-1] == "l"
 

@@ -89,9 +89,7 @@ def test_run_sh_without_a_gpu_names_what_there_is_for_a_cpu(tmp_path: Path, stan
     assert done.returncode == 0 and done.stdout.count(": finished, ") == 3, done.stderr
 
 
-def test_run_sh_laptop_takes_the_compact_networks_and_whole_label_sets(
-    tmp_path: Path, stand_in: str
-):
+def test_run_sh_laptop_takes_the_compact_networks_and_whole_label_sets(tmp_path, stand_in: str):
     variables = {"PYTHON": stand_in, "RESULTS_DIR": str(tmp_path / "results"), "JOBS": "2"}
     done = run_sh("laptop --no_plots", CUDA_VISIBLE_DEVICES="", **variables)
     assert done.returncode == 0, done.stderr
@@ -116,9 +114,7 @@ def test_run_sh_laptop_takes_the_compact_networks_and_whole_label_sets(
         ("demo", {"JOBS": "0"}, "--jobs: '0' is not a whole number from 1"),
     ],
 )
-def test_run_sh_refuses_what_it_does_not_know(
-    words: str, variables: dict[str, str], message: str, tmp_path: Path, stand_in: str
-):
+def test_run_sh_refuses_what_it_does_not_know(words, variables, message, tmp_path, stand_in):
     results = tmp_path / "results"
     done = run_sh(words, PYTHON=stand_in, RESULTS_DIR=str(results), **variables)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

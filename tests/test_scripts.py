@@ -1,4 +1,4 @@
-"""The three scripts, end to end."""
+"""The three scripts and the benchmark, end to end."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ import blind_knowledge_dist_training as training
 import detection
 import learning
 from models import noise_split
-from tests.conftest import NOISE, TEST_DEVICE, MadeUpCifar, environment, training_options
+from tests.conftest import NOISE, TEST_DEVICE, MadeUpCifar, environment, train
 from utils.files import read_columns, read_json
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.run_folder.detection_report import report_cuts
@@ -26,14 +26,13 @@ from utils.summary.runs import read_runs
 TOP = Path(__file__).parents[1]
 
 SCRIPTS = ("blind_knowledge_dist_training", "learning", "detection")
-SUFFIXES = {"bkd": "", "bkd+": "_bkd+", "ce": "_ce"}
 
 
 def evaluate(script, *words: object) -> dict:
-    if script is detection:
-        return detection.main(detection_parser().parse_args([*map(str, words)]))
-    words = ("--device", TEST_DEVICE, *words)
-    return learning.main(learning_parser().parse_args([*map(str, words)]))
+    parser, device = detection_parser(), ()
+    if script is learning:
+        parser, device = learning_parser(), ("--device", TEST_DEVICE)
+    return script.main(parser.parse_args([*map(str, (*device, *words))]))
 
 
 def name_of(args) -> list[object]:
@@ -57,28 +56,20 @@ def call(*words: object) -> subprocess.CompletedProcess:
     ],
     indirect=["made_up_cifar"],
 )
-def test_planted_noise_is_found_in_made_up_archives(
-    made_up_cifar: MadeUpCifar,
-    noise_type: str,
-    method: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_planted_noise_is_found(made_up_cifar, noise_type: str, method: str, tmp_path, monkeypatch):
     # So short a run has no peak of its own: let epoch 5 be it. With the student attached to the
     # target, the robust phase lets classes vanish on so few images.
     monkeypatch.setattr(noise_split, "tipping_point", lambda curve: 5 if len(curve) == 8 else None)
-    words = ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
-    words += ["--dataset", made_up_cifar.dataset, "--noise_type", noise_type, "--method", method]
-    words += ["--results_dir", tmp_path / "results", "--width", 4, "--n_epoch", 12]
-    words += ["--batch_size", 25, "--lr", 0.02, "--detach_student_target"]
-    args = training_options(*words)
-    record = training.main(args)
+    name = ["--dataset", made_up_cifar.dataset, "--noise_type", noise_type, "--method", method]
+    name += ["--data_dir", made_up_cifar.folder, "--noise_path", made_up_cifar.label_file]
+    words = "--width 4 --n_epoch 12 --batch_size 25 --lr 0.02 --detach_student_target"
+    run, record = train(tmp_path / "results", words, *name)
     assert record["tipping_point"] == (None if method == "ce" else 5)
-    name = "cifar10_worst" if noise_type == "worse" else "cifar100_noisy100"
-    folder = tmp_path / "results" / f"{name}_seed_0{SUFFIXES[method]}"
-    assert folder == RunFolder.of(args).path
-    learnt = evaluate(learning, *name_of(args))
-    found = evaluate(detection, *name_of(args))  # the label file is remembered by the run
+    folder = run.path
+    labels = "cifar10_worst" if noise_type == "worse" else "cifar100_noisy100"
+    assert folder.name == f"{labels}_seed_0" + ("" if method == "bkd" else f"_{method}")
+    name = [*name[:-2], "--results_dir", tmp_path / "results"]  # the run remembers the label file
+    learnt, found = (evaluate(script, *name) for script in (learning, detection))
     assert learnt["last"]["accuracy"] > 30 and learnt["last"]["epoch"] == 11
     assert found["images"] == 500
     assert found["wrong"] == (made_up_cifar.labels != made_up_cifar.clean_labels).sum()
@@ -110,11 +101,9 @@ def test_planted_noise_is_found_in_made_up_archives(
 
 
 def test_training_on_all_images(made_up_cifar: MadeUpCifar, tmp_path: Path):
-    words = ["--data_dir", made_up_cifar.folder, "--noise_type", "clean", "--val_ratio", 0]
-    words += ["--results_dir", tmp_path, "--width", 2, "--n_epoch", 1, "--limit_train", 500]
-    args = training_options(*words)
-    training.main(args)
-    found = evaluate(detection, *name_of(args))
+    name = ("--noise_type", "clean", "--data_dir", made_up_cifar.folder)
+    train(tmp_path, "--val_ratio 0 --width 2 --n_epoch 1 --limit_train 500", *name)
+    found = evaluate(detection, *name, "--results_dir", tmp_path)
     assert found["images"] == 500 and found["wrong"] == 0 and found["roc_auc"] is None
 
 
@@ -142,15 +131,15 @@ def test_digits_reach_the_committed_results(digits_run, capsys):
 
 
 def test_the_method_beats_the_baseline_on_the_same_noise(digits_run, tmp_path: Path):
-    words = ("--dataset", "digits", "--noise_type", "rand1", "--precision", "fp32")
-    args = training_options(*words, "--method", "ce", "--results_dir", tmp_path)
-    training.main(args)
-    ours, theirs = (Predictions.read(RunFolder.of(a).predictions) for a in (digits_run, args))
+    name = ("--dataset", "digits", "--noise_type", "rand1", "--method", "ce")
+    folders = RunFolder.of(digits_run), train(tmp_path, "--precision fp32", *name)[0]
+    ours, theirs = (Predictions.read(folder.predictions) for folder in folders)
     assert np.array_equal(ours.label, theirs.label)
     assert np.array_equal(ours.true_label, theirs.true_label)
-    ours, theirs = (evaluate(learning, *name_of(a))["last"]["accuracy"] for a in (digits_run, args))
+    names = name_of(digits_run), (*name, "--results_dir", tmp_path)
+    ours, theirs = (evaluate(learning, *each)["last"]["accuracy"] for each in names)
     assert ours > theirs + 5
-    ours, theirs = (evaluate(detection, *name_of(a))["f1"] for a in (digits_run, args))
+    ours, theirs = (evaluate(detection, *each)["f1"] for each in names)
     assert ours > theirs + 0.3
 
 
@@ -183,9 +172,8 @@ def test_detection_shows_the_trade_off_between_the_cuts(digits_run, capsys):
     found = evaluate(detection, *name_of(digits_run))
     out = capsys.readouterr().out.splitlines()
     first, second, third = found["cuts"]
-    assert [found[name] for name in ("flagged", "precision", "recall", "f1")] == [
-        first[name] for name in ("flagged", "precision", "recall", "f1")
-    ]
+    for name in ("flagged", "precision", "recall", "f1"):
+        assert found[name] == first[name]
     assert first["recall"] < second["recall"] < third["recall"]
     assert first["below"] < second["below"] < third["below"]
     for row in found["cuts"]:
@@ -241,31 +229,26 @@ def test_a_run_folder_alone_names_its_run(digits_run, tmp_path: Path, capsys):
 
 
 def test_only_the_scored_images_count_but_all_with_another_prediction(tmp_path: Path, capsys):
-    words = ("--dataset", "digits", "--n_epoch", 2, "--limit_train", 200, "--results_dir", tmp_path)
-    args = training_options(*words)
-    training.main(args)
-    found = evaluate(detection, *name_of(args))
+    folder, _ = train(tmp_path, "--dataset digits --n_epoch 2 --limit_train 200")
+    name = ("--dataset", "digits", "--results_dir", tmp_path)
+    found = evaluate(detection, *name)
     assert found["images"] == 200 and found["fallback"] is True
     out = capsys.readouterr().out
     assert "200 of 1297 images" in out and "is a fallback" in out
-    (RunFolder.of(args).predictions).unlink()  # training.json still knows
-    assert evaluate(detection, *name_of(args))["fallback"] is True
-    flags = np.zeros(1297, dtype=bool)
-    flags[:3] = True
-    np.save(tmp_path / "other.npy", flags)
-    before = (RunFolder.of(args).path / "detection.json").read_text()
-    other = evaluate(detection, *name_of(args), "--prediction", tmp_path / "other.npy")
+    folder.predictions.unlink()  # training.json still knows
+    assert evaluate(detection, *name)["fallback"] is True
+    np.save(tmp_path / "other.npy", np.arange(1297) < 3)
+    before = folder.detection_metrics.read_text()
+    other = evaluate(detection, *name, "--prediction", tmp_path / "other.npy")
     assert other["images"] == 1297 and other["flagged"] == 3
-    assert (RunFolder.of(args).path / "detection.json").read_text() == before
+    assert folder.detection_metrics.read_text() == before
 
 
 def test_damaged_scores_are_named(digits_run, tmp_path: Path):
-    for path in RunFolder.of(digits_run).path.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(RunFolder.of(digits_run).path, tmp_path, dirs_exist_ok=True)
     whole = (tmp_path / "predictions.npz").read_bytes()
     middle = len(whole) // 2
-    damaged = [b"", whole[:middle], whole[:middle] + b"x" * 64 + whole[middle + 64 :]]
-    for content in damaged:
+    for content in (b"", whole[:middle], whole[:middle] + b"x" * 64 + whole[middle + 64 :]):
         (tmp_path / "predictions.npz").write_bytes(content)
         with pytest.raises(ValueError, match=r"predictions\.npz: not a whole"):
             evaluate(detection, *name_of(digits_run), "--run_dir", tmp_path)
@@ -345,3 +328,16 @@ def test_ctrl_c_during_the_imports_leaves_no_traceback(script: str, tmp_path: Pa
 def test_detection_needs_no_network():
     code = "import sys, detection; print([name for name in sys.modules if name[:6] == 'models'])"
     assert call("-c", code).stdout == "[]\n"
+
+
+def test_the_quick_benchmark_measures_all_it_promises(tmp_path: Path):
+    path = tmp_path / "there" / "benchmark.json"
+    words = ("--quick", "--rounds", 1, "--net", "compact", "--json", path)
+    done = call("-m", "tests.benchmark", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(path.read_text())["rows"]
+    for name, (median, low, high) in rows.items():
+        assert name in done.stdout and 0 < low <= median <= high
+    step_ms, epoch = rows["training step, ms"][0], rows["epoch, s"][0]
+    assert epoch == pytest.approx(352 * step_ms / 1e3)
+    assert rows["18 epochs, 10 of them scored, min"][0] > 18 * epoch / 60

@@ -156,9 +156,7 @@ def test_nothing_is_made_by_a_dry_run_or_by_asking(sweep: Callable, tmp_path: Pa
         ("-- --lr -1", "argument --lr: '-1' is not a number above 0"),
     ],
 )
-def test_wrong_words_are_one_line_and_leave_nothing(
-    words: str, message: str, sweep: Callable, tmp_path: Path
-):
+def test_wrong_words_are_one_line_and_leave_nothing(words: str, message: str, sweep, tmp_path):
     status, said, error = sweep(words)
     assert status == 2 and said == "" and error.count("\n") == 1 and message in error
     assert error.startswith("utils.sweep: error: ") and not (tmp_path / "r").exists()
@@ -198,9 +196,7 @@ def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Pa
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "0"])
-def test_without_a_gpu_what_needs_one_is_refused(
-    visible: str, sweep: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_without_a_gpu_what_needs_one_is_refused(visible: str, sweep, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     status, said, error = sweep("--needs_gpu --noise_types aggre")
@@ -219,15 +215,12 @@ def test_children_are_asked_to_stop_once(monkeypatch: pytest.MonkeyPatch):
     assert child.terminate.call_count == 1 and machine.exit_status == 129
 
 
-def test_gpus_and_cores_are_shared_out(
-    sweep: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_gpus_and_cores_are_shared_out(sweep: Callable, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(local, "usable_cpus", lambda: 6)
     monkeypatch.setenv("EPOCH_SECONDS", "1")  # so that they all run at once
-    words = "--noise_types clean aggre rand1 --methods ce --jobs 20000 -- --n_epoch 1"
-    assert sweep(words)[0] == 0
+    assert sweep("--noise_types clean aggre rand1 --methods ce --jobs 20000 -- --n_epoch 1")[0] == 0
     files = (tmp_path / "r").glob("*/args.json")
     children = [json.loads(path.read_text())["children"] for path in files]
     assert sorted(each["CUDA_VISIBLE_DEVICES"] for each in children) == ["4", "4", "6"]
@@ -245,12 +238,9 @@ def test_as_many_jobs_as_cpus_that_the_process_may_use():
     assert jobs("auto") == min(8, len(before))
 
 
-@pytest.mark.parametrize(
-    ("which", "count"), [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 2)]
-)
-def test_a_signal_lets_all_write_their_checkpoints_and_resume(
-    which: int, count: int, tmp_path: Path, stand_in: str, sweep: Callable
-):
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_lets_all_write_checkpoints_and_resume(which, tmp_path: Path, stand_in, sweep):
+    count = 1 if which == signal.SIGINT else 2
     words = f"--noise_types aggre --methods ce --seeds 0 1 2 --jobs {count}"
     more = "-- --n_epoch 500"
     process = background(tmp_path / "r", stand_in, f"{words} {more}")
@@ -330,7 +320,6 @@ class Cluster:
         monkeypatch.setenv("EPOCH_SECONDS", SLOW)
 
     def start(self, task: int) -> subprocess.Popen:
-        """A task of the array."""
         ids = {"SLURM_JOB_ID": "4250", "SLURM_ARRAY_JOB_ID": "4242", "SLURM_CPUS_PER_TASK": "3"}
         return subprocess.Popen(
             ["bash", str(self.file)],
@@ -346,8 +335,7 @@ def signal_job(job: subprocess.Popen, number: int) -> None:
     while waiting:
         pid = waiting.pop()
         pids.append(pid)
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        waiting += map(int, children)
+        waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     for pid in reversed(pids[1:]):
         os.kill(pid, number)
 
@@ -362,9 +350,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: str) -> I
     yield Cluster(folder, monkeypatch)
 
 
-def test_slurm_gets_one_job_array_that_resumes_and_fails_run_by_run(
-    cluster: Cluster, sweep: Callable, tmp_path: Path
-):
+def test_slurm_gets_one_job_array_that_resumes_run_by_run(cluster, sweep, tmp_path):
     words, more = "--noise_types aggre rand1 --methods ce bkd", "-- --n_epoch 20 --lr 0.5"
     slurm = "--slurm gpu --slurm_time 30 --array_parallelism 2 --slurm_cpus 3 --slurm_mem 1.5 "
     slurm += "--slurm_setup 'export A=1' --slurm_setup true"
@@ -389,17 +375,14 @@ def test_slurm_gets_one_job_array_that_resumes_and_fails_run_by_run(
     assert cluster.start(1).wait(60) == 0 and "resuming from epoch" in log.read_text()
     folder = tmp_path / "r" / "digits_aggre_seed_0"
     assert (folder / "detection.json").exists() and not (folder / "checkpoint.pt").exists()
-    children = json.loads((folder / "args.json").read_text())["children"]
-    assert children["OMP_NUM_THREADS"] == "3"
+    assert json.loads((folder / "args.json").read_text())["children"]["OMP_NUM_THREADS"] == "3"
     assert "finished  aggre/bkd/seed 0: test" in sweep(f"{words} --status {more}")[1]
 
     said = sweep(f"{words} {slurm} {more}")[1]
     assert said.startswith("job array 4242: 3 of 4 runs")  # the finished one is not
 
 
-def test_slurm_job_told_to_terminate_first_is_queued_again(
-    cluster: Cluster, sweep: Callable, tmp_path: Path
-):
+def test_slurm_job_told_to_terminate_is_queued_again(cluster: Cluster, sweep: Callable, tmp_path):
     words = "--noise_types aggre --methods ce --slurm gpu --slurm_gpus 0 -- --n_epoch 500"
     assert sweep(words)[0] == 0
     batch, folder = cluster.file.read_text(), tmp_path / "r" / "digits_aggre_seed_0_ce"

@@ -1,7 +1,8 @@
-"""Every fast path of a step against the plain one, on a CPU and on CUDA where there is one."""
+"""Every fast path of a step against the plain one, also on CUDA; both networks at one time."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
@@ -18,13 +19,12 @@ from data.loader import Loader
 from models import epoch_statistics
 from models.build import baseline_loss, make_training
 from models.fast import cuda_graph, training_step
-from models.fast.concurrent_networks import in_turn
+from models.fast.concurrent_networks import concurrently, in_turn
 from models.fast.training_step import WARM_UP, StepResult, TrainingStep
 from models.losses import agreement
 from models.robust_phase import LossInputs, loss_with_departures
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer_logits
 from tests.conftest import devices, synchronisation_refused, training_options
-from tests.test_concurrent_networks import threads
 from utils.devices import pick_machine
 from utils.seeding import be_deterministic
 
@@ -32,6 +32,14 @@ CLASSES, BATCH, SHORT = 10, 16, 5
 TOLERANCES = {False: 1e-3, True: 0.1}  # of fp32 and of bf16: relative distance of all gradients
 Batch = tuple[Tensor, ...]
 pluses = pytest.mark.parametrize("plus", [False, True], ids=["bkd", "bkd+"])
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 def batches(device: str, count: int, digits: bool = False, plus: bool = False) -> Iterator[Batch]:
@@ -62,20 +70,13 @@ def loss_inputs(alpha: Tensor, number: int, generator: torch.Generator) -> LossI
 
 
 def new_step(
-    device: str,
-    *,
-    plain: bool = False,
-    bf16: bool = False,
-    compiled: bool = False,
-    digits: bool = False,
-    build: Callable[..., TeacherStudent] = build_pair,
-    width: int = 4,
-    plus: bool = False,
+    device: str, *, plain=False, digits=False, build=build_pair, width=4, plus=False, **how: bool
 ) -> TrainingStep:
+    """A step of narrow networks; `how`: in bf16, or compiled."""
     torch.manual_seed(3)
     pair = build(CLASSES, width, digits=digits)
     with threads(2):  # one for each network, also where the tests run with one
-        pair.prepare(torch.device(device), bf16=bf16, plain=plain)
+        pair.prepare(torch.device(device), bf16=how.pop("bf16", False), plain=plain)
     fused = None if plain else True
     optimizer = torch.optim.SGD(pair.parameters(), 0.05, 0.9, weight_decay=5e-4, fused=fused)
     loss_function = loss_with_departures if build is build_pair else baseline_loss
@@ -84,7 +85,7 @@ def new_step(
         departures = {"posterior": True, "both_learn": True, "naive_compensation": True}
         departures |= {"class_balance": 1.0, "prior": prior}
         loss_function = partial(loss_with_departures, **departures, mixup=True)
-    return TrainingStep(pair.train(), optimizer, loss_function, BATCH, compiled=compiled)
+    return TrainingStep(pair.train(), optimizer, loss_function, BATCH, **how)
 
 
 def flat(tensors: Iterator[Tensor]) -> Tensor:
@@ -115,9 +116,7 @@ def surviving_nodes(step: TrainingStep, batch: Batch, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
 @pytest.mark.parametrize("build", [build_pair, build_baseline])
-def test_no_autograd_node_outlives_its_step(
-    plain: bool, build: Callable, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_autograd_node_outlives_its_step(plain: bool, build: Callable, monkeypatch):
     """It would be of another stream than the capture of a CUDA graph, which would fail."""
     step = new_step("cpu", plain=plain, build=build)
     for batch in batches("cpu", 3):
@@ -156,9 +155,7 @@ def test_the_plain_step_is_the_obvious_one_bit_for_bit(device: str, build: Calla
 @pytest.mark.parametrize("build", [build_pair, build_baseline])
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("digits", [False, True], ids=["cifar", "digits"])
-def test_one_fast_step_is_close_to_the_plain_one(
-    device: str, build: Callable, bf16: bool, digits: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_one_fast_step_is_close_to_the_plain_one(device, build, bf16, digits, monkeypatch):
     # A rounding error that moves an activation across ReLU's kink changes gradients by a percent.
     monkeypatch.setattr(F, "relu", lambda x, inplace: F.silu(x, inplace))
     for batch in [*batches(device, 3, digits)][::2]:  # a full one, and a short one
@@ -168,8 +165,7 @@ def test_one_fast_step_is_close_to_the_plain_one(
         result, expected = fast(*batch), plain(*batch)
         gradients = [flat(weight.grad for weight in step.weights) for step in (fast, plain)]
         assert 0 < distance(*gradients) < TOLERANCES[bf16]
-        updates = [flat(step.weights) - before for step in (fast, plain)]
-        assert distance(*updates) < TOLERANCES[bf16]
+        assert distance(*[flat(step.weights) - before for step in (fast, plain)]) < TOLERANCES[bf16]
         assert_close(result.means, expected.means, rtol=0.05 if bf16 else 1e-4, atol=1e-3)
         assert_close(result.agreement, expected.agreement, rtol=0.2 if bf16 else 1e-3, atol=0.02)
         assert all(each.dtype == torch.float32 for each in (*result[:2], *fast.weights))
@@ -192,9 +188,7 @@ def test_many_fast_steps_follow_the_plain_ones(device: str, plus: bool):
 
 
 @pluses
-def test_a_compiled_step_is_close_to_the_plain_one(
-    plus: bool, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_compiled_step_is_close_to_the_plain_one(plus: bool, capsys, monkeypatch):
     fast = new_step("cpu", compiled=True, digits=True, plus=plus)
     plain = new_step("cpu", plain=True, digits=True, plus=plus)
     torch._dynamo.reset()
@@ -250,9 +244,7 @@ def test_each_batch_size_is_recorded_once_and_replayed(plus: bool, monkeypatch: 
 
 
 @pytest.mark.parametrize("missing", ["compiled networks", "CUDA graphs"])
-def test_without_a_compiler_or_cuda_graphs_a_line_says_so(
-    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_without_a_compiler_or_cuda_graphs_a_line_says_so(missing: str, monkeypatch, capsys):
     def refuse(*_: object) -> None:
         raise RuntimeError("there is none\nand much more")
 
@@ -272,8 +264,7 @@ class HostReadsRefused(TorchDispatchMode):
     """What would let the host wait for CUDA is an error on the CPU too: a number that is read."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        reads = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
-        if function in reads:
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
             raise RuntimeError(f"{function} in a step")
         return function(*args, **(kwargs or {}))
 
@@ -286,9 +277,7 @@ def refusing(batches: Iterable[Batch], device: str) -> Iterator[Batch]:
 
 @devices
 @pytest.mark.parametrize("method", ["bkd", "bkd+"])
-def test_no_step_of_an_epoch_waits_for_the_device(
-    device: str, method: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_step_of_an_epoch_waits_for_the_device(device: str, method: str, monkeypatch):
     """With augmented images, mixed ones among them, and averaged weights, in both phases."""
     monkeypatch.setitem(epoch_statistics.STEPS_PER_CHECK, "cpu", 50)  # as on CUDA
     if device == "cpu":  # where torch's own reads its input
@@ -304,8 +293,7 @@ def test_no_step_of_an_epoch_waits_for_the_device(
     loader = Loader(images, labels, generator=generator, **how)
     state = make_training(args, CLASSES, loader, pick_machine(device, "auto", "auto"))
     for epoch in range(2 * WARM_UP):  # networks are compiled and graphs captured in the first
-        warm = epoch > WARM_UP
-        batches = refusing(loader, device) if warm else iter(loader.after(0))
+        batches = refusing(loader, device) if epoch > WARM_UP else iter(loader.after(0))
         if epoch == 1:
             state.robust_phase.begin(torch.rand(len(images), device=device))
         with closing(batches):
@@ -340,3 +328,30 @@ def test_scoring_is_the_same_fast_and_plain(device: str):
     low = infer_logits(new_step(device, bf16=True).pair, [(images, labels, index)], BATCH)
     assert low[0].dtype == torch.float32
     assert 0 < distance(flat([low[0]]), flat([of_plain[0]])) < TOLERANCES[True]
+
+
+@threads(2)
+def test_each_network_has_a_thread_and_half_of_the_cores():
+    run_both = concurrently(torch.device("cpu"))
+    meet = threading.Barrier(2, timeout=60)  # passed only if both run at the same time
+
+    def work(number: int) -> tuple[int, int, bool]:
+        meet.wait()
+        return number, torch.get_num_threads(), torch.is_grad_enabled()
+
+    assert run_both(work, (4, 5)) == [(4, 1, True), (5, 1, True)]
+    with torch.no_grad():
+        assert run_both(work, (4, 5)) == [(4, 1, False), (5, 1, False)]
+    assert torch.get_num_threads() == 2
+
+    def fail(number: int) -> None:
+        raise ValueError(f"network {number}")
+
+    with pytest.raises(ValueError, match="network 4"):
+        run_both(fail, (4, 5))
+
+
+@threads(1)
+def test_with_one_thread_the_networks_take_turns():
+    assert concurrently(torch.device("cpu")) is in_turn
+    assert in_turn(lambda a, b: a + b, (1, 2), (10, 20)) == [11, 22]
