@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,12 +43,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
         ({"amx_bf16": True, "avx512_bf16": False}, "bf16"),
         ({"avx512_f": True, "avx512_bf16": False}, "fp32"),
         ({}, "fp32"),
+        ("_is_amx_tile_supported", "bf16"),  # of an older torch
+        ("_of_a_torch_that_has_none", "fp32"),
     ],
 )
 def test_auto_is_bf16_on_a_cpu_that_has_it(
-    capabilities: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
+    capabilities: dict[str, bool] | str, precision: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    asked = {"get_capabilities": lambda: capabilities}
+    if isinstance(capabilities, str):
+        asked = {capabilities: lambda: True}
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace(**asked))
     assert pick_precision("auto", CPU) == precision
     assert pick_precision("bf16", CPU) == "bf16" and pick_precision("fp32", CPU) == "fp32"
 

@@ -225,6 +225,8 @@ def test_files_of_another_kind_are_refused(folder: RunFolder, state: object):
         load_network(path, CLASSES, 3)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
     path.write_bytes(b"<!DOCTYPE html>")
-    with pytest.raises(ValueError, match=r"not a readable network; .*--restart") as error:
+    with pytest.raises(
+        ValueError, match=r"readable network \(Unpick.* failed\); .*--restart"
+    ) as error:
         load_network(path, CLASSES, 3)
     assert str(path) in str(error.value)

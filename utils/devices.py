@@ -49,6 +49,9 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 numbers in hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, which has TF32 too
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in names)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
