@@ -17,7 +17,7 @@ from data.own_images.image_set import load_own_images
 from utils.labels import Labels
 from utils.options.own_images import IMAGE_SIZES
 
-INFER_BATCH = {"cpu": 500, "cuda": 2000}  # images in a batch of an evaluation
+INFER_BATCH = {"cpu": 500, "cuda": 2000, "mps": 500}  # images in a batch of an evaluation
 FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that the images leave free
 
 

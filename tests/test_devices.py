@@ -91,9 +91,18 @@ def test_tf32_is_refused_where_there_is_none(gpu):
 
 def test_device_names():
     assert pick_device("cpu") == CPU
-    for name in ("tpu", "mps", "cuda:99"):
+    for name in ("tpu", "cuda:99", *["mps"] * (not torch.backends.mps.is_available())):
         with pytest.raises(ValueError, match=f"--device {name}: no such device here"):
             pick_device(name)
+
+
+def test_mps_is_untried_and_in_fp32(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)
+    machine = pick_machine("mps", "auto", "auto")
+    assert machine == Machine(torch.device("mps"), "fp32", compiled=False, plain=False)
+    assert capsys.readouterr().out.count("--device mps: untried") == 1
+    with pytest.raises(ValueError, match="choose auto or fp32"):
+        pick_precision("bf16", machine.device)
 
 
 def test_a_run_on_the_cpu_leaves_cudas_generators_alone(gpu, monkeypatch: pytest.MonkeyPatch):
