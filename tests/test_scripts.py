@@ -349,7 +349,7 @@ def test_an_old_torch_is_one_line(script: str, tmp_path: Path):
     command = [sys.executable, str(TOP / f"{script}.py"), "--help"]
     env = environment(PYTHONPATH=str(tmp_path))
     done = subprocess.run(command, env=env, capture_output=True, text=True)
-    said = f"{script}.py: error: needs torch>=2.6; try bash run.sh setup\n"
+    said = f"{script}.py: error: needs torch>=2.6, found 2.5.1; try bash run.sh setup\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 

@@ -108,7 +108,7 @@ def read_columns(path: Path) -> dict[str, list[str]]:
 def write_arrays(path: Path, **arrays: Any) -> None:
     """Write named arrays as .npz."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, **arrays)  # before numpy 2 allow_pickle would be an array
     write_whole(path, buffer.getbuffer())
 
 

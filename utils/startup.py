@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from utils.has_packages import is_there
+from utils.has_packages import installed, is_there
 
 TOP = Path(__file__).parents[1]
 LESS_MEMORY = (
@@ -24,8 +24,9 @@ if _is_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
 if _is_main:  # before an older one fails at something that it lacks
     for _line in (TOP / "requirements.txt").read_text(encoding="utf-8").splitlines():
         if _line.startswith(("torch", "numpy")) and not is_there(_line):
-            _name = Path(sys.argv[0]).name
-            print(f"{_name}: error: needs {_line}; try bash run.sh setup", file=sys.stderr)
+            _there = installed(_line.split(">")[0]) or "no such package"
+            _words = f"error: needs {_line}, found {_there}; try bash run.sh setup"
+            print(f"{Path(sys.argv[0]).name}: {_words}", file=sys.stderr)
             sys.exit(2)
 
 
