@@ -24,7 +24,7 @@ from utils.options.own_images import IMAGE_SIZES, choose_by_count
 
 LARGE = 224  # pixels, the side of images for a backbone
 FOLDS = 5  # of the regression on features, where none are asked for
-INFER_BATCH = {"cpu": 500, "cuda": 2000}  # images in a batch of an evaluation
+INFER_BATCH = {"cpu": 500, "cuda": 2000, "mps": 500}  # images in a batch of an evaluation
 FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that the images leave free
 
 

@@ -7,7 +7,11 @@ from torch import Tensor
 
 from models.fast.training_step import StepResult
 
-STEPS_PER_CHECK = {"cpu": 1, "cuda": 50}  # to look at a loss on CUDA the host waits for it
+STEPS_PER_CHECK = {
+    "cpu": 1,
+    "cuda": 50,
+    "mps": 50,
+}  # to look at a loss on CUDA the host waits for it
 
 
 class EpochStats(NamedTuple):

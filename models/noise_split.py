@@ -33,7 +33,7 @@ def otsu(scores: Tensor, bins: int = 1000) -> OtsuSplit | None:
     from s on, m the plain mean of the scores. In float64 by cumulative sums, on the CPU: CUDA's are
     not deterministic. Raises ValueError for scores that are not numbers in 0..1.
     """
-    scores = scores.double().cpu()
+    scores = scores.cpu().double()
     if not bool(((scores >= 0) & (scores <= 1)).all()):  # NaN fails both
         raise ValueError("scores must be numbers from 0 to 1")
     bin_of = (scores * bins).long().clamp(max=bins - 1)  # [N]
@@ -66,8 +66,8 @@ def trust_groups(scores: Tensor, split: OtsuSplit | None) -> Tensor:
     """
     if split is None:
         return torch.ones_like(scores, dtype=torch.long)
-    scores = scores.double()
-    return 1 + sum((scores < cut).long() for cut in split)
+    scores, device = scores.cpu().double(), scores.device  # MPS has no float64
+    return (1 + sum((scores < cut).long() for cut in split)).to(device)
 
 
 def student_weights(scores: Tensor, alphas: Sequence[float]) -> Tensor:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,10 +43,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
         ({"amx_bf16": True, "avx512_bf16": False}, "bf16"),
         ({"avx512_f": True, "avx512_bf16": False}, "fp32"),
         ({}, "fp32"),
+        ("_is_amx_tile_supported", "bf16"),  # of an older torch
+        ("_of_a_torch_that_has_none", "fp32"),
     ],
 )
-def test_auto_is_bf16_on_a_cpu_that_has_it(capabilities, precision: str, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+def test_auto_is_bf16_on_a_cpu_that_has_it(
+    capabilities: dict[str, bool] | str, precision: str, monkeypatch: pytest.MonkeyPatch
+):
+    asked = {"get_capabilities": lambda: capabilities}
+    if isinstance(capabilities, str):
+        asked = {capabilities: lambda: True}
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace(**asked))
     assert pick_precision("auto", CPU) == precision
     assert pick_precision("bf16", CPU) == "bf16" and pick_precision("fp32", CPU) == "fp32"
 
@@ -72,7 +80,7 @@ def test_only_tf32_rounds_the_factors_of_float32_products(name: str, allowed: bo
 
 def test_devices_and_precisions_that_are_not_there_are_refused(gpu):
     assert pick_device("cpu") == CPU
-    for name in ("tpu", "mps", "cuda:99"):
+    for name in ("tpu", "cuda:99", *["mps"] * (not torch.backends.mps.is_available())):
         with pytest.raises(ValueError, match=f"--device {name}: no such device here"):
             pick_device(name)
     with pytest.raises(ValueError, match="--precision tf32: cpu has none"):
@@ -80,6 +88,15 @@ def test_devices_and_precisions_that_are_not_there_are_refused(gpu):
     gpu(7, 5)
     with pytest.raises(ValueError, match="choose auto, fp32 or bf16"):
         pick_precision("tf32", CUDA)
+
+
+def test_mps_is_untried_and_in_fp32(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)
+    machine = pick_machine("mps", "auto", "auto")
+    assert machine == Machine(torch.device("mps"), "fp32", compiled=False, plain=False)
+    assert capsys.readouterr().out.count("--device mps: untried") == 1
+    with pytest.raises(ValueError, match="choose auto or fp32"):
+        pick_precision("bf16", machine.device)
 
 
 def test_a_run_on_the_cpu_leaves_cudas_generators_alone(gpu, monkeypatch: pytest.MonkeyPatch):

@@ -325,6 +325,17 @@ def test_ctrl_c_during_the_imports_leaves_no_traceback(script: str, tmp_path: Pa
     assert done.returncode == -signal.SIGINT and done.stderr == b""
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_old_torch_is_one_line(script: str, tmp_path: Path):
+    (tmp_path / "torch-2.5.1.dist-info").mkdir()
+    (tmp_path / "torch-2.5.1.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.5.1\n")
+    command = [sys.executable, str(TOP / f"{script}.py"), "--help"]
+    env = environment(PYTHONPATH=str(tmp_path))
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    said = f"{script}.py: error: needs torch>=2.6, found 2.5.1; try bash run.sh setup\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 def test_detection_needs_no_network():
     code = "import sys, detection; print([name for name in sys.modules if name[:6] == 'models'])"
     assert call("-c", code).stdout == "[]\n"

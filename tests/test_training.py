@@ -25,7 +25,7 @@ from models.noise_split import TippingPointMonitor, otsu, tipping_point, trust_g
 from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_pair
 from tests import oracle
-from tests.conftest import MadeUpCifar, devices, train
+from tests.conftest import MadeUpCifar, devices, train, training_options
 from utils.labels import Labels
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Predictions

@@ -193,4 +193,4 @@ def test_files_of_another_kind_are_refused(tmp_path: Path, state: object):
     torch.save({"state_dict": state}, path)
     refused(path, "'state_dict'|not the weights of a PreActResNet")
     path.write_bytes(b"<!DOCTYPE html>")
-    refused(path, r"not a readable network; .*--restart")
+    refused(path, r"readable network \(Unpick.* failed\); .*--restart")

@@ -1,10 +1,16 @@
 """Which device to run on, and how precisely."""
 
-import resource
 import sys
 from typing import NamedTuple
 
 import torch
+
+from utils.console import say
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def pick_device(name: str) -> torch.device:
@@ -16,15 +22,17 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
+        if device.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError("untried")
         torch.empty(0, device=device)
         if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)  # streams and graphs belong to the current one
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"--device {name}: no such device here; choose auto, cpu, cuda or cuda:N"
+            f"--device {name}: no such device here; choose auto, cpu, cuda, cuda:N or mps"
         ) from error
+    if device.type == "mps":
+        say("--device mps: untried; compare the first epochs with those of --device cpu")
     return device
 
 
@@ -32,7 +40,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     """fp32, tf32 or bf16; "auto": bf16 where the device has it in hardware, else fp32.
 
     Also tells torch whether CUDA may round the factors of float32 products to TF32.
-    Raises ValueError for tf32 where there is none.
+    Raises ValueError for tf32 where there is none, and for bf16 on MPS.
     """
     if name == "auto":
         name = "bf16" if has_bf16(device) else "fp32"
@@ -41,6 +49,8 @@ def pick_precision(name: str, device: torch.device) -> str:
             f"--precision tf32: {device} has none, NVIDIA's GPUs have since Ampere; "
             "choose auto, fp32 or bf16"
         )
+    if name == "bf16" and device.type == "mps":
+        raise ValueError("--precision bf16: untried with --device mps; choose auto or fp32")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
     return name
 
@@ -49,6 +59,11 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 numbers in hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, which has TF32 too
+    if device.type == "mps":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in names)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -79,9 +94,14 @@ def pick_machine(device: str, precision: str, compile: str) -> Machine:
     return Machine(where, chosen, compiled, plain=chosen == "fp32" and compile == "off")
 
 
-def peak_memory_gib(device: torch.device) -> float:
-    """Largest memory in use so far, in GiB: the device's on CUDA, else this process's."""
+def peak_memory_gib(device: torch.device) -> float | None:
+    """Largest memory in use so far, in GiB: the device's on CUDA, else this process's.
+
+    None where the system does not tell.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**30
+    if resource is None:
+        return None
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -57,6 +57,12 @@ def check_replaceable(
             raise OSError(f"{path}: exists and is no earlier output; {hint}")
 
 
+def in_words(error: Exception) -> str:
+    """The kind of an error and how what it says begins."""
+    said = str(error).splitlines()[:1]
+    return ": ".join([type(error).__name__, *(line.split(". ")[0][:100] for line in said)])
+
+
 def remove_partial_files(folder: Path, prefix: str = ".") -> None:
     """Remove what writers that were killed have left in a folder that nobody else writes to.
 
@@ -102,7 +108,7 @@ def read_columns(path: Path) -> dict[str, list[str]]:
 def write_arrays(path: Path, **arrays: Any) -> None:
     """Write named arrays as .npz."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, **arrays)  # before numpy 2 allow_pickle would be an array
     write_whole(path, buffer.getbuffer())
 
 
@@ -126,7 +132,9 @@ def read_array(path: Path, hint: str) -> np.ndarray:
     try:
         array = np.load(content, allow_pickle=False)
     except Exception as error:  # numpy meets a foreign file with errors of every kind
-        raise ValueError(f"{path}: not a whole .npy file of plain numbers") from error
+        raise ValueError(
+            f"{path}: not a whole .npy file of plain numbers ({in_words(error)})"
+        ) from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise ValueError(f"{path}: is an .npz archive; an .npy file is needed")
@@ -140,7 +148,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(content, allow_pickle=False) as archive:
             return dict(archive)
     except Exception as error:  # as above
-        raise ValueError(f"{path}: not a whole .npz file of plain numbers") from error
+        raise ValueError(
+            f"{path}: not a whole .npz file of plain numbers ({in_words(error)})"
+        ) from error
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
@@ -176,14 +186,15 @@ def read_tensors(
         if error.errno is None:
             raise
         raise OSError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
+    allowed = torch.serialization.safe_globals(list(allowed_types))
     try:
         damaged = is_zipfile(io.BytesIO(content)) and ZipFile(io.BytesIO(content)).testzip()
         if not damaged:
-            with torch.serialization.safe_globals(list(allowed_types)), warnings.catch_warnings():
+            with allowed, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a strange pickle's format: refused below
                 tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets a foreign file with errors of every kind
-        raise ValueError(f"{path}: not a readable {what}; {hint}") from error
+        raise ValueError(f"{path}: not a readable {what} ({in_words(error)}); {hint}") from error
     if damaged:
         raise ValueError(f"{path}: damaged, a checksum inside it does not match; {hint}")
     if not isinstance(tensors, kinds):

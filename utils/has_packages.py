@@ -17,15 +17,21 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)][:2]
 
 
+def installed(name: str) -> str:
+    """The version of a package that is installed; "" where it is not."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
 def is_there(line: str) -> bool:
     """Whether what a line asks is installed; raises ValueError for another kind of line."""
     found = re.fullmatch(r"([\w-]+)([>=]=)(\S+)\s*", line)
     if not found:
         raise ValueError(f"not name>=version: {line!r}")
     name, sign, wanted = found.groups()
-    try:
-        there = version(name)
-    except PackageNotFoundError:
+    if not (there := installed(name)):
         return False
     return there == wanted if sign == "==" else numbers(there) >= numbers(wanted)
 

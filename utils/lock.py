@@ -1,7 +1,6 @@
 """One process at a time in a folder: filelock's lock, and a note that says who holds it."""
 
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -13,6 +12,11 @@ from filelock import FileLock, Timeout
 
 from utils.console import say
 from utils.files import write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 LOCK = ".lock"  # stays there: to remove it would let two processes hold locks of one name
 HOLDER = "lock.json"  # while it is held
@@ -50,9 +54,18 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the folder's lock. Asking does not disturb one that takes it."""
+    """Whether a process holds the folder's lock.
+
+    Asking does not disturb one that takes it, but on Windows, where it is taken for a moment.
+    """
     if not (folder / HOLDER).exists():
         return False
+    if fcntl is None:
+        try:
+            with FileLock(folder / LOCK, timeout=0, fallback_to_soft=False):
+                return False
+        except OSError as error:
+            return isinstance(error, Timeout)
     with suppress(OSError), open(folder / LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

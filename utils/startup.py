@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from utils.has_packages import installed, is_there
+
 TOP = Path(__file__).parents[1]
 LESS_MEMORY = (
     "; try a smaller --batch_size or --width, --precision bf16 where there is that, or another "
@@ -19,6 +21,13 @@ LESS_MEMORY = (
 _is_main = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == TOP
 if _is_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+if _is_main:  # before an older one fails at something that it lacks
+    for _line in (TOP / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if _line.startswith(("torch", "numpy")) and not is_there(_line):
+            _there = installed(_line.split(">")[0]) or "no such package"
+            _words = f"error: needs {_line}, found {_there}; try bash run.sh setup"
+            print(f"{Path(sys.argv[0]).name}: {_words}", file=sys.stderr)
+            sys.exit(2)
 
 
 def run_script(main: Callable[[Namespace], Any], args: Namespace) -> Any:

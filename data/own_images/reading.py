@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,8 +155,9 @@ def read_images(
         yield from (read_image(path, size, scale) for path in paths)
         return
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
     try:
-        with ProcessPoolExecutor(processes, get_context("forkserver")) as pool:
+        with ProcessPoolExecutor(processes, get_context(method)) as pool:
             for chunk in pool.map(partial(_read_chunk, size=size, scale=scale), chunks):
                 yield from chunk
     except BrokenProcessPool as error:

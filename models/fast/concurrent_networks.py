@@ -18,7 +18,7 @@ def concurrently(device: torch.device) -> Callable[..., list[Any]]:
     if device.type == "cuda":
         return _in_streams(torch.cuda.Stream(device))
     threads = torch.get_num_threads()
-    return _in_threads(threads // 2) if threads > 1 else in_turn
+    return _in_threads(threads // 2) if threads > 1 and device.type == "cpu" else in_turn
 
 
 def _in_streams(side: torch.cuda.Stream) -> Callable[..., list[Any]]:

@@ -48,7 +48,8 @@ def measure_steps(args: argparse.Namespace, training: Training, loaders: Any) ->
     if loaders.test:
         evaluations += math.ceil(args.n_epoch / args.clean_test_freq) * len(loaders.test.labels)
     least = args.n_epoch * len(train) * step_seconds + evaluations * image_seconds + scoring
-    say(f"{step_seconds:.3f} s a step of {args.batch_size} images, {memory:.2f} GiB peak memory")
+    peak = "" if memory is None else f", {memory:.2f} GiB peak memory"
+    say(f"{step_seconds:.3f} s a step of {args.batch_size} images{peak}")
     words = f"{args.n_epoch} epochs of {len(train)} steps: about {duration(least)}"
     if METHODS[args.method].has_student:
         words += f" to {duration(least + args.n_epoch * scoring)}; the images are scored, "

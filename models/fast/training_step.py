@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.fast.concurrent_networks import in_turn
 from models.fast.cuda_graph import Replay, on_side_stream
 from models.losses import PairLoss, agreement
 from models.teacher_student import TeacherStudent
@@ -52,6 +53,8 @@ class TrainingStep:
         self.side = torch.cuda.Stream() if self.graphed else None
         self.graphs: dict[int, Replay[StepResult]] = {}  # by batch size
         self.warmed_up: Counter[int] = Counter()
+        if compiled and not self.graphed:
+            pair.run_both = in_turn  # torch 2.6 crashes where two threads compile
         if compiled:
             networks = (pair.teacher, pair.student)
             self.compiled_networks = [torch.compile(each, dynamic=False) for each in networks]

@@ -8,7 +8,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a scheduler, a closed terminal
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a scheduler, a closed terminal (not on Windows)
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 REQUESTED = b"stopping after this step; the same signal again stops at once\n"
 
 

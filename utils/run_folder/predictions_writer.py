@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.console import logged_to, say
-from utils.files import write_array, write_json, write_text, write_whole
+from utils.files import in_words, write_array, write_json, write_text, write_whole
 from utils.labels import Labels, labels_sha256
 from utils.lock import locked
 from utils.manifest import as_csv
@@ -127,8 +127,7 @@ class PredictionsWriter(NamedTuple):
             page = review_page(folder.path.name, own.manifest, rows, *about)
             write_text(folder.review, page)
         except Exception as error:  # of Pillow, jinja2, the disk: no page may cost a run
-            reason = " ".join(str(error).split()) or type(error).__name__
-            say(f"warning: {folder.review}: not made ({reason}); the same command tries again")
+            say(f"warning: {folder.review}: not made ({in_words(error)}); give the command again")
         else:
             say(f"{folder.review}: the {len(rows)} most suspect labels, to be reviewed")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.files import read_columns, read_json
+from utils.label_sets import LABEL_SETS
 from utils.methods import METHODS
 from utils.run_folder.description import NOT_PART_OF_A_RUN
 from utils.run_folder.folder import RunFolder
@@ -67,9 +68,10 @@ class Run(NamedTuple):
 
     @property
     def labels(self) -> str:
-        """The first letters of the digest of its labels; "" where that is not known."""
-        digest = self.records["args"].get(LABELS)
-        return digest[:8] if isinstance(digest, str) and digest.isalnum() else ""
+        """How the digest of its labels begins; "" where not known, or where the seed draws them."""
+        digest, dataset = self.records["args"].get(LABELS), self.key.dataset
+        drawn = dataset in LABEL_SETS and LABEL_SETS[dataset].by_seed
+        return digest[:8] if isinstance(digest, str) and digest.isalnum() and not drawn else ""
 
     def value(self, record: str, key: str) -> Any:
         """The value at "key.key" of a record; None where there is none."""

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from utils.label_sets import LABEL_SETS
 from utils.summary.runs import LABELS, Run, RunKey
 
 Groups = dict[RunKey, list[Run]]  # runs that differ in nothing but the seed
@@ -57,13 +56,10 @@ def group_runs(runs: Iterable[Run]) -> Groups:
     runs = sorted(runs, key=lambda run: (run.key, run.seed))
     labels: dict[RunKey, set[str]] = {}
     for run in runs:
-        if run.labels and not (
-            run.key.dataset in LABEL_SETS and LABEL_SETS[run.key.dataset].by_seed
-        ):
-            labels.setdefault(run.key, set()).add(run.labels)
+        labels.setdefault(run.key, set()).add(run.labels)
     groups: Groups = {}
     for run in runs:
-        apart = run.labels and len(labels.get(run.key, ())) > 1
+        apart = run.labels and len(labels[run.key] - {""}) > 1
         setting = f"{run.key.setting} {LABELS}={run.labels}".strip() if apart else run.key.setting
         groups.setdefault(run.key._replace(setting=setting), []).append(run)
     return groups

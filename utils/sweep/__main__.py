@@ -7,6 +7,7 @@ See docs/sweeps.md, and `utils.options.sweep` for the options and the exit statu
 
 import argparse
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from utils.options.sweep import PAGE, split_words, sweep_parser
 from utils.run_folder.folder import RunFolder
 from utils.summary.__main__ import PAGE_MARK
 from utils.summary.__main__ import main as summary
-from utils.sweep import local, slurm
+from utils.sweep import local
 from utils.sweep.runs import LOGS, SweepRun, counted, make_runs
 
 
@@ -65,6 +66,10 @@ def submit(args: argparse.Namespace, runs: Sequence[SweepRun]) -> int:
         raise ValueError("--page with --slurm: it is for runs on this machine; leave it out")
     if runs[0].args.restart:
         raise ValueError("--restart with --slurm: a job that is queued again would restart again")
+    if not hasattr(signal, "SIGUSR2"):
+        raise ValueError("--slurm: this system has not the signals of Slurm; leave it out")
+    from utils.sweep import slurm
+
     due = [run for run in runs if run.stages_left() and run.status().word != "running"]
     if due:
         number = slurm.submit(due, args)

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from utils.console import say
 from utils.cpus import usable_cpus
+from utils.run_folder.interruption import SIGNALS
 from utils.sweep.runs import Outcome, SweepRun, run_stages, start
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GROUPS = hasattr(os, "killpg")  # not on Windows, where SIGTERM kills too
 INTERVAL = 0.5  # seconds between two looks at signals and progress
 
 
@@ -137,13 +138,16 @@ class Machine:
             with self.lock:
                 for child in self.children:
                     with contextlib.suppress(ProcessLookupError):  # it has just ended
-                        os.killpg(child.pid, signal.SIGKILL)
+                        os.killpg(child.pid, signal.SIGKILL) if GROUPS else child.kill()
             return
         self.exit_status = 128 + number
         self._stop()
-        words = f"{signal.Signals(number).name}: waiting for {len(self.children)} to write a "
+        words = "waiting for {} to write a checkpoint and end; a second signal kills"
+        if not GROUPS:
+            words = "ending {}; here they cannot be asked for a checkpoint, the last one counts"
+        line = f"{signal.Signals(number).name}: {words.format(len(self.children))}"
         with contextlib.suppress(OSError):  # a terminal that has been closed
-            tqdm.write(f"{words}checkpoint and end; a second signal kills", file=sys.stderr)
+            tqdm.write(line, file=sys.stderr)
 
     def _stop(self) -> None:
         """Start nothing more; each child gets SIGTERM, once."""
