@@ -202,7 +202,7 @@ def test_labels_changed_since_the_run_began(finished: bool, made_up_cifar, told,
     content = {"clean_label": made_up_cifar.clean_labels, "worse_label": changed}
     torch.save(content, made_up_cifar.label_file)
     said = told(training, *words)
-    assert "other labels behind --noise_path" in said and "--restart" in said
+    assert "other labels in --noise_path" in said and "--restart" in said
 
 
 @pytest.mark.parametrize(

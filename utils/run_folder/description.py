@@ -90,7 +90,7 @@ class Description:
         pairs = (labels, self.labels_sha256), (record.get("class_counts"), self.class_counts)
         if any(was and here not in (None, was) for was, here in pairs):
             own = self.options.get("dataset") == OWN_IMAGES
-            words.append("other images or labels" if own else "other labels behind --noise_path")
+            words.append("other images or labels" if own else "other labels in --noise_path")
         return words
 
     def identity(self) -> dict[str, Any]:
