@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import blind_knowledge_dist_training as training
+from data import datasets
 from data.splits import choose_positions
 from docs.detection import compare_with_cleanlab
 from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table, train_fold
@@ -73,7 +73,7 @@ def test_folds_hold_out_each_image_once(tmp_path: Path):
         held_out.append(scored.index[scored.held_out])
     assert sorted(np.concatenate(held_out)) == [*range(1297)]
     assert {len(part) for part in held_out} == {432, 433}
-    assert training.choose_positions is choose_positions
+    assert datasets.choose_positions is choose_positions
     with pytest.raises(ValueError, match="--limit_train with --folds"):
         train_fold(0, FOLDS, tmp_path / "limited", (*words, "--limit_train", "300"))
 

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import numpy as np
 
 import blind_knowledge_dist_training as training
+from data import datasets
 from data.splits import Positions, split_indices
 from utils.files import read_json, write_json, write_text
 from utils.metrics import detection_metrics, ranking_metrics
@@ -90,7 +91,7 @@ def train_fold(fold: int, folds: int, results: Path, words: Sequence[str]) -> Pa
 
     own = ["--val_ratio", str(1 / folds), "--results_dir", str(results / f"fold_{fold}_of_{folds}")]
     args = training_parser().parse_args(["--method", "ce", *words, *own])
-    with patch.object(training, "choose_positions", positions):
+    with patch.object(datasets, "choose_positions", positions):
         training.main(args)
     return RunFolder.of(args).path
 
