@@ -68,7 +68,7 @@ def _live(log: Path, words: tuple[object, ...], fate: tuple) -> None:
     with contextlib.suppress(BrokenPipeError):
         result = run_script(training.main, options)
         sys.stdout.flush()
-        sys.exit(training.NO_TIPPING_POINT if result.get("fallback") else 0)
+        sys.exit(training.IN_DOUBT if result.get("fallback") else 0)
 
 
 def live(folder: Path, *words: object, fate: tuple = ()) -> tuple[int, str]:

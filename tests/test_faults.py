@@ -51,7 +51,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole_small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return whole(tmp_path_factory.mktemp("whole"), training.NO_TIPPING_POINT, *SMALL)
+    return whole(tmp_path_factory.mktemp("whole"), training.IN_DOUBT, *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_run_killed_thirty_times_ends_as_if_nothing_had_been(tmp_path: Path, w
 @pytest.mark.cuda
 def test_runs_on_cuda_end_in_many_ways_and_resume(tmp_path: Path):
     words = (*SMALL, "--device", "cuda", "--deterministic")
-    expected = whole(tmp_path, training.NO_TIPPING_POINT, *words)
+    expected = whole(tmp_path, training.IN_DOUBT, *words)
     for fate, status in (
         ((lives.signal_at_step, 4, signal.SIGKILL), -signal.SIGKILL),
         ((lives.signal_at_step, 1, signal.SIGTERM), 128 + signal.SIGTERM),
@@ -96,7 +96,7 @@ def test_runs_on_cuda_end_in_many_ways_and_resume(tmp_path: Path):
         left, said = live(tmp_path / "cut", *words, fate=fate)
         assert left == status, said
     status, said = live(tmp_path / "cut", *words)
-    assert status == training.NO_TIPPING_POINT and "resuming from epoch" in said, said
+    assert status == training.IN_DOUBT and "resuming from epoch" in said, said
     assert sums(only_run(tmp_path / "cut")) == expected
 
 
@@ -159,7 +159,7 @@ def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, whole_small_run: dict
         if live(results, *SMALL, fate=(lives.kill_at_write, number, after))[0] != -signal.SIGKILL:
             return False
         status, said = live(results, *SMALL)
-        assert status == training.NO_TIPPING_POINT and after == ("is finished" in said), said
+        assert status == training.IN_DOUBT and after == ("is finished" in said), said
         assert after or not list(only_run(results).glob(f".*{PARTIAL}"))
         found = sums(only_run(results))
         left = {"checkpoint.pt", "lock.json"} if after else set()
@@ -243,7 +243,7 @@ def test_a_second_process_is_told_of_the_first(tmp_path: Path, whole_small_run: 
     first.end()
     assert (only_run(results) / "lock.json").exists()  # a dead one's is taken over
     status, said = live(results, *SMALL)
-    assert status == training.NO_TIPPING_POINT and "resuming from epoch 1" in said
+    assert status == training.IN_DOUBT and "resuming from epoch 1" in said
     assert sums(only_run(results)) == whole_small_run
 
 
@@ -307,7 +307,7 @@ def test_another_command_names_what_differs_and_restart_moves_it_replaced(stoppe
     assert sums(folder) == before
     changed = ("--checkpoint_freq", 7, "--quiet", "--lr", 0.5, "--restart")
     status, said = live(stopped, *SMALL, *changed)
-    assert status == training.NO_TIPPING_POINT, said
+    assert status == training.IN_DOUBT, said
     replaced = stopped / "replaced" / f"{folder.name}_1"
     assert sums(replaced) == before and str(replaced) in said and "resuming" not in said
     assert (replaced / log.name).read_text().startswith(logged)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 import blind_knowledge_dist_training as training
+from data import datasets
 from data.datasets import load_images, make_loaders
 from data.loader import Loader
 from data.splits import choose_positions, split_indices
-from models import epoch_statistics, noise_split
+from models import build, epoch_statistics, noise_split
 from models.build import Training
 from models.epoch_statistics import EpochStatistics, EpochStats
 from models.fast.training_step import TrainingStep
@@ -23,7 +24,7 @@ from models.learning_rate import LearningRate
 from models.losses import agreement, pair_loss, robust_targets
 from models.noise_split import TippingPointMonitor, otsu, tipping_point, trust_groups
 from models.robust_phase import RobustPhase, loss_with_departures
-from models.teacher_student import TeacherStudent, build_pair
+from models.teacher_student import TeacherStudent, build_pair, infer
 from tests import oracle
 from tests.conftest import MadeUpCifar, devices, train, training_options
 from utils.labels import Labels
@@ -95,15 +96,15 @@ def test_only_training_and_scoring_images_are_augmented(made_up_cifar: MadeUpCif
     assert [len(loader.labels) for loader in loaders] == [450, 500, 50, 50, 100]
 
 
-def results_of(monkeypatch: pytest.MonkeyPatch, name: str) -> list:
-    """Note what each call of that function of the training script returns."""
-    function, results = getattr(training, name), []
+def results_of(monkeypatch: pytest.MonkeyPatch, name: str, owner: object = training) -> list:
+    """Note what each call of that function returns, by default of the training script."""
+    function, results = getattr(owner, name), []
 
     def noted(*arguments: object, **options: object) -> object:
         results.append(function(*arguments, **options))
         return results[-1]
 
-    monkeypatch.setattr(training, name, noted)
+    monkeypatch.setattr(owner, name, noted)
     return results
 
 
@@ -168,7 +169,8 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
 def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monkeypatch):
     """Weights from that epoch's training passes, detection from its scoring of the full set."""
     alphas_used, means, final = [], [], []
-    trained, scored = (results_of(monkeypatch, name) for name in ("train_epoch", "score_images"))
+    trained = results_of(monkeypatch, "train_epoch")
+    scored = results_of(monkeypatch, "scores", Training)
     train_epoch, write_predictions = training.train_epoch, training.write_predictions
 
     def spy_train(state: Training, *arguments: object, **options: bool) -> EpochStats:
@@ -178,7 +180,8 @@ def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monke
         return stats
 
     def spy_final(args, state: Training, loader, writer) -> dict[str, object]:
-        final.append(training.score_images(state.evaluated(), loader))
+        agreements = infer(state.evaluated(), loader, len(loader.labels))
+        final.append(noise_split.score(agreements, loader.labels))
         return write_predictions(args, state, loader, writer)
 
     monkeypatch.setattr(training, "train_epoch", spy_train)
@@ -196,7 +199,7 @@ def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monke
     expected = torch.tensor([0.1, 0.2, 0.6, 0.9])[groups_of(trained[1].agreement) - 1]
     assert all(torch.equal(alpha, torch.zeros(500)) for alpha in alphas_used[:4])
     assert torch.equal(alphas_used[4], expected)
-    assert len(scored) == 4 + len(final) == 5  # until the tipping point is found; at the end
+    assert len(scored) == 4 and len(final) == 1  # until the tipping point is found; at the end
     predictions = Predictions.read(folder.predictions)
     assert np.array_equal(predictions.split_agreement, scored[1].agreement.cpu().numpy())
     assert predictions.split_epoch == 1
@@ -303,7 +306,7 @@ def test_the_test_labels_change_nothing_in_a_run(tmp_path: Path, monkeypatch: py
     for shift in (0, 1):
         test = images.test._replace(clean_labels=(images.test.clean_labels + shift) % 10)
         shifted = images._replace(test=test)
-        monkeypatch.setattr(training, "load_images", lambda *_, images=shifted, **__: images)
+        monkeypatch.setattr(datasets, "load_images", lambda *_, images=shifted, **__: images)
         folders.append(train(tmp_path / str(shift), words)[0].path)
     for name in ("teacher.pth.tar", "best_student.pth.tar", "detection.npy", "predictions.npz"):
         assert len({(folder / name).read_bytes() for folder in folders}) == 1, name
@@ -334,7 +337,9 @@ def test_a_class_that_vanishes_in_the_robust_phase_is_warned_of_once(tmp_path, m
 
 def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     alike = torch.full((100,), 0.25)
-    monkeypatch.setattr(training, "score", lambda _, labels: training.Scores(alike, labels))
+    for module in (training, build):
+        scores = noise_split.Scores(alike, torch.zeros(100, dtype=torch.long))
+        monkeypatch.setattr(module, "score", lambda *_, scores=scores: scores)
     folder, record = train(tmp_path, "--dataset digits --n_epoch 1 --limit_train 100")
     said = capsys.readouterr().out
     assert "no split" in said and "the split flags 0 labels as wrong, 0 of them correctly" in said
