@@ -11,9 +11,11 @@ from utils.startup import run_script
 import argparse
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from data.datasets import Loaders, judging_probabilities, load_run, make_loaders
+from data.images import ImageSet
 from data.loader import Batch, Loader
 from models.build import Training, make_training
 from models.epoch_statistics import EpochStats
@@ -97,11 +99,22 @@ def write_predictions(
     return record | predictions.split_summary()
 
 
-def train_folds(args: argparse.Namespace, folder: RunFolder) -> None:
+def judge(
+    args: argparse.Namespace, images: ImageSet, description: Description, writer: PredictionsWriter
+) -> dict[str, Any]:
+    """Judge own labels without training a network; returns training.json."""
+    writer.folder.make_room(args)
+    writer.folder.finished_run(description)  # refuses the folder of another run
+    backbone = partial(backbone_features, device=description.machine.device)
+    judged = judging_probabilities(args, images, backbone, out_of_fold)
+    return writer.write_judged(description, label_posterior(judged, writer.labels.given))
+
+
+def train_folds(args: argparse.Namespace, folder: RunFolder, description: Description) -> None:
     """Train what judges the images of all folds but the first, each as a run in the run folder."""
-    if args.restart and (replaced := folder.replace()):
-        say(f"{folder}: the run that was here is now {replaced}")
-    args.restart = False
+    folder.make_room(args)
+    if folder.finished_run(description):
+        return
     for fold in range(1, args.folds):
         say(f"fold {fold} of {args.folds}, for its images")
         changes = {"fold": fold, "run_dir": folder.fold(fold).path, "no_plots": True}
@@ -172,10 +185,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     pixels, own = images.train.images.numpy(), None if args.fold else images.own
     writer = PredictionsWriter(folder, args.detection, labels, pixels, own)
     if not METHODS[args.method].has_networks:
-        judged = judging_probabilities(args, images, backbone_features, out_of_fold)
-        return writer.write_judged(description, label_posterior(judged, labels.given), args.restart)
-    if args.folds and not (args.fold or args.measure_steps or folder.finished_run(description)):
-        train_folds(args, folder)
+        return judge(args, images, description, writer)
+    if args.folds and not args.fold and not args.measure_steps:
+        train_folds(args, folder, description)
+        interruption = Interruption()  # whose time is that of the last fold alone
     generator = seed_everything(args.seed, machine.device)
     loaders = make_loaders(
         images,
@@ -191,7 +204,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         return measure_steps(args, training, loaders)
     state = description, labels, training, generator, interruption
     with Session(folder, args, *state) as run:
-        run.log_warnings(own.warnings if own else [])
+        writer.log_warnings()
         finished = run.resume()
         record = finished or train(args, run, training, loaders, writer)
         if own and not (finished and folder.review.exists()):

@@ -34,6 +34,7 @@ from utils.options.evaluation import detection_parser
 from utils.run_folder.detection_report import report, report_summary
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Array, Predictions
+from utils.run_folder.predictions_writer import posterior_lines
 
 
 def read_flags(path: Path, count: int, hint: str) -> Array:
@@ -133,6 +134,8 @@ def evaluate_file(
             raise ValueError(f"{path}: not of this run; its flags are not those of predictions.npz")
     elif folder and folder.training.exists():
         fallback = bool(read_json(folder.training).get("fallback", False))
+    for line in posterior_lines(predictions) if predictions else ():
+        say(line)
     say(f"{path}" + (f", labels of {noise_path}" if noise_path else ""))
     if fallback:
         say("no tipping point came: this result is a fallback")

@@ -19,7 +19,7 @@ from data.own_images.image_set import load_own_images
 from data.own_images.judgments import read_features, read_probabilities
 from data.splits import check_last_batch, check_limit, choose_positions, fold_positions
 from utils.console import say
-from utils.labels import Labels
+from utils.labels import Labels, Positions
 from utils.options.own_images import IMAGE_SIZES, choose_by_count
 
 LARGE = 224  # pixels, the side of images for a backbone
@@ -104,7 +104,7 @@ def judging_probabilities(
     args: argparse.Namespace,
     images: ImageSet,
     backbone: Callable[[str, Tensor], Tensor],
-    out_of_fold: Callable[[Tensor, Tensor, int], Tensor],
+    out_of_fold: Callable[[Tensor, Tensor, list[Positions]], Tensor],
 ) -> Tensor:
     """Class probabilities [N, C] of own images by what `--method features` is given.
 
@@ -120,7 +120,9 @@ def judging_probabilities(
     else:
         large = load_images(args.dataset, args.data_dir, vars(args) | {"image_size": LARGE})
         features = backbone(args.backbone, large.train.images)
-    return out_of_fold(features, own.labels, args.folds or FOLDS)
+    folds = args.folds or FOLDS
+    parts = [fold_positions(own.labels, folds, fold, args.seed) for fold in range(folds)]
+    return out_of_fold(features, own.labels, parts)
 
 
 class Loaders(NamedTuple):

@@ -7,11 +7,7 @@ from torch import Tensor
 
 from models.fast.training_step import StepResult
 
-STEPS_PER_CHECK = {
-    "cpu": 1,
-    "cuda": 50,
-    "mps": 50,
-}  # to look at a loss on CUDA the host waits for it
+STEPS_PER_CHECK = {"cpu": 1, "cuda": 50, "mps": 50}  # looking at a loss makes the host wait
 
 
 class EpochStats(NamedTuple):

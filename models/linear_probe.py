@@ -1,19 +1,27 @@
 """Class probabilities from fixed features, each image's by a model that was trained without it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from models.label_posterior import calibrate
+from utils.labels import Positions
 
-STRENGTHS = (0.0003, 0.003, 0.03)  # C of the logistic regression, of which the likeliest is taken
+STRENGTHS = (
+    0.0003,
+    0.003,
+    0.03,
+    0.3,
+)  # C of the logistic regression, of which the likeliest is taken
 BATCH = 100  # images at once through a backbone
 
 
-def backbone_features(name: str, images: Tensor) -> Tensor:
+def backbone_features(name: str, images: Tensor, device: torch.device) -> Tensor:
     """Inputs [N, D] of the last linear layer of torchvision's network `name`, default weights.
 
     `images`: bytes [N, 3, H, W]; the weights' own transforms prepare them. Raises ValueError for a
-    name that is none, OSError where the weights cannot be downloaded.
+    network that is none or has no such layer, OSError where the weights cannot be downloaded.
     """
     from torchvision import models
 
@@ -21,36 +29,39 @@ def backbone_features(name: str, images: Tensor) -> Tensor:
         weights = models.get_model_weights(name).DEFAULT
     except (ValueError, KeyError) as error:
         raise ValueError(f"--backbone {name}: no network of torchvision") from error
-    network, prepare = models.get_model(name, weights=weights).eval(), weights.transforms()
-    *_, last = (each for each in network.modules() if isinstance(each, nn.Linear))
+    network = models.get_model(name, weights=weights).eval().to(device)
+    layers = [each for each in network.modules() if isinstance(each, nn.Linear)]
+    if not layers:
+        raise ValueError(f"--backbone {name}: has no linear layer to take features from")
     found: list[Tensor] = []
-    last.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    layers[-1].register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].cpu()))
+    prepare = weights.transforms()
     with torch.no_grad():
         for batch in images.split(BATCH):
-            network(prepare(batch))
+            network(prepare(batch.to(device)))
     return torch.cat(found)
 
 
-def out_of_fold(features: Tensor, labels: Tensor, folds: int) -> Tensor:
+def out_of_fold(features: Tensor, labels: Tensor, folds: Sequence[Positions]) -> Tensor:
     """Probabilities [N, C] of logistic regression on features [N, D] and given labels [N].
 
-    The regularization is that under which the labels are most likely, see `calibrate`.
+    Each fold's held-out images are judged by a regression on the others. The regularization is that
+    under which the labels are most likely, see `calibrate`.
     """
     found = [_out_of_fold(features, labels, folds, strength) for strength in STRENGTHS]
     return max(found, key=lambda probabilities: calibrate(probabilities, labels).likelihood)
 
 
-def _out_of_fold(features: Tensor, labels: Tensor, folds: int, strength: float) -> Tensor:
+def _out_of_fold(
+    features: Tensor, labels: Tensor, folds: Sequence[Positions], strength: float
+) -> Tensor:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     x, y = features.numpy(), labels.numpy()
-    by_class = labels.argsort(stable=True).numpy()  # so that each fold has its share of a class
     probabilities = torch.zeros(len(y), int(labels.max()) + 1, dtype=torch.double)
-    for fold in range(folds):
-        held_out = by_class[fold::folds]
-        trained = by_class[[k % folds != fold for k in range(len(y))]]
+    for trained, _, held_out in folds:
         regression = LogisticRegression(C=strength, max_iter=200, tol=1e-3)
         model = make_pipeline(StandardScaler(), regression).fit(x[trained], y[trained])
         rows, columns = torch.from_numpy(held_out)[:, None], torch.from_numpy(model.classes_)

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import datasets
-from data.splits import choose_positions
 from docs.detection import compare_with_cleanlab
-from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table, train_fold
+from docs.detection.compare_with_cleanlab import FILTERS, out_of_fold, table, train_folds
 from utils.files import read_json
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Predictions
@@ -67,33 +65,29 @@ def test_each_image_has_the_probabilities_of_the_fold_that_held_it_out(tmp_path:
 def test_folds_hold_out_each_image_once(tmp_path: Path):
     words = ("--dataset", "digits", "--width", "2", "--n_epoch", "1", "--seed", "7", "--no_plots")
     held_out = []
-    for fold in range(FOLDS):
-        scored = Predictions.read(RunFolder(train_fold(fold, FOLDS, tmp_path, words)).predictions)
+    for fold in train_folds(FOLDS, tmp_path, words):
+        scored = Predictions.read(RunFolder(fold).predictions)
         assert len(scored.index) == 1297  # all are scored
         held_out.append(scored.index[scored.held_out])
     assert sorted(np.concatenate(held_out)) == [*range(1297)]
-    assert {len(part) for part in held_out} == {432, 433}
-    assert datasets.choose_positions is choose_positions
-    with pytest.raises(ValueError, match="--limit_train with --folds"):
-        train_fold(0, FOLDS, tmp_path / "limited", (*words, "--limit_train", "300"))
 
 
 def test_against_cleanlab(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch):
     pytest.importorskip("cleanlab")
     trained = []
 
-    def train(fold: int, folds: int, results: Path, words: list[str]) -> Path:
-        trained.append((fold, folds, results, words))
-        return fold_of(tmp_path, fold)
+    def train(*arguments: object) -> list[Path]:
+        trained.append(arguments)
+        return [fold_of(tmp_path, fold) for fold in range(FOLDS)]
 
-    monkeypatch.setattr(compare_with_cleanlab, "train_fold", train)
+    monkeypatch.setattr(compare_with_cleanlab, "train_folds", train)
     run = write_run(tmp_path / "run", predictions())
     text = tmp_path / "text.md"
     text.write_text("<!-- results made_up begin -->\n<!-- results made_up end -->\n")
     words = [str(run), "--json", str(tmp_path / "made_up.json"), "--into", str(text)]
     words += ["--folds", "3", "--results_dir", str(tmp_path), "--", "--n_epoch", "14"]
     assert compare_with_cleanlab.main(words) == 0
-    assert trained == [(fold, 3, tmp_path, ["--n_epoch", "14"]) for fold in range(FOLDS)]
+    assert trained == [(3, tmp_path, ["--n_epoch", "14"])]
     record = json.loads((tmp_path / "made_up.json").read_text())
     rows = {(row["probabilities"], row["found_by"]): row for row in record["rows"]}
     assert len(rows) == len(record["rows"]) == 1 + 2 * (len(FILTERS) + 3) + 3

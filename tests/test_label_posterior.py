@@ -9,6 +9,8 @@ from torch import nn
 from torchvision import models
 
 import blind_knowledge_dist_training as training
+import detection
+import learning
 from data.own_images.judgments import read_features, read_probabilities
 from data.splits import fold_positions
 from models.label_posterior import calibrate, label_posterior
@@ -16,6 +18,8 @@ from models.linear_probe import backbone_features, out_of_fold
 from tests.conftest import training_options
 from tests.own_images import NAMES, write_folder
 from utils.files import read_columns
+from utils.options.evaluation import detection_parser, learning_parser
+from utils.review import clean
 from utils.run_folder import predictions_writer
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Predictions
@@ -69,12 +73,13 @@ def test_regression_never_sees_the_label_that_it_judges():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(2, (60,), generator=generator)
     memory = torch.eye(60)  # by which a model that was trained on an image knows its label
-    probabilities = out_of_fold(memory, labels, folds=5)
+    folds = [fold_positions(labels, 5, fold, seed=0) for fold in range(5)]
+    probabilities = out_of_fold(memory, labels, folds)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(60).double())
     assert (probabilities.gather(1, labels[:, None]) < 0.7).all()
     centers = torch.tensor([[-6.0, 0], [6, 0]])[labels] + torch.randn(60, 2, generator=generator)
     given = torch.where(torch.arange(60) < 6, 1 - labels, labels)  # six are wrong
-    wrong = out_of_fold(centers, given, folds=5).argmax(1) != given
+    wrong = out_of_fold(centers, given, folds).argmax(1) != given
     assert wrong.tolist() == [True] * 6 + [False] * 54
 
 
@@ -83,12 +88,15 @@ def test_features_are_what_the_last_layer_of_a_backbone_takes(monkeypatch: pytes
     network = models.resnet18().eval()  # without the weights, which would be downloaded
     monkeypatch.setattr(models, "get_model", lambda name, weights: network)
     images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
-    features = backbone_features("resnet18", images)
+    features = backbone_features("resnet18", images, torch.device("cpu"))
     network.fc = nn.Identity()
     prepared = models.get_model_weights("resnet18").DEFAULT.transforms()(images)
     torch.testing.assert_close(features, network(prepared))
     with pytest.raises(ValueError, match="--backbone resnet0: no network of torchvision"):
-        backbone_features("resnet0", images)
+        backbone_features("resnet0", images, torch.device("cpu"))
+    monkeypatch.setattr(models, "get_model", lambda name, weights: nn.Flatten())
+    with pytest.raises(ValueError, match="has no linear layer"):
+        backbone_features("squeezenet1_0", images, torch.device("cpu"))
 
 
 def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
@@ -157,6 +165,52 @@ def test_each_label_is_judged_by_networks_that_have_not_seen_it(
     assert f"{sum(flags)} labels are flagged as wrong: about" in out
     assert f"{sum(flags)} labels are flagged" in folder.review.read_text(encoding="utf-8")
     assert training.main(args) == record and "fold 1" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds a run with other options"):
+        training.main(training_options("--dataset", "folder", *words, "--lr", 0.1))
+    for more in ((), ("--lr", 0.1)):  # the same run again, and another one in its place
+        training.main(training_options("--dataset", "folder", *words, *more, "--restart"))
+        said = capsys.readouterr().out
+        assert said.count("the run that was here is now") == 1 and "fold 1 of 3" in said
+        assert folder.fold(2).training.exists() and folder.training.exists()
+    assert len(list((tmp_path / "replaced").iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["features", "probabilities"])
+def test_labels_are_judged_by_what_is_given(kind: str, tmp_path: Path, capsys):
+    rows = sorted(write_folder(tmp_path / "pets", test=0))
+    (tmp_path / "pets" / "train" / NAMES[0] / "broken.png").write_bytes(b"")
+    places = torch.tensor([NAMES.index(true) for _, _, true in rows])
+    known = nn.functional.one_hot(places, 3) * 0.85 + 0.05
+    known = {kind: known.numpy(), "file_name": [name for name, *_ in rows], "class_names": NAMES}
+    np.savez(tmp_path / "given.npz", **known)
+    words = ["--dataset", "folder", "--images", tmp_path / "pets", "--results_dir", tmp_path]
+    words += ["--data_dir", tmp_path, f"--{kind}", tmp_path / "given.npz"]
+    record = training.main(training_options(*words))
+    folder = RunFolder(tmp_path / "folder_pets_seed_0_features")
+    found, out = Predictions.read(folder.predictions), capsys.readouterr().out
+    assert record == {"epochs": 0, "lost_classes": []} and "broken.png" in out
+    assert found.chosen.flagged.tolist() == [label != true for _, label, true in rows]
+    assert folder.review.exists() and folder.image_warnings.exists()
+    training.main(training_options(*words, "--restart"))
+    assert "the run that was here is now" in capsys.readouterr().out
+    assert clean.main([str(folder), "--take", "flagged", "--out", str(tmp_path / "out.csv")]) == 0
+    assert read_columns(tmp_path / "out.csv")["label"] != read_columns(folder.manifest)["label"]
+    arguments = ["--run_dir", str(folder)]
+    assert detection.main(detection_parser().parse_args(arguments))["flagged"] == sum(
+        found.chosen.flagged
+    )
+    with pytest.raises(ValueError, match="--method features trains no network"):
+        learning.main(learning_parser().parse_args(arguments))
+
+
+def test_limited_images_are_not_folded(tmp_path: Path):
+    write_folder(tmp_path / "pets", test=0)
+    words = ["--dataset", "folder", "--images", tmp_path / "pets", "--data_dir", tmp_path]
+    words += ["--results_dir", tmp_path, "--n_epoch", 1, "--width", 4, "--limit_train", 60]
+    args = training_options(*words)
+    training.main(args)
+    predictions = Predictions.read(RunFolder.of(args).predictions)
+    assert args.folds == 0 and args.detection == "final" and len(predictions.index) == 60
 
 
 def test_a_lost_class_is_not_flagged_as_a_whole():

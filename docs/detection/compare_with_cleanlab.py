@@ -13,13 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
 import blind_knowledge_dist_training as training
-from data import datasets
-from data.splits import Positions, split_indices
 from utils.files import read_json, write_json, write_text
 from utils.metrics import detection_metrics, ranking_metrics
 from utils.options.parser import OneLineParser
@@ -64,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--folds: needs a number from 2, and --results_dir")
     try:
         _predictions(args.run)  # before it takes hours
-        folds = [train_fold(k, args.folds, args.results_dir, words) for k in range(args.folds)]
+        folds = train_folds(args.folds, args.results_dir, words) if args.folds else []
         record = measure(args.run, folds)
         text = as_markdown(table(record))
         write_json(args.json, record)
@@ -76,24 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train_fold(fold: int, folds: int, results: Path, words: Sequence[str]) -> Path:
-    """Train a run that is not shown the images of that fold, or find it finished; its folder.
+def train_folds(folds: int, results: Path, words: Sequence[str]) -> list[Path]:
+    """Train runs each of which is not shown another fold, or find them finished; their folders.
 
     `words`: options of the training script.
     """
-
-    def positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
-        if limit is not None:
-            raise ValueError("--limit_train with --folds: all images are used; leave it out")
-        parts = np.array_split(split_indices(count, 0, seed)[0], folds)
-        held_out = parts.pop(fold)
-        return Positions(np.concatenate(parts), np.arange(count), held_out)
-
-    own = ["--val_ratio", str(1 / folds), "--results_dir", str(results / f"fold_{fold}_of_{folds}")]
+    own = ["--folds", str(folds), "--results_dir", str(results)]
     args = training_parser().parse_args(["--method", "ce", *words, *own])
-    with patch.object(datasets, "choose_positions", positions):
-        training.main(args)
-    return RunFolder.of(args).path
+    training.main(args)
+    folder = RunFolder.of(args)
+    return [folder.path, *(folder.fold(k).path for k in range(1, folds))]
 
 
 def measure(run: Path, folds: Sequence[Path]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ JUDGES = {
 }
 FOLDS = {
     ("folds", count_or_none, 0, "NUMBER"): "parts of the images, each judged by networks that were "
-    "trained on the others: so many runs; 0: the last networks judge what they were trained on "
-    f"(default for own images: 5 below {MANY:,} images)"
+    "trained on the others: so many runs, without --val_ratio; 0: the last networks judge what "
+    f"they were trained on (default for own images: 5 below {MANY:,} images, without --limit_train)"
 }
 
 
@@ -62,6 +62,9 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
         return f"--{judges[0]} is for --method features"
     if options.method == "features" and hasattr(options, "features") and len(judges) != 1:
         return "--method features needs one of --features, --backbone and --probabilities"
+    for name in ("limit_train", "measure_steps"):
+        if options.method == "features" and getattr(options, name, None):
+            return f"--{name} is for methods that train a network"
     if options.dataset == OWN_IMAGES:
         if options.noise_path:
             return "--noise_path is for CIFAR; own labels are in --images or --manifest"
@@ -85,7 +88,9 @@ def choose_by_count(options: argparse.Namespace, images: int) -> None:
     if not METHODS[options.method].has_networks:
         vars(options).update(defaults)
         return
-    if options.folds == 0:
+    if options.limit_train:
+        defaults["folds"] = 0
+    if options.folds == 0 or (defaults["folds"] == 0 and not options.folds):
         defaults["detection"] = "final"
     chosen = {name: value for name, value in defaults.items() if getattr(options, name) is None}
     vars(options).update(chosen)

@@ -33,12 +33,8 @@ FOLDERS = {
 }
 DEBUG = {("debug", bool): argparse.SUPPRESS}  # traceback of an error in the input
 DEVICE = {
-    (
-        "device",
-        str,
-        "auto",
-        "NAME",
-    ): "cpu, cuda, cuda:NUMBER or mps (untried); auto: cuda where there is one, else cpu",
+    ("device", str, "auto", "NAME"): "cpu, cuda, cuda:NUMBER or mps (untried); auto: cuda where "
+    "there is one, else cpu",
     ("precision", ("auto", "fp32", "tf32", "bf16")): "precision of convolutions and matrix "
     "products; auto: bf16 where the device has it in hardware, else fp32. Losses and statistics "
     "are always in fp32",

@@ -75,9 +75,8 @@ def sweep_parser() -> OneLineParser:
     runs.add_argument(
         "--seeds", nargs="+", type=seed, default=[0], metavar="NUMBER", help="random seeds"
     )
-    runs.add_argument(
-        "--methods", nargs="+", choices=list(METHODS), default=["bkd"], help=METHOD_HELP
-    )
+    trained = [name for name, method in METHODS.items() if method.has_networks]
+    runs.add_argument("--methods", nargs="+", choices=trained, default=["bkd"], help=METHOD_HELP)
     add_options(runs, NET | FOLDERS | ONLY)
     add_options(parser.add_argument_group("on this machine"), MACHINE)
     slurm = parser.add_argument_group("on a Slurm cluster: one job array, through submitit")

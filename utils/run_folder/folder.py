@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.console import say
 from utils.files import read_json
 from utils.lock import HOLDER, locked
 from utils.methods import METHODS
@@ -149,6 +150,12 @@ class RunFolder:
                 "choose another --results_dir, or --restart, which moves it to replaced/"
             )
         return read_json(self.training) if self.training.exists() else None
+
+    def make_room(self, args: argparse.Namespace) -> None:
+        """Replace the folder for `--restart`, once, before anything else is written into it."""
+        if args.restart and (replaced := self.replace()):
+            say(f"{self}: the run that was here is now {replaced}")
+        args.restart = False
 
     def replace(self) -> Path | None:
         """Move the folder, in which nobody trains, to `replaced/` beside it; where it is now."""

@@ -18,6 +18,7 @@ from utils.run_folder.predictions import UNKNOWN, Predictions
 from utils.run_folder.suspects import class_examples, most_suspect, suspects_csv
 
 FEWEST_IMAGES = 1000  # on which networks that begin from nothing learn enough to flag labels
+WARNINGS_SAID = 10
 CLASSES_NAMED = 20  # those with the most flagged labels
 SUSPECTS_SHOWN = 64  # images that a run folder keeps for its plot
 
@@ -75,8 +76,8 @@ class PredictionsWriter(NamedTuple):
             **single,
         )
         if posterior is not None:
-            few = probabilities is not None and len(scored) < FEWEST_IMAGES
-            predictions = predictions.with_posterior(posterior.numpy(), flag=not few)
+            flag = not too_few(predictions)
+            predictions = predictions.with_posterior(posterior.numpy(), flag=flag)
             for line in posterior_lines(predictions):
                 say(line)
         return write_predictions(self.folder, predictions, self.images, self.own)
@@ -93,17 +94,26 @@ class PredictionsWriter(NamedTuple):
             found[rows] = found.new_tensor(of_fold)
         return found
 
-    def write_judged(self, description: Description, posterior: Any, restart: bool) -> Any:
+    def log_warnings(self) -> None:
+        """Say the first of own images' warnings; all are in a file of the run folder."""
+        lines, path = self.own.warnings if self.own else [], self.folder.image_warnings
+        if not lines:
+            return
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        for line in lines[:WARNINGS_SAID]:
+            say(f"warning: {line}")
+        if (more := len(lines) - WARNINGS_SAID) > 0:
+            say(f"warning: and {more} more; all are listed in {path}")
+
+    def write_judged(self, description: Description, posterior: Any) -> dict[str, Any]:
         """Write the run folder of labels that are judged without a run; returns training.json.
 
-        `posterior`: as for `write`. Raises ValueError where another run is in the folder.
+        `posterior`: as for `write`.
         """
         folder = self.folder
-        if restart:
-            folder.replace()
-        folder.finished_run(description)
         folder.make()
         with locked(folder.path), logged_to(folder.log("training")):
+            self.log_warnings()
             write_json(folder.args, description.record())
             predictions = self.write(posterior=posterior)
             record = {"epochs": 0, "lost_classes": predictions.lost_classes()}
@@ -157,14 +167,18 @@ def write_predictions(
     return predictions
 
 
+def too_few(predictions: Predictions) -> bool:
+    """Whether networks that began from nothing have seen too few images to flag labels."""
+    return predictions.teacher_probabilities is not None and len(predictions.label) < FEWEST_IMAGES
+
+
 def posterior_lines(predictions: Predictions) -> list[str]:
     """What the posterior flags, of each class too, what that mends, and which classes are lost."""
     if predictions.posterior_flagged is None:
         return []
     names, label = predictions.class_names.tolist(), predictions.label
     flagged, suggested = predictions.posterior_flagged, predictions.posterior_suggested
-    networks = predictions.teacher_probabilities is not None
-    if networks and len(label) < FEWEST_IMAGES:
+    if too_few(predictions):
         return [
             f"{len(label)} images are too few to learn from: nothing is flagged, and even the most "
             "suspect labels are often right; with --features or --backbone they are judged better"

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import torch
 
 from utils.console import ProgressBars, duration, logged_to, say
 from utils.devices import peak_memory_gib
-from utils.files import remove_partial_files, write_json, write_text
+from utils.files import remove_partial_files, write_json
 from utils.labels import Labels
 from utils.lock import locked
 from utils.plots.draw import write_plots
@@ -21,8 +21,6 @@ from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interrupted, Interruption
 from utils.run_folder.tensorboard import TensorBoard
 from utils.seeding import Randomness
-
-WARNINGS_SAID = 10
 
 
 class Training(Protocol):
@@ -94,16 +92,6 @@ class Session:
             self.stack.__exit__(type(raised), raised, traceback)
             raise
         self.stack.__exit__(kind, error, traceback)
-
-    def log_warnings(self, lines: Sequence[str]) -> None:
-        """Say the first of the images' warnings; all are in a file of the run folder."""
-        if not lines:
-            return
-        write_text(self.folder.image_warnings, "".join(f"{line}\n" for line in lines))
-        for line in lines[:WARNINGS_SAID]:
-            say(f"warning: {line}")
-        if (more := len(lines) - WARNINGS_SAID) > 0:
-            say(f"warning: and {more} more; all are listed in {self.folder.image_warnings}")
 
     def resume(self) -> dict[str, Any] | None:
         """Restore the run from its checkpoint, or begin it; returns the record of a finished one.

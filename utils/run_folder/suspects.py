@@ -50,20 +50,18 @@ def suspects_csv(predictions: Predictions, file_names: Sequence[str] | None = No
         "suggested_label": cells(suggested),
         "suggested_name": cells(suggested, class_names),
         "agreement": [f"{each:.6g}" for each in agreement[rows].tolist()],
-        "suggested_score": [""] * len(rows),
         "group": cells(predictions.split_group),
         "flagged": cells(flagged.astype(int)),
         "true_label": cells(predictions.true_label),
         "true_name": cells(predictions.true_label, class_names),
     }
-    if predictions.chosen_name == "posterior":
-        scores = predictions.posterior_suggested[rows].tolist()
-        columns["suggested_score"] = [f"{each:.6g}" for each in scores]
     if file_names is not None:
         columns["file_name"] = cells(np.arange(len(rows)), file_names)
+        columns["suggested_score"] = [""] * len(rows)
+        if predictions.chosen_name == "posterior":
+            scores = predictions.posterior_suggested[rows].tolist()
+            columns["suggested_score"] = [f"{each:.6g}" for each in scores]
         columns = {heading: columns[name] for heading, name in OWN_COLUMNS.items()}
-    else:
-        del columns["suggested_score"]
     return csv_text([list(columns), *zip(*columns.values(), strict=True)])
 
 
