@@ -8,12 +8,7 @@ from torch import Tensor, nn
 from models.label_posterior import calibrate
 from utils.labels import Positions
 
-STRENGTHS = (
-    0.0003,
-    0.003,
-    0.03,
-    0.3,
-)  # C of the logistic regression, of which the likeliest is taken
+STRENGTHS = (0.0003, 0.003, 0.03, 0.3)  # C of the regression, of which the likeliest is taken
 BATCH = 100  # images at once through a backbone
 
 

@@ -177,7 +177,7 @@ def test_each_label_is_judged_by_networks_that_have_not_seen_it(
 
 @pytest.mark.parametrize("kind", ["features", "probabilities"])
 def test_labels_are_judged_by_what_is_given(kind: str, tmp_path: Path, capsys):
-    rows = sorted(write_folder(tmp_path / "pets", test=0))
+    rows = sorted(write_folder(tmp_path / "pets", wrong=0.08, test=0))
     (tmp_path / "pets" / "train" / NAMES[0] / "broken.png").write_bytes(b"")
     places = torch.tensor([NAMES.index(true) for _, _, true in rows])
     known = nn.functional.one_hot(places, 3) * 0.85 + 0.05
