@@ -2,65 +2,121 @@
 
 Probabilities by networks that were trained on a label say little of it: they may have memorized it.
 So they come out of fold: each image is judged by networks that were trained without it. A network's
-confidence is no frequency, and its errors look like wrong labels. Both are told apart by two
-numbers that make the given labels most likely:
+confidence is no frequency, and its errors look like wrong labels. A noise model tells both apart:
 
-    P(label | image) = (1 - noise) * p(label) + noise / C,   p = softmax(exponent * log probability)
+    P(label | image) = sum_k p_k(image) T[k, label],   p = softmax(exponent * log probability)
 
-The share of labels that even confident predictions contradict gives the noise, the others the
-exponent. Bayes' rule then gives the probability that the label is the true class.
+with the transition matrix T of CIFAR-N's authors and others. Bayes' rule then gives the probability
+of each true class. Two models compete. `uniform_noise`: wrong labels are spread over the classes;
+one number, found by its likelihood. `structured_noise`: wrong labels follow similarity; T is read
+off the images of which the predictions are most certain (anchors: Patrini et al., CVPR 2017).
 
-N images, C classes.
+Similar classes are also what predictions confuse by themselves, and a T of its own is free to
+take such errors for noise. So uniform noise is kept where it explains held-out labels clearly
+better, and where predictions contradict most labels.
+
+N images, C classes. All in double precision.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 EXPONENTS = [0.25 * 1.08**k for k in range(40)]  # 0.25 to 5
-STEPS = 60  # of expectation maximization for the noise
+STEPS = 60  # of expectation maximization for uniform noise
 NOISE = 0.0001, 0.9  # smallest and largest
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
+ANCHORS = 0.85  # certain images of a class, as a share of its labels
+PRIOR_ANCHORS = 30  # so many more obey uniform noise
+FOLDS = 5  # in which both models explain held-out labels,
+CONTEST_ANCHORS = 0.7  # with fewer anchors, which explain them better
+CLEARLY = 2.5  # standard errors
+LEAST_AGREEMENT = 0.5  # of predictions and labels
 
 
-class Calibration(NamedTuple):
-    """The two numbers, and how well they explain the labels."""
+class NoiseModel(NamedTuple):
+    """How predictions and wrong labels come about."""
 
     exponent: float  # above 1 where the predictions are less confident than they should be
-    noise: float  # share of the labels that are drawn anew, uniformly
-    likelihood: float  # mean log-likelihood of the labels in nats
+    transition: Tensor  # T [C, C]: a row a true class, a column a given one
 
+    def joint(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """P(label, true class | image) [N, C] for probabilities [N, C] and labels [N]."""
+        return _sharpened(probabilities, self.exponent) * self.transition.T[labels]
 
-def calibrate(probabilities: Tensor, labels: Tensor) -> Calibration:
-    """The calibration of probabilities [N, C] that makes the labels [N] most likely."""
-    return max((_noise(probabilities, labels, each) for each in EXPONENTS), key=lambda c: c[2])
-
-
-def _noise(probabilities: Tensor, labels: Tensor, exponent: float) -> Calibration:
-    """The calibration with that exponent."""
-    uniform, noise = 1 / probabilities.shape[1], torch.tensor(0.1, dtype=torch.double)
-    at_label = _sharpened(probabilities, exponent).gather(1, labels[:, None]).squeeze(1)  # [N]
-    for _ in range(STEPS):
-        drawn = noise * uniform / (noise * uniform + (1 - noise) * at_label)
-        noise = drawn.mean().clamp(*NOISE)
-    likelihood = (noise * uniform + (1 - noise) * at_label).log().mean()
-    return Calibration(exponent, noise.item(), likelihood.item())
-
-
-def _sharpened(probabilities: Tensor, exponent: float) -> Tensor:
-    return (exponent * probabilities.double().clamp(min=MIN_PROBABILITY).log()).softmax(1)
+    def log_likelihoods(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """log P(label | image) [N] in nats."""
+        return self.joint(probabilities, labels).sum(1).clamp(min=MIN_PROBABILITY).log()
 
 
 def label_posterior(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Probability of each class to be the true one, given image and label: [N, C], sum 1.
 
-    `probabilities` [N, C] are calibrated on the labels [N] themselves. In double precision. At the
-    label it is the probability that the label is right.
+    `probabilities` [N, C] are calibrated on the labels [N] themselves. At the label it is the
+    probability that the label is right.
     """
-    calibration, classes = calibrate(probabilities, labels), probabilities.shape[1]
-    joint = _sharpened(probabilities, calibration.exponent) * calibration.noise / classes
-    at_label = joint.gather(1, labels[:, None])
-    right = at_label * (1 + (1 - calibration.noise) * classes / calibration.noise)
-    joint = joint.scatter(1, labels[:, None], right)
+    joint = noise_model(probabilities, labels).joint(probabilities, labels)
     return joint / joint.sum(1, keepdim=True)
+
+
+def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
+    """The noise model for probabilities [N, C] and labels [N] that the head of this file asks."""
+    uniform = uniform_noise(probabilities, labels)
+    if (probabilities.argmax(1) == labels).double().mean() < LEAST_AGREEMENT:
+        return uniform
+    rival = partial(structured_noise, anchors=CONTEST_ANCHORS)
+    better = _held_out(uniform_noise, probabilities, labels)
+    better -= _held_out(rival, probabilities, labels)  # [N]
+    if better.mean() > CLEARLY * better.std() / len(labels) ** 0.5:
+        return uniform
+    return structured_noise(probabilities, labels)
+
+
+def uniform_noise(probabilities: Tensor, labels: Tensor) -> NoiseModel:
+    """The likeliest model by which a share of the labels is drawn anew, uniformly."""
+    found = (_uniform(probabilities, labels, each) for each in EXPONENTS)
+    return max(found, key=lambda model: model.log_likelihoods(probabilities, labels).mean())
+
+
+def _uniform(probabilities: Tensor, labels: Tensor, exponent: float) -> NoiseModel:
+    classes, noise = probabilities.shape[1], torch.tensor(0.1, dtype=torch.double)
+    at_label = _sharpened(probabilities, exponent).gather(1, labels[:, None])  # [N, 1]
+    for _ in range(STEPS):
+        drawn = noise / classes
+        noise = (drawn / (drawn + (1 - noise) * at_label)).mean().clamp(*NOISE)
+    return NoiseModel(exponent, (1 - noise) * torch.eye(classes) + noise / classes)
+
+
+def structured_noise(probabilities: Tensor, labels: Tensor, anchors: float = ANCHORS) -> NoiseModel:
+    """The model whose T counts the labels of each class's most certain images.
+
+    They are as many as that share of the class's labels; `PRIOR_ANCHORS` more obey uniform noise.
+    The exponent is the likeliest.
+    """
+    counts = PRIOR_ANCHORS * uniform_noise(probabilities, labels).transition  # [C, C]
+    for k, images in enumerate(torch.bincount(labels, minlength=len(counts)).tolist()):
+        certain = probabilities[:, k].topk(int(anchors * images)).indices
+        counts[k] += torch.bincount(labels[certain], minlength=len(counts))
+    transition = counts / counts.sum(1, keepdim=True)
+    models = (NoiseModel(exponent, transition) for exponent in EXPONENTS)
+    return max(models, key=lambda model: model.log_likelihoods(probabilities, labels).mean())
+
+
+def _held_out(
+    fit: Callable[[Tensor, Tensor], NoiseModel], probabilities: Tensor, labels: Tensor
+) -> Tensor:
+    """log P(label | image) [N], each by the model that `fit` found without the image."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    found = torch.zeros(len(labels), dtype=torch.double)
+    for part in order.chunk(FOLDS):
+        others = ~torch.isin(torch.arange(len(labels)), part)
+        model = fit(probabilities[others], labels[others])
+        found[part] = model.log_likelihoods(probabilities[part], labels[part])
+    return found
+
+
+def _sharpened(probabilities: Tensor, exponent: float) -> Tensor:
+    return (exponent * probabilities.double().clamp(min=MIN_PROBABILITY).log()).softmax(1)

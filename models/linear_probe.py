@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.label_posterior import calibrate
+from models.label_posterior import uniform_noise
 from utils.labels import Positions
 
 STRENGTHS = (0.0003, 0.003, 0.03, 0.3)  # C of the regression, of which the likeliest is taken
@@ -41,10 +41,15 @@ def out_of_fold(features: Tensor, labels: Tensor, folds: Sequence[Positions]) ->
     """Probabilities [N, C] of logistic regression on features [N, D] and given labels [N].
 
     Each fold's held-out images are judged by a regression on the others. The regularization is that
-    under which the labels are most likely, see `calibrate`.
+    under which the labels are most likely, see `uniform_noise`.
     """
     found = [_out_of_fold(features, labels, folds, strength) for strength in STRENGTHS]
-    return max(found, key=lambda probabilities: calibrate(probabilities, labels).likelihood)
+    return max(found, key=lambda each: _likelihood(each, labels))
+
+
+def _likelihood(probabilities: Tensor, labels: Tensor) -> float:
+    model = uniform_noise(probabilities, labels)
+    return model.log_likelihoods(probabilities, labels).mean().item()
 
 
 def _out_of_fold(

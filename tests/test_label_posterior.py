@@ -13,7 +13,7 @@ import detection
 import learning
 from data.own_images.judgments import read_features, read_probabilities
 from data.splits import fold_positions
-from models.label_posterior import calibrate, label_posterior
+from models.label_posterior import label_posterior, noise_model, structured_noise, uniform_noise
 from models.linear_probe import backbone_features, out_of_fold
 from tests.conftest import training_options
 from tests.own_images import NAMES, write_folder
@@ -41,12 +41,13 @@ def draw(count: int, noise: float) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 @pytest.mark.parametrize("noise", [0.02, 0.3])
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 def test_the_posterior_is_the_share_of_right_labels(exponent: float, noise: float):
-    probabilities, true, labels = draw(8000, noise)
+    probabilities, true, labels = draw(3000, noise)
     said = probabilities ** (1 / exponent)
     said /= said.sum(1, keepdim=True)
-    found = calibrate(said, labels)
+    found = uniform_noise(said, labels)
     assert found.exponent == pytest.approx(exponent, rel=0.1)
-    assert found.noise == pytest.approx(noise, abs=0.03)
+    assert found.transition[0, 1] == pytest.approx(noise / 10, abs=0.004)
+    assert torch.equal(noise_model(said, labels).transition, found.transition)
     at_label = label_posterior(said, labels).gather(1, labels[:, None]).squeeze(1)
     for low in (0.0, 0.2, 0.4, 0.6, 0.8):
         rows = (at_label >= low) & (at_label < low + 0.2)
@@ -57,7 +58,8 @@ def test_the_posterior_is_the_share_of_right_labels(exponent: float, noise: floa
 
 def test_the_posterior_is_bayes_rule():
     probabilities, _, labels = draw(50, 0.3)
-    exponent, noise, likelihood = calibrate(probabilities, labels)
+    found = uniform_noise(probabilities, labels)
+    exponent, noise = found.exponent, 10 * found.transition[0, 1]
     posterior, logs = label_posterior(probabilities, labels), []
     for row, label in enumerate(labels.tolist()):
         prior = probabilities[row].double() ** exponent
@@ -66,7 +68,27 @@ def test_the_posterior_is_bayes_rule():
         joint = prior * torch.tensor(given, dtype=torch.double)
         torch.testing.assert_close(posterior[row], joint / joint.sum())
         logs.append(joint.sum().log())
-    assert likelihood == pytest.approx(torch.stack(logs).mean().item())
+    torch.testing.assert_close(found.log_likelihoods(probabilities, labels), torch.stack(logs))
+
+
+def test_noise_that_follows_similarity_is_found_where_labels_speak_for_it():
+    probabilities, true, _ = draw(4000, 0)
+    probabilities = probabilities.double() ** 3
+    probabilities /= probabilities.sum(1, keepdim=True)
+    generator = torch.Generator().manual_seed(1)
+    true = probabilities.multinomial(1, generator=generator).squeeze(1)
+    wrong = torch.rand(4000, generator=generator) < 0.3
+    pairs = torch.where(wrong, (true + 1) % 10, true)  # each class is taken for its neighbor
+    said = 0.9 * probabilities + 0.1 * probabilities.roll(1, 1)  # a network learns part of it
+    found = noise_model(said, pairs).transition
+    assert torch.equal(found, structured_noise(said, pairs).transition)
+    assert (found.diagonal(1) > 0.15).all() and found.diagonal().min() > 0.6
+    flagged = label_posterior(said, pairs).argmax(1) != pairs
+    assert wrong[flagged].double().mean() > 0.7 and flagged[wrong].double().mean() > 0.7
+    kept = label_posterior(probabilities, true).argmax(1) == true  # not where there is none
+    assert kept.double().mean() > 0.98
+    weak = (0.3 * said.log()).softmax(1)[torch.randperm(4000, generator=generator)]
+    assert torch.equal(noise_model(weak, pairs).transition, uniform_noise(weak, pairs).transition)
 
 
 def test_regression_never_sees_the_label_that_it_judges():
