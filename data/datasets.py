@@ -33,7 +33,7 @@ def load_images(
 ) -> ImageSet:
     """The named data set; CIFAR is downloaded into `data_dir` where missing.
 
-    `own`: for own images the options images, manifest, image_size, no_flip and results_dir;
+    `own`: for own images the options images, manifest, columns, image_size, no_flip, results_dir;
     `data_dir` keeps what was read of them, with a progress bar unless `quiet`. Raises OSError or
     ValueError, with a hint, for files that are missing or wrong and for a `data_dir` that cannot be
     used.
@@ -42,7 +42,7 @@ def load_images(
         places = (Path(own[name]) if own.get(name) else None for name in ("images", "manifest"))
         size = own.get("image_size") or IMAGE_SIZES[0]  # no matter where only labels are asked for
         results = [Path(own["results_dir"])] if own.get("results_dir") else []
-        how = {"flip": not own.get("no_flip"), "leave_out": results}
+        how = {"flip": not own.get("no_flip"), "leave_out": results, "columns": own.get("columns")}
         return load_own_images(*places, size, data_dir, quiet, **how)
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)

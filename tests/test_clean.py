@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from utils.files import read_columns, write_text
-from utils.manifest import Manifest, as_csv, corrected, csv_text, of_files, read_manifest
+from utils.manifest import Manifest, as_file, corrected, csv_text, of_files, read_manifest
 from utils.review import clean
 from utils.run_folder.folder import RunFolder
 
@@ -41,7 +41,7 @@ def test_a_manifest_is_written_as_it_was_read(line_end: str, mark: str, tmp_path
     assert manifest.cells("file_name")[:7] == STRANGE
     assert [manifest.whole(row) for row in range(10)] == [True] * 7 + [False, False, True]
     assert manifest.cells("nothing") == [""] * 10
-    assert as_csv(manifest) == content
+    assert as_file(manifest) == content
 
 
 def test_a_corrected_manifest_tells_what_was_there_before():
@@ -59,12 +59,42 @@ def test_a_corrected_manifest_tells_what_was_there_before():
     assert again.rows[:2] == [["1.png", "dog", "x", "cat"], ["3.png", "cat", "", "dog"]]
 
 
+FORMS = {  # a file, and what it is with the first two labels exchanged, the third dropped
+    "semicolons.csv": (
+        "file_name;label\r\n1.png;a,b\r\n2.png;b\r\n3.png;b\r\n4.png;b\r\nbroken\r\n",
+        "file_name;label;changed_from\r\n1.png;b;a,b\r\n2.png;a,b;b\r\n4.png;b;\r\nbroken\r\n",
+    ),
+    "texts.jsonl": (
+        '{"n": 1.0, "file_name": "1.png", "label": "\\u00e4"}\n{"label": "b", "file_name": "2.png"}'
+        '\n\n{"file_name": "3.png"}\n{"file_name": "4.png", "o": {"k": [1, "x"]}, "label": null}\n',
+        '{"n": 1.0, "file_name": "1.png", "label": "b", "changed_from": "\\u00e4"}\n{"file_name": '
+        '"2.png", "label": "\\u00e4", "changed_from": "b"}\n{"file_name": "4.png", "label": null, '
+        '"o": {"k": [1, "x"]}, "changed_from": null}\n',
+    ),
+    "numbers.jsonl": (
+        '{"file_name":"1.png","label":7,"changed_from":null}\n{"file_name":"2.png","label":12}\n'
+        '{"file_name":"3.png","label":7}\n',
+        '{"file_name":"1.png","label":12,"changed_from":7}\n'
+        '{"file_name":"2.png","label":7,"changed_from":12}\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_corrected_manifest_keeps_its_form(name: str, tmp_path: Path):
+    before, after = FORMS[name]
+    manifest = read_manifest(written(tmp_path / name, before.encode()))
+    first, second = manifest.cells("label")[:2]
+    result = corrected(manifest, {"1.png": second, "2.png": first, "3.png": None})
+    assert as_file(result).decode() == after
+
+
 def test_the_manifest_of_a_folder():
     one = of_files([("a/1.png", "a", "train"), ("b/1.png", "b", "train")])
-    assert as_csv(one) == b"file_name,label\na/1.png,a\nb/1.png,b\n"
+    assert as_file(one) == b"file_name,label\na/1.png,a\nb/1.png,b\n"
     both = of_files([("train/a/1.png", "a", "train"), ("test/a/1.png", "a", "test")])
     assert both.columns == ["file_name", "label", "split"]
-    assert as_csv(of_files([])) == b"file_name,label\n"
+    assert as_file(of_files([])) == b"file_name,label\n"
 
 
 @pytest.fixture
@@ -73,7 +103,9 @@ def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.make()
     rows = [[name, "cat"] for name in STRANGE]
-    folder.manifest.write_bytes(as_csv(Manifest(["file_name", "label"], [*rows, ["o.png", "dog"]])))
+    folder.manifest.write_bytes(
+        as_file(Manifest(["file_name", "label"], [*rows, ["o.png", "dog"]]))
+    )
     columns = ["file_name", "given_label", "suggested_label", "score", "suggested_score", "flagged"]
     suspects = [[name, "cat", "dog", k / 10, 0.8, int(k < 2)] for k, name in enumerate(STRANGE)]
     suspects.append(["o.png", "dog", "cat", 0.9, 0.1, 0])

@@ -25,6 +25,7 @@ from data.own_images.reading import read_image, read_images, thumbnail, thumbnai
 from data.splits import choose_positions
 from tests.own_images import kill_itself, picture, write_folder
 from utils.labels import Labels
+from utils.manifest import as_file
 
 RED, SIZE = (200, 30, 30), 32
 
@@ -41,7 +42,7 @@ def save_all(folder: Path, *names: str) -> Path:
     return folder
 
 
-def load(images: Path | None, data_dir: Path, manifest: Path | None = None, **how: bool):
+def load(images: Path | None, data_dir: Path, manifest: Path | None = None, **how: object):
     return load_own_images(images, manifest, SIZE, data_dir, quiet=True, **how)
 
 
@@ -266,8 +267,17 @@ def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
         (["file_name,label", "1.png,a", '"2.png,b', '3.png",a'], "row 2 .* spans 2 lines; is a"),
         (["file_name,label", '1.png,"a', "2.png,b", '3.png,a"'], "row 1 .* spans 3 lines; is a"),
         (["file_name,label", r"a\1.png,a"], "row 1 .* has backslashes; write / between"),
-        (["file_name;label", "1.png;a"], "save it with commas, not ';', between the cells"),
-        (["file_name\tlabel", "1.png\ta"], r"save it with commas, not '\\t', between the cells"),
+        (["path;class", "1.png;a"], "has no column 'file_name'; there are 'path', 'class'; name"),
+        (["file_name|label", "1.png|a"], r"there are 'file_name\|label'; name those of images"),
+        (['{"file_name": "1.png"}'], "has no column 'label'; there are 'file_name'; name those"),
+        (['{"file_name": "1.png", "label": "a"}', "", "[1]"], "line 3: is no JSON object"),
+        (['{"file_name": "1.png",', '"label": "a"}'], "line 1: no whole JSON object .Expecting"),
+        (
+            ['{"label": "a"}', '{"label": 3}'],
+            "line 2: its 'label' is a number, and a text in line 1",
+        ),
+        (['{"label": ["a"]}'], "line 1: its 'label' is a list or object; a text or number is"),
+        (['{"label": "a", "label": "b"}'], "line 1: has the key 'label' twice"),
         (["file_name,label", "1.png,a", "2\0.png,b"], "a NUL character in line 3; is it UTF-16"),
         (["file_name,label", "1.png,ü"], "is UTF-16; save it as CSV in UTF-8"),
     ],
@@ -277,6 +287,71 @@ def test_a_manifest_of_no_use_is_refused(lines: list[str], words: str, tmp_path:
     encoding = "utf-16" if words.startswith("is UTF-16") else "utf-8"
     with pytest.raises((ValueError, OSError), match=words):
         load(None, tmp_path, manifest_of(tmp_path, *lines, encoding=encoding))
+
+
+SPACED, PLAIN = '{"file_name": "%s", "label": "%s"}', '{"file_name":"%s","label":%s}'
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "row", "labels"),
+    [
+        ("semicolons.csv", "n;file_name;label", "7;%s;%s", "ab"),
+        ("tabs.tsv", "\ufefffile_name\tlabel\tnote", "%s\t%s\tx,y;z", "ab"),
+        ("path=class.csv", "file_name,path,label,class", "x,%s,wrong,%s", "ab"),
+        ("spaced.jsonl", "", "\ufeff" + SPACED, "ab"),
+        ("numbers.json", "", PLAIN, "01"),
+    ],
+)
+def test_manifests_in_other_forms(name: str, heading: str, row: str, labels: str, tmp_path: Path):
+    """Read, and written as they were."""
+    folder = save_all(tmp_path / "files", *"123")
+    rows = [row % (f"{k}.png", labels[k == 2]) for k in (1, 2, 3)]
+    rows[1:] = [each.removeprefix("\ufeff") for each in rows[1:]]
+    text = "".join(f"{line}\n" for line in [heading, *rows] if line)
+    manifest, columns = tmp_path / name, name[:10] if "=" in name else None
+    manifest.write_text(text, encoding="utf-8")
+    images = load(folder, tmp_path, manifest, columns=columns)
+    assert images.class_names == [*labels] and images.own.labels.tolist() == [0, 1, 0]
+    assert images.own.file_names(np.array([2, 0])) == ["3.png", "1.png"]
+    assert as_file(images.own.manifest).decode() == text
+
+
+def test_json_lines_without_a_label_are_told_and_left_out(tmp_path: Path):
+    lines = [SPACED % pair for pair in (("1.png", "a"), ("2.png", "b"), ("3.png", "\\u00fc"))]
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text("\n".join([*lines, '{"file_name": "4.png"}', '{"label": null}']))
+    images = load(save_all(tmp_path, *"1234"), tmp_path / "data", manifest)
+    assert images.class_names == ["a", "b", "ü"] and len(images.own.manifest.rows) == 5
+    told = [line.split(": ")[1] for line in images.own.warnings[-2:]]
+    assert told == ["row 4 ('4.png') has no label", "row 5 ('') has no file name"]
+
+
+def test_metadata_in_the_folder_is_used_where_it_has_labels(tmp_path: Path):
+    folder, data = save_all(tmp_path / "images", "a/1", "b/2"), tmp_path / "data"
+    csv, lines = folder / "metadata.csv", folder / "metadata.jsonl"
+    csv.write_text("file_name,text\na/1.png,one\nb/2.png,two\n")
+    images = load(folder, data)
+    assert images.class_names == ["a", "b"]
+    assert "metadata.csv: has no column 'label'; there are 'file_name'," in images.own.facts[0]
+    assert load(folder, data, columns="file_name=text").class_names == ["one", "two"]
+    with pytest.raises(ValueError, match="has no column 'breed'"):
+        load(folder, data, columns="file_name=breed")
+    csv.rename(folder / "other.csv")
+    lines.write_text(
+        '{"file_name": "a/1.png", "label": "x"}\n{"file_name": "b/2.png", "label": "y"}'
+    )
+    images = load(folder, data)
+    assert images.class_names == ["x", "y"] and images.own.manifest.json_lines
+    assert images.own.facts[0].startswith(f"{lines}: used as --manifest; names of folders")
+    (folder / "other.csv").rename(csv)
+    with pytest.raises(ValueError, match=r"has metadata.csv and metadata.jsonl; name one of them"):
+        load(folder, data)
+    given = load(folder, data, csv, columns="file_name=text")
+    assert given.class_names == ["one", "two"] and not any("metadata" in x for x in given.own.facts)
+    csv.unlink()
+    lines.unlink()
+    with pytest.raises(ValueError, match="--columns a=b: is for a manifest; there is no metadata"):
+        load(folder, data, columns="a=b")
 
 
 def test_a_folder_of_no_use_is_refused(tmp_path: Path):

@@ -14,7 +14,8 @@ from PIL import Image
 
 from tests import browser
 from tests.browser import browse_frames, in_browser
-from utils.manifest import Manifest, as_csv, corrected, csv_text
+from tests.test_clean import FORMS
+from utils.manifest import Manifest, as_file, corrected, csv_text, read_manifest
 from utils.review.page import Suspect, review_page
 
 CLASSES = ["cat", "Hündchen", 'a "b", c', "</script><script>alert(1)</script>", "all", "\udcfe"]
@@ -164,8 +165,8 @@ def test_downloads_are_those_of_python(tmp_path: Path, form: str):
     """
     page = review_page(HOSTILE, manifest, suspects, CLASSES, "k")
     seen = browse(page, tmp_path, script)
-    assert bytes(seen["before"]) == as_csv(corrected(manifest, {}))
-    assert bytes(seen["after"]) == as_csv(corrected(manifest, decisions))
+    assert bytes(seen["before"]) == as_file(corrected(manifest, {}))
+    assert bytes(seen["after"]) == as_file(corrected(manifest, decisions))
     words = ["keep", "change", "drop", "change", "change", "change"]
     lines = [[name, word, decisions[name] or ""] for name, word in zip(names, words, strict=False)]
     text = csv_text([["file_name", "decision", "label"], *lines])
@@ -180,6 +181,21 @@ def test_downloads_are_those_of_python(tmp_path: Path, form: str):
     assert seen["figures"] == [f"7 of {len(suspects)}", str(sum(changed)), "1"]
     assert f"{len(suspects) + 1} images in the manifest" in seen["facts"]
     assert "3 broken rows" in seen["facts"]
+
+
+@in_browser
+@pytest.mark.parametrize("name", FORMS)
+def test_a_download_keeps_the_form(name: str, tmp_path: Path):
+    before, after = FORMS[name]
+    (tmp_path / name).write_text(before, encoding="utf-8", newline="")
+    manifest = read_manifest(tmp_path / name)
+    first, second = manifest.cells("label")[:2]
+    pairs = zip(["1.png", "2.png", "3.png"], [first, second, second], strict=True)
+    suspects = [Suspect(name, given, given, 0, False, picture()) for name, given in pairs]
+    page = review_page("t", manifest, suspects, [first, second], "k")
+    script = "choose(0, 1); choose(1, 0); button(2, 'drop').click();"
+    script += f"return await saved('save', 'corrected{Path(name).suffix}');"
+    assert bytes(browse(page, tmp_path, script)).decode() == after
 
 
 @in_browser

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.own_images.folders import SPLITS, TEST, TRAIN, in_folders
-from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, of_files, read_manifest
+from utils.manifest import (
+    FILE_NAME,
+    LABEL,
+    METADATA,
+    SPLIT,
+    Manifest,
+    MissingColumn,
+    of_files,
+    read_manifest,
+)
 
 
 class ImageFiles(NamedTuple):
@@ -20,10 +29,11 @@ class ImageFiles(NamedTuple):
     warnings: list[str]
     on_disk: dict[str, Path]  # where a file is whose name is written there in another Unicode form
     same: Sequence[Sequence[int]] = ()  # groups of rows with identical files
+    about: str = ""  # what is to be said of where the labels come from
 
     def name(self, row: int) -> str:
         """The file name in that row."""
-        return self.manifest.rows[row][self.manifest.columns.index(FILE_NAME)]
+        return self.manifest.cell(row, FILE_NAME)
 
     def path(self, row: int) -> Path:
         """Where the image of that row is."""
@@ -31,19 +41,26 @@ class ImageFiles(NamedTuple):
 
 
 def find_images(
-    images: Path | None, manifest: Path | None, leave_out: Iterable[Path] = ()
+    images: Path | None,
+    manifest: Path | None,
+    leave_out: Iterable[Path] = (),
+    columns: str | None = None,
 ) -> ImageFiles:
     """The images of a folder, or of a manifest whose file names are relative to it or to itself.
 
-    `leave_out`: folders that no image of `images` is taken from; run folders never count. Raises
+    A manifest called METADATA is used where it lies in the folder. `leave_out`: folders that no
+    image of `images` is taken from; run folders never count. `columns`: see `read_manifest`. Raises
     OSError or ValueError, naming folder or file and what to do, where there are none.
     """
     if not (images or manifest):
         raise ValueError("own images are needed; give --images or --manifest")
     if images and not images.is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder; name where the images are")
+    about = ""
+    if not manifest:
+        manifest, about = _metadata(images, columns)
     if manifest:
-        found = _listed(images, manifest)
+        found = _listed(images, manifest, columns)
     else:
         names, warnings = in_folders(images, {os.path.realpath(folder) for folder in leave_out})
         splits = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
@@ -54,12 +71,33 @@ def find_images(
             f"{manifest or images}: has no image to train on; needed is a folder for each class "
             f"(DIR/CLASS/… or DIR/train/CLASS/…), or a manifest with file_name,label{about}"
         )
-    return found
+    return found._replace(about=about)
 
 
-def _listed(images: Path | None, path: Path) -> ImageFiles:
+def _metadata(images: Path, columns: str | None) -> tuple[Path | None, str]:
+    """The manifest that lies in the folder, if it has labels, and a line that tells of it."""
+    there = [images / name for name in METADATA if (images / name).is_file()]
+    if len(there) > 1:
+        raise ValueError(f"{images}: has {' and '.join(METADATA)}; name one of them by --manifest")
+    if not there and columns:
+        raise ValueError(
+            f"--columns {columns}: is for a manifest; there is no {' or '.join(METADATA)} in "
+            f"{images}, so give --manifest"
+        )
+    for path in there:
+        try:
+            read_manifest(path, columns=columns)
+        except MissingColumn as error:
+            if columns:
+                raise
+            return None, f"not used as --manifest: {error}"
+        return path, f"{path}: used as --manifest; names of folders are no labels then"
+    return None, ""
+
+
+def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
     """The whole rows of a manifest with a label and a file that is there."""
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, columns=columns)
     root = images or path.parent
     rows: dict[str, list[int]] = {TRAIN: [], TEST: []}
     splits = SPLITS | {"": TRAIN}

@@ -31,15 +31,16 @@ def load_own_images(
     quiet: bool,
     flip: bool = True,
     leave_out: Sequence[Path] = (),
+    columns: str | None = None,
 ) -> ImageSet:
     """Find, read (or take from the cache) and check the images; `size`: their side in pixels.
 
     `flip`: they are mirrored at random in training. `leave_out`: folders below `images` whose
-    images are none of them, beside `data_dir` and run folders. Raises OSError or ValueError, with a
-    hint, where there is nothing to train on; single files that are amiss are left out with a
-    warning.
+    images are none of them, beside `data_dir` and run folders. `columns`: see `read_manifest`.
+    Raises OSError or ValueError, with a hint, where there is nothing to train on; single files that
+    are amiss are left out with a warning.
     """
-    files = find_images(images, manifest, (data_dir, data_dir / FOLDER, *leave_out))
+    files = find_images(images, manifest, (data_dir, data_dir / FOLDER, *leave_out), columns)
     rows = [*files.train, *files.test]
     names = [files.name(row) for row in rows]
     cached = cached_images([files.path(row) for row in rows], names, size, data_dir, quiet)
@@ -91,8 +92,8 @@ def _assembled(
     test = Split(pixels[known], test_labels) if known else None
     mean, std = _mean_and_std(cached.pixels[:count])
     train = Split(pixels[:count], true)
-    facts = [_classes(counts, len(known))] + ([_depth(cached)] if cached.scale else [])
-    lines, facts = ([_one_line(words) for words in each] for each in (warnings, facts))
+    facts = [files.about, _classes(counts, len(known)), _depth(cached) if cached.scale else ""]
+    lines, facts = ([_one_line(words) for words in each if words] for each in (warnings, facts))
     about = lines, cached.sha256, facts, cached.scale, cached.pixels
     own = OwnSource(files, read[:count], given, *about)
     return ImageSet(train, test, class_names, mean, std, augment, own)

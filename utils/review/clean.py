@@ -16,7 +16,7 @@ from utils.manifest import (
     FILE_NAME,
     LABEL,
     Manifest,
-    as_csv,
+    as_file,
     corrected,
     nfc,
     read_manifest,
@@ -71,11 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "--dataset folder"
             )
         folder.check_finished()
-        manifest = read_manifest(folder.manifest)
+        manifest = read_manifest(folder.manifest, columns=folder.options().get("columns"))
         decisions = _decisions(args, folder, manifest)
         result = corrected(manifest, decisions)
         _check_out(args, folder)
-        write_whole(args.out, as_csv(result))
+        write_whole(args.out, as_file(result))
     except (ValueError, OSError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
     dropped = len(manifest.rows) - len(result.rows)

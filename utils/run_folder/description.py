@@ -18,7 +18,7 @@ PACKAGES = ("torchvision", "numpy", "scikit-learn")
 NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
     *("data_dir", "results_dir", "device", "compile", "num_workers", "print_freq"),
     *("checkpoint_freq", "restart", "quiet", "no_plots", "tensorboard", "measure_steps", "debug"),
-    "run_dir",
+    *("run_dir", "columns"),  # of a manifest the labels count, whatever their heading
     "keep_checkpoint",  # of earlier versions
 }
 KNOWN_BY_CONTENT = {"images", "manifest"}  # own ones may have been moved

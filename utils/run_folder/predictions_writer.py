@@ -10,7 +10,7 @@ from utils.console import logged_to, say
 from utils.files import in_words, write_array, write_json, write_text, write_whole
 from utils.labels import Labels, labels_sha256
 from utils.lock import locked
-from utils.manifest import as_csv
+from utils.manifest import as_file
 from utils.review.page import review_page
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
@@ -160,7 +160,9 @@ def write_predictions(
     names = own.file_names(predictions.index) if own else None
     write_text(folder.suspects, suspects_csv(predictions, names))
     if own:
-        write_whole(folder.manifest, as_csv(own.manifest))
+        json_lines = own.manifest.json_lines
+        folder.manifest_as(json_lines=not json_lines).unlink(missing_ok=True)
+        write_whole(folder.manifest_as(json_lines=json_lines), as_file(own.manifest))
     detection = np.zeros(len(images), dtype=bool)
     detection[predictions.index] = predictions.chosen.flagged
     write_array(folder.detection, detection)
