@@ -216,6 +216,85 @@ def test_wrong_words_are_told_in_one_line(
     assert message in error and error.count("\n") == 1
 
 
+@pytest.fixture
+def photos(run: RunFolder, tmp_path: Path) -> Path:
+    """The images of the run: two of one name, one in another Unicode form, one that is gone."""
+    names = ["x/1.png", "y/1.PNG", "z/1_2.png", "Ma\u0308use.png", "t.png", "gone.png", "drop.png"]
+    for name in set(names) - {"gone.png"}:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_text(name)
+    rows = [[unicodedata.normalize("NFC", name), "cat", ""] for name in names]
+    rows[4][2], rows[1][1] = "Validation", "dog"
+    more = [["x/../x/1.png", "dog", ""], ["t.png", "dog", "never"], ["drop.png", "", ""]]
+    manifest = Manifest(["file_name", "label", "split"], [*rows, *more])
+    run.manifest.write_bytes(as_file(manifest))
+    run.args.write_text(json.dumps({"options": {"images": str(tmp_path / "photos")}}))
+    rows = [["x/1.png", "change", "dog"], ["drop.png", "drop", ""]]
+    text = csv_text([["file_name", "decision", "label"], *rows])
+    return written(tmp_path / "decisions.csv", text.encode())
+
+
+def tree(run: RunFolder, decisions: Path, out: Path, *words: object) -> int:
+    return clean.main([str(run), "--take", str(decisions), "--tree", str(out), *map(str, words)])
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_class_folders_of_the_corrected_labels(
+    linked: bool, run, photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    if not linked:
+        monkeypatch.setattr(os, "link", lambda *_: os.close(-1))
+    out = tmp_path / "tree"
+    assert tree(run, photos, out, "--out", tmp_path / "out.csv") == 0
+    found = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file()}
+    assert {name: path.read_text() for name, path in found.items()} == {
+        "train/dog/1.png": "x/1.png",
+        "train/dog/1_2.PNG": "y/1.PNG",
+        "train/cat/1_2.png": "z/1_2.png",
+        f"train/cat/{unicodedata.normalize('NFD', 'Mäuse')}.png": "Ma\u0308use.png",
+        "val/cat/t.png": "t.png",
+    }
+    original = tmp_path / "photos" / "x" / "1.png"
+    assert found["train/dog/1.png"].samefile(original) == linked
+    counts = "5 hard links and 0 copies" if linked else "0 hard links and 5 copies"
+    said = f"{out}: 5 images in 3 class folders, {counts}; 3 rows without file, label or split"
+    assert said in capsys.readouterr().out and (tmp_path / "out.csv").exists()
+
+
+def test_class_folders_that_cannot_be_are_refused(
+    run, photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(out: Path) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as ended:
+            tree(run, photos, out)
+        said = capsys.readouterr().err
+        assert sorted(tmp_path.rglob("*")) == before and ended.value.code == 2
+        assert said.count("\n") == 1
+        return said
+
+    (tmp_path / "full").mkdir()
+    written(tmp_path / "full" / "file", b"")
+    for out in (tmp_path / "full", tmp_path / "decisions.csv"):
+        assert "exists and is no empty folder; choose another" in refused(out)
+    assert "where it would be read as more images" in refused(tmp_path / "photos" / "tree")
+    assert "cannot be made (No such file or directory" in refused(tmp_path / "no" / "tree")
+    with monkeypatch.context() as patch:  # a full disk at the second file
+        patch.setattr(os, "link", lambda _, target: 1 / ("dog" not in str(target)))
+        with pytest.raises(ZeroDivisionError):
+            tree(run, photos, tmp_path / "tree")
+        assert not list(tmp_path.glob("*tree*"))
+    for label in ("..", "a/b", "a\\b", ".hidden", "two\nlines", "x" * 300):
+        run.manifest.write_bytes(as_file(Manifest(["file_name", "label"], [["t.png", label]])))
+        photos.write_text("file_name,decision,label\n")
+        assert f"the label {label[:40]!r} cannot be a folder's name" in refused(tmp_path / "tree")
+    run.manifest.write_bytes(b"file_name,label\ngone.png,cat\n")
+    assert "none of the images is in" in refused(tmp_path / "tree")
+    with pytest.raises(SystemExit):
+        clean.main([str(run), "--take", str(photos)])
+    assert "give --out FILE, --tree FOLDER, or both" in capsys.readouterr().err
+
+
 def test_what_is_no_earlier_output_is_not_written_over(run: RunFolder, tmp_path: Path, capsys):
     def refused(out: Path, *words: object) -> str:
         with pytest.raises(SystemExit):

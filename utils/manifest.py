@@ -6,6 +6,7 @@ Its file is CSV, also with semicolons or tabs, or JSON lines.
 import codecs
 import csv
 import io
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,10 @@ from utils import json_lines
 FILE_NAME, LABEL = "file_name", "label"  # the columns that must be there, by whatever heading
 SPLIT, TRUE_LABEL = "split", "true_label"  # understood where they are there
 METADATA = ("metadata.csv", "metadata.jsonl")  # manifests by their names, in a folder of images
+TRAIN, TEST, VAL = "train", "test", "val"
+SPLITS = {"train": TRAIN, "training": TRAIN}  # as Hugging Face names them, in any case
+SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST)
+SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), VAL)
 CHANGED_FROM = "changed_from"  # added by a correction: the label that was there before
 BYTE_ORDER_MARK = "\ufeff"
 SEPARATORS = ",;\t"
@@ -26,6 +31,15 @@ SEPARATORS = ",;\t"
 def nfc(text: str) -> str:
     """The text in the Unicode form in which names are compared: macOS writes another one."""
     return unicodedata.normalize("NFC", text)
+
+
+def file_at(root: Path, name: str) -> Path:
+    """Where the file of that name is, which may be written on the disk in another Unicode form."""
+    place = root / name
+    if name.isascii() or os.path.exists(place):
+        return place
+    forms = (root / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next(filter(os.path.exists, forms), place)
 
 
 class Manifest(NamedTuple):

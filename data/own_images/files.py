@@ -1,22 +1,28 @@
 """Own images: which files there are, by class folders or by a manifest, and what is wrong there."""
 
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.own_images.folders import SPLITS, TEST, TRAIN, in_folders
+from data.own_images.folders import in_folders
 from utils.manifest import (
     FILE_NAME,
     LABEL,
     METADATA,
     SPLIT,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VAL,
     Manifest,
     MissingColumn,
+    file_at,
     of_files,
     read_manifest,
 )
+
+ROWS = (TRAIN, TEST, VAL)  # the splits in the order in which their rows are kept
 
 
 class ImageFiles(NamedTuple):
@@ -26,6 +32,7 @@ class ImageFiles(NamedTuple):
     manifest: Manifest
     train: list[int]  # rows
     test: list[int]
+    val: list[int]
     warnings: list[str]
     on_disk: dict[str, Path]  # where a file is whose name is written there in another Unicode form
     same: Sequence[Sequence[int]] = ()  # groups of rows with identical files
@@ -63,7 +70,7 @@ def find_images(
         found = _listed(images, manifest, columns)
     else:
         names, warnings = in_folders(images, {os.path.realpath(folder) for folder in leave_out})
-        splits = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
+        splits = ([k for k, name in enumerate(names) if name[2] == each] for each in ROWS)
         found = ImageFiles(images, of_files(names), *splits, warnings, {})
     if not found.train:
         about = f"; {found.warnings[0]}" if found.warnings else ""
@@ -99,17 +106,16 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
     """The whole rows of a manifest with a label and a file that is there."""
     manifest = read_manifest(path, columns=columns)
     root = images or path.parent
-    rows: dict[str, list[int]] = {TRAIN: [], TEST: []}
+    rows: dict[str, list[int]] = {split: [] for split in ROWS}
     splits = SPLITS | {"": TRAIN}
     warnings, seen = [], set()
     columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
     on_disk: dict[str, Path] = {}
     for row, (name, label, split) in enumerate(zip(*columns, strict=True)):
         there = f"{path}: row {row + 1} ({name!r})"
-        if not name.isascii() and not os.path.exists(root / name):
-            forms = (root / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
-            on_disk[name] = next(filter(os.path.exists, forms), root / name)
-        place = os.path.normpath(on_disk.get(name, root / name))
+        if (found := file_at(root, name)) != root / name:
+            on_disk[name] = found
+        place = os.path.normpath(found)
         gone, whole, kind = not os.path.exists(place), manifest.whole(row), split.strip().casefold()
         asked = (label, split, name if gone else "") if whole else manifest.rows[row]
         if lines := sum(max(map(cell.count, "\n\r")) for cell in asked if "," in cell):
@@ -127,4 +133,4 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
             continue
         seen.add(place)
         rows[splits[kind]].append(row)
-    return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings, on_disk)
+    return ImageFiles(root, manifest, *rows.values(), warnings, on_disk)

@@ -41,7 +41,7 @@ def load_own_images(
     are amiss are left out with a warning.
     """
     files = find_images(images, manifest, (data_dir, data_dir / FOLDER, *leave_out), columns)
-    rows = [*files.train, *files.test]
+    rows = [*files.train, *(files.test or files.val)]
     names = [files.name(row) for row in rows]
     cached = cached_images([files.path(row) for row in rows], names, size, data_dir, quiet)
     warnings = [*files.warnings]
