@@ -9,8 +9,8 @@ from torch import Tensor
 
 from data.augmentation import Augmentation
 from data.own_images.files import ImageFiles
-from data.own_images.reading import Scale, thumbnails
 from utils.manifest import Manifest
+from utils.pictures import Scale, thumbnails
 
 UNKNOWN = -1  # in the place of a true class
 

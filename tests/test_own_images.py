@@ -21,11 +21,12 @@ from data.own_images import cache, reading
 from data.own_images.cache import cached_images
 from data.own_images.files import find_images
 from data.own_images.image_set import load_own_images
-from data.own_images.reading import read_image, read_images, thumbnail, thumbnails
+from data.own_images.reading import read_image, read_images
 from data.splits import choose_positions
 from tests.own_images import kill_itself, picture, write_folder
 from utils.labels import Labels
 from utils.manifest import as_file
+from utils.pictures import MAX_BYTES, thumbnail, thumbnails
 
 RED, SIZE = (200, 30, 30), 32
 
@@ -487,7 +488,7 @@ def test_a_reading_process_that_is_killed_is_one_line(monkeypatch: pytest.Monkey
 def test_what_is_too_large_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "huge.ppm").write_bytes(b"P6 100000 100000 255\n")
     (tmp_path / "long.png").touch()
-    os.truncate(tmp_path / "long.png", reading.MAX_BYTES + 1)  # a sparse file
+    os.truncate(tmp_path / "long.png", MAX_BYTES + 1)  # a sparse file
     (tmp_path / "text.png").write_text("text")
     for name, words in {
         "huge.ppm": "has more than 178,956,970 pixels",
