@@ -17,7 +17,13 @@ from data.images import ImageSet, OwnSource
 from data.loader import Loader, PixelTable
 from data.own_images.image_set import load_own_images
 from data.own_images.judgments import read_features, read_probabilities
-from data.splits import check_last_batch, check_limit, choose_positions, fold_positions
+from data.splits import (
+    check_last_batch,
+    check_limit,
+    choose_positions,
+    fold_positions,
+    with_judged,
+)
 from utils.console import say
 from utils.labels import Labels, Positions
 from utils.options.own_images import IMAGE_SIZES, choose_by_count
@@ -86,13 +92,16 @@ def load_run(args: argparse.Namespace) -> tuple[ImageSet, Labels]:
     if images.own:
         for line in images.own.facts:
             say(line)
-        choose_by_count(args, len(given))
+        choose_by_count(args, len(given) - images.own.judged)
+    judged = images.own.judged if images.own else 0
+    trained = given[: len(given) - judged]
     if args.folds:
-        positions = fold_positions(given, args.folds, args.fold, args.seed)
+        positions = fold_positions(trained, args.folds, args.fold, args.seed)
     else:
-        positions = choose_positions(len(given), args.val_ratio, args.seed, args.limit_train)
+        positions = choose_positions(len(trained), args.val_ratio, args.seed, args.limit_train)
+    positions = with_judged(positions, len(given), judged)
     test = images.test.clean_labels if images.test else None
-    labels = Labels(given, clean, images.class_names, positions, test)
+    labels = Labels(given, clean, images.class_names, positions, test, judged)
     if args.limit_train:
         check_limit(args.limit_train, labels.train, args.batch_size, images.class_names)
     if args.dataset == "digits":
@@ -120,8 +129,10 @@ def judging_probabilities(
     else:
         large = load_images(args.dataset, args.data_dir, vars(args) | {"image_size": LARGE})
         features = backbone(args.backbone, large.train.images)
-    folds = args.folds or FOLDS
-    parts = [fold_positions(own.labels, folds, fold, args.seed) for fold in range(folds)]
+    folds, trained = args.folds or FOLDS, own.labels[: len(names) - own.judged]
+    last = np.arange(len(trained), len(names))  # test and validation images, in no fold's training
+    parts = [fold_positions(trained, folds, fold, args.seed) for fold in range(folds)]
+    parts = [part._replace(val=np.append(part.val, last)) for part in parts]
     return out_of_fold(features, own.labels, parts)
 
 

@@ -88,7 +88,7 @@ def test_folders_of_training_and_test_images(train: str, test: str, tmp_path: Pa
     assert images.own.manifest.columns == ["file_name", "label", "split"]
     assert len(images.own.manifest.rows) == 4
     assert images.own.facts == ["2 training images of 2 classes (a 1, b 1), 1 test images"]
-    assert torch.bincount(images.own.labels).tolist() == [1, 1]
+    assert images.own.labels.tolist() == [0, 1, 0] and images.own.judged == 1
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,25 @@ def test_splits_are_told_from_classes(names: str, train: list[str] | None, words
     found = find_images(folder, None)
     assert [found.manifest.cells("label")[row] for row in found.train] == train
     assert words in found.warnings[0]
+
+
+def test_test_and_validation_images_are_judged_where_they_can_be(tmp_path: Path):
+    names = ["test/b/2", "test/c/3", "test/a/4", "val/b/5", "val/a/seen"]
+    folder = save_all(tmp_path / "images", "train/a/0", "train/b/1", *names)
+    shutil.copy(folder / "train/a/0.png", folder / "val/a/seen.png")
+    images = load(folder, tmp_path)
+    own, every = images.own, np.arange(5)
+    order = ["train/a/0", "train/b/1", "test/a/4", "test/b/2", "val/b/5"]
+    assert own.file_names(every) == [f"{name}.png" for name in order]
+    assert own.splits(every) == ["train", "train", "test", "test", "val"]
+    assert own.labels.tolist() == [0, 1, 0, 1, 1] and own.judged == 3
+    for place, path in enumerate(own.paths(every)):
+        pixels = read_image(path, SIZE).pixels
+        assert np.array_equal(images.train.images[place].permute(1, 2, 0), pixels)
+    assert torch.equal(images.test.images, images.train.images[2:4])  # validation images are not
+    assert len(own.manifest.rows) == 7
+    assert own.facts[0].endswith("(a 1, b 1), 2 test images and 1 validation images")
+    assert load(folder, tmp_path).own.sha256 == own.sha256  # the cache is as it was
 
 
 def test_training_images_among_the_test_images_do_not_count(tmp_path: Path):
@@ -198,10 +217,11 @@ def test_a_manifest_with_true_labels_and_splits(tmp_path: Path):
     lines += ["7,1.png,ü,train,a", "8,2.png,a,,", "9,3.png,a,Test,a", '10,4.png,ü,training,"?"']
     images = load(folder, tmp_path, manifest_of(tmp_path, *lines, "11,5.png,a,,"))
     assert images.class_names == ["a", "ü"]
-    assert images.own.labels.tolist() == [1, 0, 1, 0]
-    assert images.train.clean_labels.tolist() == [0, UNKNOWN, UNKNOWN, UNKNOWN]
+    assert images.own.labels.tolist() == [1, 0, 1, 0, 0]
+    assert images.train.clean_labels.tolist() == [0, UNKNOWN, UNKNOWN, UNKNOWN, 0]
     assert images.test.clean_labels.tolist() == [0]
-    assert images.own.file_names(np.array([2, 0])) == ["4.png", "1.png"]
+    assert images.own.file_names(np.array([2, 0, 4])) == ["4.png", "1.png", "3.png"]
+    assert images.own.splits(np.array([2, 4])) == ["train", "test"]
     assert len(images.own.warnings) == 1 and "count as unknown: ?" in images.own.warnings[0]
 
 
@@ -613,6 +633,6 @@ def test_loaders_share_the_mapped_images(tmp_path: Path):
 def test_mean_and_standard_deviation_are_those_of_the_training_images(tmp_path: Path):
     write_folder(tmp_path / "images", count=6)
     images = load(tmp_path / "images", tmp_path)
-    values = images.train.images / 255
+    values = images.train.images[: -images.own.judged] / 255
     assert torch.allclose(values.mean((0, 2, 3)), torch.tensor(images.mean), atol=1e-4)
     assert torch.allclose(values.std((0, 2, 3), correction=0), torch.tensor(images.std), atol=1e-4)

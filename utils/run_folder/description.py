@@ -45,7 +45,7 @@ class Description:
         """Describe the run of these options; `images`: what tells own ones from others."""
         defaults = training_parser().defaults_of(args.dataset, args.net, args.method)
         if labels and args.dataset == OWN_IMAGES:  # their number decides some
-            defaults |= defaults_by_count(args.method, len(labels.given))
+            defaults |= defaults_by_count(args.method, len(labels.given) - labels.judged)
         of_labels = (labels.sha256(images), labels.class_counts()) if labels else ()
         return cls(_plain(vars(args)), _plain(defaults), machine, *of_labels)
 

@@ -65,12 +65,14 @@ class PredictionsWriter(NamedTuple):
             single |= split.cuts._asdict() if split.cuts else {}
         scored = self.labels.positions.scored
         clean = self.labels.clean[scored].numpy()
+        tested = scored >= len(self.labels.given) - self.labels.judged
         predictions = Predictions(
             scored,
             self.labels.given[scored].numpy(),
             np.array(self.labels.class_names),
             true_label=clean if (clean != UNKNOWN).any() else None,
             held_out=~np.isin(scored, self.labels.positions.train),
+            tested=tested if tested.any() else None,
             detection=self.detection,
             **{key: values.cpu().numpy() for key, values in tensors.items()},
             **single,
@@ -157,8 +159,7 @@ def write_predictions(
     pixels = images[suspects].transpose(0, 2, 3, 1)
     predictions = predictions._replace(suspect_index=suspects, suspect_images=pixels)
     predictions.write(folder.predictions)
-    names = own.file_names(predictions.index) if own else None
-    write_text(folder.suspects, suspects_csv(predictions, names))
+    write_text(folder.suspects, suspects_csv(predictions, own))
     if own:
         json_lines = own.manifest.json_lines
         folder.manifest_as(json_lines=not json_lines).unlink(missing_ok=True)
@@ -171,7 +172,12 @@ def write_predictions(
 
 def too_few(predictions: Predictions) -> bool:
     """Whether networks that began from nothing have seen too few images to flag labels."""
-    return predictions.teacher_probabilities is not None and len(predictions.label) < FEWEST_IMAGES
+    return predictions.teacher_probabilities is not None and _trained(predictions) < FEWEST_IMAGES
+
+
+def _trained(predictions: Predictions) -> int:
+    """How many images there are to learn from."""
+    return len(predictions.label) - (0 if predictions.tested is None else predictions.tested.sum())
 
 
 def posterior_lines(predictions: Predictions) -> list[str]:
@@ -182,8 +188,9 @@ def posterior_lines(predictions: Predictions) -> list[str]:
     flagged, suggested = predictions.posterior_flagged, predictions.posterior_suggested
     if too_few(predictions):
         return [
-            f"{len(label)} images are too few to learn from: nothing is flagged, and even the most "
-            "suspect labels are often right; with --features or --backbone they are judged better"
+            f"{_trained(predictions)} images are too few to learn from: nothing is flagged, and even "
+            "the most suspect labels are often right; with --features or --backbone they are judged "
+            "better"
         ]
     wrong = 1 - predictions.posterior_agreement
     counts = [(int(flagged[label == k].sum()), int((label == k).sum())) for k in range(len(names))]
