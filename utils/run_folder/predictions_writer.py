@@ -188,9 +188,9 @@ def posterior_lines(predictions: Predictions) -> list[str]:
     flagged, suggested = predictions.posterior_flagged, predictions.posterior_suggested
     if too_few(predictions):
         return [
-            f"{_trained(predictions)} images are too few to learn from: nothing is flagged, and even "
-            "the most suspect labels are often right; with --features or --backbone they are judged "
-            "better"
+            f"{_trained(predictions)} images are too few to learn from: nothing is flagged, and "
+            "even the most suspect labels are often right; with --features or --backbone they are "
+            "judged better"
         ]
     wrong = 1 - predictions.posterior_agreement
     counts = [(int(flagged[label == k].sum()), int((label == k).sum())) for k in range(len(names))]
@@ -206,22 +206,3 @@ def posterior_lines(predictions: Predictions) -> list[str]:
             for k in predictions.lost_classes()
         ),
     ]
-
-
-def log_split(predictions: Predictions) -> None:
-    """Say where the split is and what it flags."""
-    summary, cuts = predictions.split_summary(), predictions.cuts
-    sizes, wrongs, true = (summary[k] for k in ("group_sizes", "group_wrong", "true_noise_rate"))
-    if cuts:
-        say(
-            f"split at {', '.join(f'{cut:.3f}' for cut in cuts)}: groups 1 (label most likely "
-            f"right) to 4 (most likely wrong) have {sizes} images"
-        )
-    else:
-        say("all scores fall into one bin: no split, no label is flagged")
-    correctly = f", {wrongs[3]} of them correctly" if wrongs else ""
-    true_rate = "" if true is None else f", {true:.1%} by the true labels"
-    say(
-        f"the split flags {sizes[3]} labels as wrong{correctly}; noise rate "
-        f"{summary['estimated_noise_rate']:.1%} as the share below the threshold{true_rate}"
-    )
