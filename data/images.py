@@ -9,8 +9,9 @@ from torch import Tensor
 
 from data.augmentation import Augmentation
 from data.own_images.files import ImageFiles
-from utils.manifest import TEST, TRAIN, VAL, Manifest
+from utils.manifest import Manifest
 from utils.pictures import Scale, thumbnails
+from utils.split_names import TEST, TRAIN, VAL
 
 UNKNOWN = -1  # in the place of a true class
 

@@ -364,6 +364,12 @@ def test_metadata_in_the_folder_is_used_where_it_has_labels(tmp_path: Path):
     images = load(folder, data)
     assert images.class_names == ["x", "y"] and images.own.manifest.json_lines
     assert images.own.facts[0].startswith(f"{lines}: used as --manifest; names of folders")
+    for name in ("Train/1", "Train/2", "dev/3"):
+        save(folder / f"{name}.png")
+    pairs = [("Train/1.png", "x"), ("Train/2.png", "y"), ("dev/3.png", "x")]
+    lines.write_text("\n".join(SPACED % pair for pair in pairs))
+    images = load(folder, data)
+    assert images.own.splits(np.arange(3)) == ["train", "train", "val"] and images.own.judged == 1
     (folder / "other.csv").rename(csv)
     with pytest.raises(ValueError, match=r"has metadata.csv and metadata.jsonl; name one of them"):
         load(folder, data)

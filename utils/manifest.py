@@ -19,10 +19,6 @@ from utils import json_lines
 FILE_NAME, LABEL = "file_name", "label"  # the columns that must be there, by whatever heading
 SPLIT, TRUE_LABEL = "split", "true_label"  # understood where they are there
 METADATA = ("metadata.csv", "metadata.jsonl")  # manifests by their names, in a folder of images
-TRAIN, TEST, VAL = "train", "test", "val"
-SPLITS = {"train": TRAIN, "training": TRAIN}  # as Hugging Face names them, in any case
-SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST)
-SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), VAL)
 CHANGED_FROM = "changed_from"  # added by a correction: the label that was there before
 BYTE_ORDER_MARK = "\ufeff"
 SEPARATORS = ",;\t"

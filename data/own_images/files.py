@@ -11,16 +11,13 @@ from utils.manifest import (
     LABEL,
     METADATA,
     SPLIT,
-    SPLITS,
-    TEST,
-    TRAIN,
-    VAL,
     Manifest,
     MissingColumn,
     file_at,
     of_files,
     read_manifest,
 )
+from utils.split_names import TEST, TRAIN, VAL, splits_of
 
 ROWS = (TRAIN, TEST, VAL)  # the splits in the order in which their rows are kept
 
@@ -107,7 +104,7 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
     manifest = read_manifest(path, columns=columns)
     root = images or path.parent
     rows: dict[str, list[int]] = {split: [] for split in ROWS}
-    splits = SPLITS | {"": TRAIN}
+    splits = splits_of(manifest)
     warnings, seen = [], set()
     columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
     on_disk: dict[str, Path] = {}
@@ -116,7 +113,7 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
         if (found := file_at(root, name)) != root / name:
             on_disk[name] = found
         place = os.path.normpath(found)
-        gone, whole, kind = not os.path.exists(place), manifest.whole(row), split.strip().casefold()
+        gone, whole = not os.path.exists(place), manifest.whole(row)
         asked = (label, split, name if gone else "") if whole else manifest.rows[row]
         if lines := sum(max(map(cell.count, "\n\r")) for cell in asked if "," in cell):
             raise ValueError(f"{there} spans {lines + 1} lines; is a quotation mark never closed?")
@@ -124,7 +121,7 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
             f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}": not whole,
             "has no file name": not name.strip(),
             "has no label": not label.strip(),
-            f"has the split {split!r}; known are train, test, val": kind not in splits,
+            f"has the split {split!r}; known are train, test, val": not splits[row],
             "is listed before; the first row counts": place in seen,
             "has backslashes; write / between folders": gone and "\\" in name,
         }
@@ -132,5 +129,5 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
             warnings.append(f"{there} {reason}")
             continue
         seen.add(place)
-        rows[splits[kind]].append(row)
+        rows[splits[row]].append(row)
     return ImageFiles(root, manifest, *rows.values(), warnings, on_disk)

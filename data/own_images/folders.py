@@ -4,7 +4,8 @@ import os
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
-from utils.manifest import SPLITS, TEST, TRAIN, VAL, nfc
+from utils.manifest import nfc
+from utils.split_names import SPLITS, TEST, TRAIN, VAL
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 RUN = "args.json"  # in each run folder

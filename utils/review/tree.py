@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils.files import PARTIAL
-from utils.manifest import FILE_NAME, LABEL, SPLIT, SPLITS, TRAIN, Manifest, file_at, nfc
+from utils.manifest import FILE_NAME, LABEL, Manifest, file_at, nfc
+from utils.split_names import splits_of
 
 
 def check_tree(out: Path, manifest: Manifest) -> None:
@@ -61,11 +62,10 @@ def write_tree(out: Path, manifest: Manifest, root: Path) -> str:
 
 def _images(manifest: Manifest, root: Path) -> Iterator[tuple[str, str, Path]]:
     """Split, label and file of each row that has them, each file once."""
-    columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
-    splits, seen = SPLITS | {"": TRAIN}, set()
+    columns = manifest.cells(FILE_NAME), manifest.cells(LABEL), splits_of(manifest)
+    seen = set()
     for name, label, split in zip(*columns, strict=True):
         source = Path(os.path.normpath(file_at(root, name)))
-        split = splits.get(split.strip().casefold())
         if label.strip() and split and source not in seen and source.is_file():
             seen.add(source)
             yield split, nfc(label), source

@@ -10,9 +10,10 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.manifest import TRAIN, csv_text
+from utils.manifest import csv_text
 from utils.review.page import Suspect
 from utils.run_folder.predictions import Predictions
+from utils.split_names import TRAIN
 
 SUSPECTS_REVIEWED = 5000  # on the page on which own labels are reviewed
 EXAMPLES = 2  # of each class on that page
