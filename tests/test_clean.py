@@ -245,7 +245,9 @@ def test_class_folders_of_the_corrected_labels(
     if not linked:
         monkeypatch.setattr(os, "link", lambda *_: os.close(-1))
     out = tmp_path / "tree"
-    assert tree(run, photos, out, "--out", tmp_path / "out.csv") == 0
+    out.mkdir()
+    monkeypatch.chdir(out)
+    assert tree(run, photos, Path("."), "--out", tmp_path / "out.csv") == 0
     found = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file()}
     assert {name: path.read_text() for name, path in found.items()} == {
         "train/dog/1.png": "x/1.png",
@@ -257,7 +259,7 @@ def test_class_folders_of_the_corrected_labels(
     original = tmp_path / "photos" / "x" / "1.png"
     assert found["train/dog/1.png"].samefile(original) == linked
     counts = "5 hard links and 0 copies" if linked else "0 hard links and 5 copies"
-    said = f"{out}: 5 images in 3 class folders, {counts}; 3 rows without file, label or split"
+    said = f".: 5 images in 3 class folders, {counts}; 3 rows without file, label or split"
     assert said in capsys.readouterr().out and (tmp_path / "out.csv").exists()
 
 

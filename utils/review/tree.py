@@ -33,7 +33,8 @@ def write_tree(out: Path, manifest: Manifest, root: Path) -> str:
     if not images:
         raise FileNotFoundError(f"--tree {out}: none of the images is in {root} any more")
     several = len({split for split, _, _ in images}) > 1
-    partial = out.with_name(f".{out.name}.{os.getpid()}{PARTIAL}")
+    place = out.resolve()
+    partial = place.with_name(f".{place.name}.{os.getpid()}{PARTIAL}")
     taken: dict[Path, set[str]] = {}  # class folder -> names in it in lower case
     linked = 0
     try:
@@ -44,9 +45,9 @@ def write_tree(out: Path, manifest: Manifest, root: Path) -> str:
                 folder.parent.mkdir(exist_ok=True)
                 folder.mkdir()  # fails where names that differ in case are one
             linked += _link(source, folder / _free(source.name, taken.setdefault(folder, set())))
-        if out.exists():
-            out.rmdir()  # is empty
-        partial.rename(out)
+        if place.exists():
+            place.rmdir()  # is empty
+        partial.rename(place)
     except OSError as error:
         name = Path(error.filename or "").name
         raise OSError(f"--tree {out}: cannot be made ({error.strerror}: {name!r})") from error
