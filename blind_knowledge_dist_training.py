@@ -32,9 +32,10 @@ from utils.methods import METHODS
 from utils.options.own_images import OWN_IMAGES
 from utils.options.training import training_parser
 from utils.run_folder.description import Description
+from utils.run_folder.detection_report import log_split
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interruption
-from utils.run_folder.predictions_writer import PredictionsWriter, log_split
+from utils.run_folder.predictions_writer import PredictionsWriter
 from utils.run_folder.session import Session
 from utils.seeding import be_deterministic, seed_everything
 

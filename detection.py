@@ -43,7 +43,7 @@ def read_flags(path: Path, count: int, hint: str) -> Array:
     if flags.dtype != bool or flags.shape != (count,):
         raise ValueError(
             f"{path}: has type {flags.dtype} and shape {flags.shape}; needed is one boolean for "
-            f"each of the {count} training images"
+            f"each of the {count} images that have labels"
         )
     return flags
 

@@ -17,7 +17,13 @@ from data.images import ImageSet, OwnSource
 from data.loader import Loader, PixelTable
 from data.own_images.image_set import load_own_images
 from data.own_images.judgments import read_features, read_probabilities
-from data.splits import check_last_batch, check_limit, choose_positions, fold_positions
+from data.splits import (
+    check_last_batch,
+    check_limit,
+    choose_positions,
+    fold_positions,
+    with_judged,
+)
 from utils.console import say
 from utils.labels import Labels, Positions
 from utils.options.own_images import IMAGE_SIZES, choose_by_count
@@ -33,7 +39,7 @@ def load_images(
 ) -> ImageSet:
     """The named data set; CIFAR is downloaded into `data_dir` where missing.
 
-    `own`: for own images the options images, manifest, image_size, no_flip and results_dir;
+    `own`: for own images the options images, manifest, columns, image_size, no_flip, results_dir;
     `data_dir` keeps what was read of them, with a progress bar unless `quiet`. Raises OSError or
     ValueError, with a hint, for files that are missing or wrong and for a `data_dir` that cannot be
     used.
@@ -42,7 +48,7 @@ def load_images(
         places = (Path(own[name]) if own.get(name) else None for name in ("images", "manifest"))
         size = own.get("image_size") or IMAGE_SIZES[0]  # no matter where only labels are asked for
         results = [Path(own["results_dir"])] if own.get("results_dir") else []
-        how = {"flip": not own.get("no_flip"), "leave_out": results}
+        how = {"flip": not own.get("no_flip"), "leave_out": results, "columns": own.get("columns")}
         return load_own_images(*places, size, data_dir, quiet, **how)
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)
@@ -86,13 +92,16 @@ def load_run(args: argparse.Namespace) -> tuple[ImageSet, Labels]:
     if images.own:
         for line in images.own.facts:
             say(line)
-        choose_by_count(args, len(given))
+        choose_by_count(args, len(given) - images.own.judged)
+    judged = images.own.judged if images.own else 0
+    trained = given[: len(given) - judged]
     if args.folds:
-        positions = fold_positions(given, args.folds, args.fold, args.seed)
+        positions = fold_positions(trained, args.folds, args.fold, args.seed)
     else:
-        positions = choose_positions(len(given), args.val_ratio, args.seed, args.limit_train)
+        positions = choose_positions(len(trained), args.val_ratio, args.seed, args.limit_train)
+    positions = with_judged(positions, len(given), judged)
     test = images.test.clean_labels if images.test else None
-    labels = Labels(given, clean, images.class_names, positions, test)
+    labels = Labels(given, clean, images.class_names, positions, test, judged)
     if args.limit_train:
         check_limit(args.limit_train, labels.train, args.batch_size, images.class_names)
     if args.dataset == "digits":
@@ -120,8 +129,10 @@ def judging_probabilities(
     else:
         large = load_images(args.dataset, args.data_dir, vars(args) | {"image_size": LARGE})
         features = backbone(args.backbone, large.train.images)
-    folds = args.folds or FOLDS
-    parts = [fold_positions(own.labels, folds, fold, args.seed) for fold in range(folds)]
+    folds, trained = args.folds or FOLDS, own.labels[: len(names) - own.judged]
+    last = np.arange(len(trained), len(names))  # test and validation images, in no fold's training
+    parts = [fold_positions(trained, folds, fold, args.seed) for fold in range(folds)]
+    parts = [part._replace(val=np.append(part.val, last)) for part in parts]
     return out_of_fold(features, own.labels, parts)
 
 

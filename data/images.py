@@ -9,8 +9,9 @@ from torch import Tensor
 
 from data.augmentation import Augmentation
 from data.own_images.files import ImageFiles
-from data.own_images.reading import Scale, thumbnails
 from utils.manifest import Manifest
+from utils.pictures import Scale, thumbnails
+from utils.split_names import TEST, TRAIN, VAL
 
 UNKNOWN = -1  # in the place of a true class
 
@@ -23,10 +24,14 @@ class Split(NamedTuple):
 
 
 class OwnSource(NamedTuple):
-    """Where own images come from: their pixels are mapped from the disk, not held in memory."""
+    """Where own images come from: their pixels are mapped from the disk, not held in memory.
+
+    N images: those to train on, and after them test and validation images, which are judged alone.
+    """
 
     files: ImageFiles
-    rows: list[int]  # of the manifest, one for each of N training images
+    rows: list[int]  # of the manifest, one for each of N images
+    judged: int  # how many of the last are test and validation images
     labels: Tensor  # [N], given
     warnings: list[str]  # a line for each thing that is amiss
     sha256: str  # of all pixels
@@ -39,16 +44,21 @@ class OwnSource(NamedTuple):
         """The table that the images are listed in."""
         return self.files.manifest
 
+    def splits(self, positions: NDArray[np.int64]) -> list[str]:
+        """Of which split the images at the positions are."""
+        of_row = dict.fromkeys(self.files.test, TEST) | dict.fromkeys(self.files.val, VAL)
+        return [of_row.get(self.rows[position], TRAIN) for position in positions.tolist()]
+
     def paths(self, positions: NDArray[np.int64]) -> list[Path]:
-        """Where the training images at the positions are."""
+        """Where the images at the positions are."""
         return [self.files.path(self.rows[position]) for position in positions.tolist()]
 
     def file_names(self, positions: NDArray[np.int64]) -> list[str]:
-        """File names of the training images at the positions."""
+        """File names of the images at the positions."""
         return [self.files.name(self.rows[position]) for position in positions.tolist()]
 
     def thumbnails(self, positions: NDArray[np.int64]) -> list[bytes]:
-        """Small pictures of the training images at the positions, by their files if there."""
+        """Small pictures of the images at the positions, by their files if there."""
         paths = [self.files.path(self.rows[k]) for k in positions.tolist()]
         return thumbnails(paths, self.scale, (self.pixels[k] for k in positions))
 
@@ -56,7 +66,7 @@ class OwnSource(NamedTuple):
 class ImageSet(NamedTuple):
     """A training and a test split, and how to prepare their images."""
 
-    train: Split
+    train: Split  # of own images also those that are judged alone, see OwnSource
     test: Split | None  # of own images its classes are given ones
     class_names: list[str]
     mean: tuple[float, ...]  # per channel, as fractions of 255

@@ -51,6 +51,12 @@ def fold_positions(labels: Tensor, folds: int, fold: int, seed: int) -> Position
     return Positions(order[~np.isin(order, val)], np.arange(len(labels)), val)
 
 
+def with_judged(positions: Positions, count: int, judged: int) -> Positions:
+    """The positions, where the last `judged` of `count` images are scored and never trained on."""
+    last = np.arange(count - judged, count)
+    return positions._replace(scored=np.append(positions.scored, last))
+
+
 def check_limit(limit: int, labels: Tensor, batch_size: int, class_names: Sequence[str]) -> None:
     """Raises ValueError where the first `limit` training images are too few to train on.
 

@@ -38,6 +38,18 @@ def write_folder(folder: Path, count: int = 40, wrong: float = 0.2, test: int = 
     return rows
 
 
+def mislabel(folder: Path) -> list[tuple]:
+    """Give one test image a wrong label; the test images as rows, see `write_folder`."""
+    image = folder / "test" / NAMES[0] / f"{NAMES[0][:3]}_0.png"
+    image.rename(folder / "test" / NAMES[1] / image.name)
+    of_start = {name[:3]: name for name in NAMES}
+    paths = sorted((folder / "test").glob("*/*"))
+    return [
+        (path.relative_to(folder).as_posix(), path.parent.name, of_start[path.name[:3]])
+        for path in paths
+    ]
+
+
 def kill_itself(*_: object, **__: object) -> None:
     """In the place of reading, as the system does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from utils.files import read_columns, write_text
-from utils.manifest import Manifest, as_csv, corrected, csv_text, of_files, read_manifest
+from utils.manifest import Manifest, as_file, corrected, csv_text, of_files, read_manifest
 from utils.review import clean
 from utils.run_folder.folder import RunFolder
 
@@ -41,7 +41,7 @@ def test_a_manifest_is_written_as_it_was_read(line_end: str, mark: str, tmp_path
     assert manifest.cells("file_name")[:7] == STRANGE
     assert [manifest.whole(row) for row in range(10)] == [True] * 7 + [False, False, True]
     assert manifest.cells("nothing") == [""] * 10
-    assert as_csv(manifest) == content
+    assert as_file(manifest) == content
 
 
 def test_a_corrected_manifest_tells_what_was_there_before():
@@ -59,12 +59,42 @@ def test_a_corrected_manifest_tells_what_was_there_before():
     assert again.rows[:2] == [["1.png", "dog", "x", "cat"], ["3.png", "cat", "", "dog"]]
 
 
+FORMS = {  # a file, and what it is with the first two labels exchanged, the third dropped
+    "semicolons.csv": (
+        "file_name;label\r\n1.png;a,b\r\n2.png;b\r\n3.png;b\r\n4.png;b\r\nbroken\r\n",
+        "file_name;label;changed_from\r\n1.png;b;a,b\r\n2.png;a,b;b\r\n4.png;b;\r\nbroken\r\n",
+    ),
+    "texts.jsonl": (
+        '{"n": 1.0, "file_name": "1.png", "label": "\\u00e4"}\n{"label": "b", "file_name": "2.png"}'
+        '\n\n{"file_name": "3.png"}\n{"file_name": "4.png", "o": {"k": [1, "x"]}, "label": null}\n',
+        '{"n": 1.0, "file_name": "1.png", "label": "b", "changed_from": "\\u00e4"}\n{"file_name": '
+        '"2.png", "label": "\\u00e4", "changed_from": "b"}\n{"file_name": "4.png", "label": null, '
+        '"o": {"k": [1, "x"]}, "changed_from": null}\n',
+    ),
+    "numbers.jsonl": (
+        '{"file_name":"1.png","label":7,"changed_from":null}\n{"file_name":"2.png","label":12}\n'
+        '{"file_name":"3.png","label":7}\n',
+        '{"file_name":"1.png","label":12,"changed_from":7}\n'
+        '{"file_name":"2.png","label":7,"changed_from":12}\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_corrected_manifest_keeps_its_form(name: str, tmp_path: Path):
+    before, after = FORMS[name]
+    manifest = read_manifest(written(tmp_path / name, before.encode()))
+    first, second = manifest.cells("label")[:2]
+    result = corrected(manifest, {"1.png": second, "2.png": first, "3.png": None})
+    assert as_file(result).decode() == after
+
+
 def test_the_manifest_of_a_folder():
     one = of_files([("a/1.png", "a", "train"), ("b/1.png", "b", "train")])
-    assert as_csv(one) == b"file_name,label\na/1.png,a\nb/1.png,b\n"
+    assert as_file(one) == b"file_name,label\na/1.png,a\nb/1.png,b\n"
     both = of_files([("train/a/1.png", "a", "train"), ("test/a/1.png", "a", "test")])
     assert both.columns == ["file_name", "label", "split"]
-    assert as_csv(of_files([])) == b"file_name,label\n"
+    assert as_file(of_files([])) == b"file_name,label\n"
 
 
 @pytest.fixture
@@ -73,7 +103,9 @@ def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.make()
     rows = [[name, "cat"] for name in STRANGE]
-    folder.manifest.write_bytes(as_csv(Manifest(["file_name", "label"], [*rows, ["o.png", "dog"]])))
+    folder.manifest.write_bytes(
+        as_file(Manifest(["file_name", "label"], [*rows, ["o.png", "dog"]]))
+    )
     columns = ["file_name", "given_label", "suggested_label", "score", "suggested_score", "flagged"]
     suspects = [[name, "cat", "dog", k / 10, 0.8, int(k < 2)] for k, name in enumerate(STRANGE)]
     suspects.append(["o.png", "dog", "cat", 0.9, 0.1, 0])
@@ -182,6 +214,87 @@ def test_wrong_words_are_told_in_one_line(
     assert ended.value.code == 2 and out.read_bytes() == b"before"
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def photos(run: RunFolder, tmp_path: Path) -> Path:
+    """The images of the run: two of one name, one in another Unicode form, one that is gone."""
+    names = ["x/1.png", "y/1.PNG", "z/1_2.png", "Ma\u0308use.png", "t.png", "gone.png", "drop.png"]
+    for name in set(names) - {"gone.png"}:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_text(name)
+    rows = [[unicodedata.normalize("NFC", name), "cat", ""] for name in names]
+    rows[4][2], rows[1][1] = "Validation", "dog"
+    more = [["x/../x/1.png", "dog", ""], ["t.png", "dog", "never"], ["drop.png", "", ""]]
+    manifest = Manifest(["file_name", "label", "split"], [*rows, *more])
+    run.manifest.write_bytes(as_file(manifest))
+    run.args.write_text(json.dumps({"options": {"images": str(tmp_path / "photos")}}))
+    rows = [["x/1.png", "change", "dog"], ["drop.png", "drop", ""]]
+    text = csv_text([["file_name", "decision", "label"], *rows])
+    return written(tmp_path / "decisions.csv", text.encode())
+
+
+def tree(run: RunFolder, decisions: Path, out: Path, *words: object) -> int:
+    return clean.main([str(run), "--take", str(decisions), "--tree", str(out), *map(str, words)])
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_class_folders_of_the_corrected_labels(
+    linked: bool, run, photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    if not linked:
+        monkeypatch.setattr(os, "link", lambda *_: os.close(-1))
+    out = tmp_path / "tree"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    assert tree(run, photos, Path("."), "--out", tmp_path / "out.csv") == 0
+    found = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file()}
+    assert {name: path.read_text() for name, path in found.items()} == {
+        "train/dog/1.png": "x/1.png",
+        "train/dog/1_2.PNG": "y/1.PNG",
+        "train/cat/1_2.png": "z/1_2.png",
+        f"train/cat/{unicodedata.normalize('NFD', 'Mäuse')}.png": "Ma\u0308use.png",
+        "val/cat/t.png": "t.png",
+    }
+    original = tmp_path / "photos" / "x" / "1.png"
+    assert found["train/dog/1.png"].samefile(original) == linked
+    counts = "5 hard links and 0 copies" if linked else "0 hard links and 5 copies"
+    said = f".: 5 images in 3 class folders, {counts}; 3 rows without file, label or split"
+    assert said in capsys.readouterr().out and (tmp_path / "out.csv").exists()
+
+
+def test_class_folders_that_cannot_be_are_refused(
+    run, photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(out: Path) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as ended:
+            tree(run, photos, out)
+        said = capsys.readouterr().err
+        assert sorted(tmp_path.rglob("*")) == before and ended.value.code == 2
+        assert said.count("\n") == 1
+        return said
+
+    (tmp_path / "full").mkdir()
+    written(tmp_path / "full" / "file", b"")
+    for out in (tmp_path / "full", tmp_path / "decisions.csv"):
+        assert "exists and is no empty folder; choose another" in refused(out)
+    assert "where it would be read as more images" in refused(tmp_path / "photos" / "tree")
+    assert "cannot be made (No such file or directory" in refused(tmp_path / "no" / "tree")
+    with monkeypatch.context() as patch:  # a full disk at the second file
+        patch.setattr(os, "link", lambda _, target: 1 / ("dog" not in str(target)))
+        with pytest.raises(ZeroDivisionError):
+            tree(run, photos, tmp_path / "tree")
+        assert not list(tmp_path.glob("*tree*"))
+    for label in ("..", "a/b", "a\\b", ".hidden", "two\nlines", "x" * 300):
+        run.manifest.write_bytes(as_file(Manifest(["file_name", "label"], [["t.png", label]])))
+        photos.write_text("file_name,decision,label\n")
+        assert f"the label {label[:40]!r} cannot be a folder's name" in refused(tmp_path / "tree")
+    run.manifest.write_bytes(b"file_name,label\ngone.png,cat\n")
+    assert "none of the images is in" in refused(tmp_path / "tree")
+    with pytest.raises(SystemExit):
+        clean.main([str(run), "--take", str(photos)])
+    assert "give --out FILE, --tree FOLDER, or both" in capsys.readouterr().err
 
 
 def test_what_is_no_earlier_output_is_not_written_over(run: RunFolder, tmp_path: Path, capsys):

@@ -61,7 +61,13 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "broken.png" in folder.image_warnings.read_text()
 
     wrong = {name: label != true for name, label, true in rows}
+    pets = tmp_path / "pets"
+    tested = {path.relative_to(pets).as_posix() for path in pets.glob("test/*/*")}
+    wrong |= dict.fromkeys(tested, False)
     suspects = read_columns(folder.suspects)
+    splits = dict(zip(suspects["file_name"], suspects["split"], strict=True))
+    assert splits == {name: "test" if name in tested else "train" for name in wrong}
+    assert folder.review.read_text(encoding="utf-8").count('"split":"test"') == len(tested) == 15
     order = ["file_name", "given_label", "suggested_label", "score", "suggested_score", "flagged"]
     assert list(suspects)[:6] == order and set(suspects["file_name"]) == set(wrong)
     assert {*suspects["given_label"], *suspects["suggested_label"]} == set(NAMES)
@@ -78,8 +84,8 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert set(read_columns(folder.metrics)["agreed_wrong"]) == {""}
     found = evaluate(detection, tmp_path)
     assert "no true labels are known: there is nothing to compare" in capsys.readouterr().out
-    assert found["flagged"] == len(flagged) and found["images"] == len(rows)
-    assert found["estimated_noise_rate"] == len(flagged) / len(rows)
+    assert found["flagged"] == len(flagged) and found["images"] == len(wrong)
+    assert found["estimated_noise_rate"] == len(flagged) / len(wrong)
     assert sum(row["flagged"] for row in found["per_class"]) == len(flagged)
     frequent = found["most_frequent"]  # three classes have six pairs
     assert sum(row["images"] for row in frequent) == len(flagged)
@@ -92,7 +98,7 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     out_file = tmp_path / "corrected.csv"
     assert clean.main([str(folder), "--take", "top", str(len(scores)), "--out", str(out_file)]) == 0
     corrected = read_columns(out_file)
-    assert len(corrected["label"]) == len(rows) + 15 + 1  # those of the test, and the broken one
+    assert len(corrected["label"]) == len(wrong) + 1  # the broken one
     changes = zip(corrected["file_name"], corrected["changed_from"], strict=True)
     assert {name for name, former in changes if former} == set(flagged)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "pets").rglob("*")}
@@ -198,9 +204,9 @@ def test_larger_images(net: str, size: int, tmp_path: Path):
     where = ["--net", net, "--method", "ce"]
     record, folder = train(tmp_path, *where, "--image_size", size, epochs=2)
     assert record["epochs"] == 2
-    assert Predictions.read(folder.predictions).suspect_images.shape == (18, size, size, 3)
+    assert Predictions.read(folder.predictions).suspect_images.shape == (24, size, size, 3)
     assert evaluate(learning, tmp_path, *where)["test_images"] == 6
-    assert evaluate(detection, tmp_path, *where)["images"] == 18
+    assert evaluate(detection, tmp_path, *where)["images"] == 24
 
 
 def test_defaults_follow_from_the_number_of_images(tmp_path: Path, capsys):

@@ -16,7 +16,7 @@ from data.splits import fold_positions
 from models.label_posterior import label_posterior, noise_model, structured_noise, uniform_noise
 from models.linear_probe import backbone_features, out_of_fold
 from tests.conftest import training_options
-from tests.own_images import NAMES, write_folder
+from tests.own_images import NAMES, mislabel, write_folder
 from utils.files import read_columns
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.review import clean
@@ -161,7 +161,7 @@ def test_folds_part_the_images_of_every_class():
 def test_each_label_is_judged_by_networks_that_have_not_seen_it(
     few: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    rows = write_folder(tmp_path / "pets", wrong=0.15, test=0)
+    rows = sorted(write_folder(tmp_path / "pets", wrong=0.15)) + mislabel(tmp_path / "pets")
     if not few:
         monkeypatch.setattr(predictions_writer, "FEWEST_IMAGES", 100)
     words = ["--images", tmp_path / "pets", "--results_dir", tmp_path, "--data_dir", tmp_path]
@@ -170,7 +170,7 @@ def test_each_label_is_judged_by_networks_that_have_not_seen_it(
     record, folder = training.main(args), RunFolder.of(args)
     out = capsys.readouterr().out
     found = Predictions.read(folder.predictions)
-    assert found.chosen_name == "posterior" and found.held_out.sum() == 40
+    assert found.chosen_name == "posterior" and found.held_out.sum() == 40 + 15
     judged = torch.from_numpy(found.teacher_probabilities.copy())
     for fold in (1, 2):
         other = Predictions.read(folder.fold(fold).predictions)
@@ -178,12 +178,14 @@ def test_each_label_is_judged_by_networks_that_have_not_seen_it(
         assert not folder.fold(fold).review.exists()
     posterior = label_posterior(judged, torch.from_numpy(found.label))
     assert np.array_equal(found.posterior_prediction, posterior.argmax(1))
-    wrong = np.array([label != true for _, label, true in sorted(rows)])
+    wrong = np.array([label != true for _, label, true in rows])
+    assert wrong[-15:].sum() == 1 and found.label.tolist() == [NAMES.index(row[1]) for row in rows]
     flags = [flag == "1" for flag in read_columns(folder.suspects)["flagged"]]
     if few:
         assert not any(flags) and "120 images are too few" in out
         return
     assert (found.chosen.flagged == wrong).mean() > 0.95 and record["lost_classes"] == []
+    assert found.chosen.flagged[-15:].tolist() == wrong[-15:].tolist()
     assert f"{sum(flags)} labels are flagged as wrong: about" in out
     assert f"{sum(flags)} labels are flagged" in folder.review.read_text(encoding="utf-8")
     assert training.main(args) == record and "fold 1" not in capsys.readouterr().out
@@ -199,7 +201,7 @@ def test_each_label_is_judged_by_networks_that_have_not_seen_it(
 
 @pytest.mark.parametrize("kind", ["features", "probabilities"])
 def test_labels_are_judged_by_what_is_given(kind: str, tmp_path: Path, capsys):
-    rows = sorted(write_folder(tmp_path / "pets", wrong=0.08, test=0))
+    rows = sorted(write_folder(tmp_path / "pets", wrong=0.08)) + mislabel(tmp_path / "pets")
     (tmp_path / "pets" / "train" / NAMES[0] / "broken.png").write_bytes(b"")
     places = torch.tensor([NAMES.index(true) for _, _, true in rows])
     known = nn.functional.one_hot(places, 3) * 0.85 + 0.05

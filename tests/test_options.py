@@ -35,7 +35,7 @@ OUR_DEFAULTS = """
 OFF = ("detach_student_target", "masked_mean", "restart", "deterministic", "quiet", "no_plots")
 OFF += ("tensorboard", "no_flip", "debug")
 NOT_GIVEN = ("noise_path", "limit_train", "images", "manifest", "image_size", "measure_steps")
-NOT_GIVEN += ("features", "backbone", "probabilities")
+NOT_GIVEN += ("columns", "features", "backbone", "probabilities")
 AN_EXISTING_COMMAND = """
     --lr 0.05 --val_ratio 0 --noise_type rand1 --noise_path labels.pt --dataset cifar10 --n_epoch 3
     --seed 7 --print_freq 50 --num_workers 8 --batch_size 64 --momentum 0.8 --weight_decay 0.001
@@ -139,6 +139,10 @@ def test_bad_options_are_refused_with_name_and_value(words: str, capsys):
         ("--dataset folder --images . --folds 1", "needs two folds or more"),
         ("--dataset folder --images . --folds 0 --detection posterior", "needs --folds NUMBER"),
         ("--dataset digits --images .", "--images is for --dataset folder, not digits"),
+        ("--columns path", "'path' is not IMAGE=LABEL, two headings such as path=class"),
+        ("--columns a=b=c", "'a=b=c' is not IMAGE=LABEL"),
+        ("--columns =a", "'=a' is not IMAGE=LABEL"),
+        ("--columns a=a", "'a=a' is not IMAGE=LABEL"),
         ("--dataset digits --manifest .", "--manifest is for --dataset folder, not digits"),
     ],
 )

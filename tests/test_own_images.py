@@ -21,10 +21,12 @@ from data.own_images import cache, reading
 from data.own_images.cache import cached_images
 from data.own_images.files import find_images
 from data.own_images.image_set import load_own_images
-from data.own_images.reading import read_image, read_images, thumbnail, thumbnails
+from data.own_images.reading import read_image, read_images
 from data.splits import choose_positions
 from tests.own_images import kill_itself, picture, write_folder
 from utils.labels import Labels
+from utils.manifest import as_file
+from utils.pictures import MAX_BYTES, thumbnail, thumbnails
 
 RED, SIZE = (200, 30, 30), 32
 
@@ -41,7 +43,7 @@ def save_all(folder: Path, *names: str) -> Path:
     return folder
 
 
-def load(images: Path | None, data_dir: Path, manifest: Path | None = None, **how: bool):
+def load(images: Path | None, data_dir: Path, manifest: Path | None = None, **how: object):
     return load_own_images(images, manifest, SIZE, data_dir, quiet=True, **how)
 
 
@@ -86,7 +88,7 @@ def test_folders_of_training_and_test_images(train: str, test: str, tmp_path: Pa
     assert images.own.manifest.columns == ["file_name", "label", "split"]
     assert len(images.own.manifest.rows) == 4
     assert images.own.facts == ["2 training images of 2 classes (a 1, b 1), 1 test images"]
-    assert torch.bincount(images.own.labels).tolist() == [1, 1]
+    assert images.own.labels.tolist() == [0, 1, 0] and images.own.judged == 1
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,25 @@ def test_splits_are_told_from_classes(names: str, train: list[str] | None, words
     found = find_images(folder, None)
     assert [found.manifest.cells("label")[row] for row in found.train] == train
     assert words in found.warnings[0]
+
+
+def test_test_and_validation_images_are_judged_where_they_can_be(tmp_path: Path):
+    names = ["test/b/2", "test/c/3", "test/a/4", "val/b/5", "val/a/seen"]
+    folder = save_all(tmp_path / "images", "train/a/0", "train/b/1", *names)
+    shutil.copy(folder / "train/a/0.png", folder / "val/a/seen.png")
+    images = load(folder, tmp_path)
+    own, every = images.own, np.arange(5)
+    order = ["train/a/0", "train/b/1", "test/a/4", "test/b/2", "val/b/5"]
+    assert own.file_names(every) == [f"{name}.png" for name in order]
+    assert own.splits(every) == ["train", "train", "test", "test", "val"]
+    assert own.labels.tolist() == [0, 1, 0, 1, 1] and own.judged == 3
+    for place, path in enumerate(own.paths(every)):
+        pixels = read_image(path, SIZE).pixels
+        assert np.array_equal(images.train.images[place].permute(1, 2, 0), pixels)
+    assert torch.equal(images.test.images, images.train.images[2:4])  # validation images are not
+    assert len(own.manifest.rows) == 7
+    assert own.facts[0].endswith("(a 1, b 1), 2 test images and 1 validation images")
+    assert load(folder, tmp_path).own.sha256 == own.sha256  # the cache is as it was
 
 
 def test_training_images_among_the_test_images_do_not_count(tmp_path: Path):
@@ -196,10 +217,11 @@ def test_a_manifest_with_true_labels_and_splits(tmp_path: Path):
     lines += ["7,1.png,ü,train,a", "8,2.png,a,,", "9,3.png,a,Test,a", '10,4.png,ü,training,"?"']
     images = load(folder, tmp_path, manifest_of(tmp_path, *lines, "11,5.png,a,,"))
     assert images.class_names == ["a", "ü"]
-    assert images.own.labels.tolist() == [1, 0, 1, 0]
-    assert images.train.clean_labels.tolist() == [0, UNKNOWN, UNKNOWN, UNKNOWN]
+    assert images.own.labels.tolist() == [1, 0, 1, 0, 0]
+    assert images.train.clean_labels.tolist() == [0, UNKNOWN, UNKNOWN, UNKNOWN, 0]
     assert images.test.clean_labels.tolist() == [0]
-    assert images.own.file_names(np.array([2, 0])) == ["4.png", "1.png"]
+    assert images.own.file_names(np.array([2, 0, 4])) == ["4.png", "1.png", "3.png"]
+    assert images.own.splits(np.array([2, 4])) == ["train", "test"]
     assert len(images.own.warnings) == 1 and "count as unknown: ?" in images.own.warnings[0]
 
 
@@ -266,8 +288,17 @@ def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
         (["file_name,label", "1.png,a", '"2.png,b', '3.png",a'], "row 2 .* spans 2 lines; is a"),
         (["file_name,label", '1.png,"a', "2.png,b", '3.png,a"'], "row 1 .* spans 3 lines; is a"),
         (["file_name,label", r"a\1.png,a"], "row 1 .* has backslashes; write / between"),
-        (["file_name;label", "1.png;a"], "save it with commas, not ';', between the cells"),
-        (["file_name\tlabel", "1.png\ta"], r"save it with commas, not '\\t', between the cells"),
+        (["path;class", "1.png;a"], "has no column 'file_name'; there are 'path', 'class'; name"),
+        (["file_name|label", "1.png|a"], r"there are 'file_name\|label'; name those of images"),
+        (['{"file_name": "1.png"}'], "has no column 'label'; there are 'file_name'; name those"),
+        (['{"file_name": "1.png", "label": "a"}', "", "[1]"], "line 3: is no JSON object"),
+        (['{"file_name": "1.png",', '"label": "a"}'], "line 1: no whole JSON object .Expecting"),
+        (
+            ['{"label": "a"}', '{"label": 3}'],
+            "line 2: its 'label' is a number, and a text in line 1",
+        ),
+        (['{"label": ["a"]}'], "line 1: its 'label' is a list or object; a text or number is"),
+        (['{"label": "a", "label": "b"}'], "line 1: has the key 'label' twice"),
         (["file_name,label", "1.png,a", "2\0.png,b"], "a NUL character in line 3; is it UTF-16"),
         (["file_name,label", "1.png,ü"], "is UTF-16; save it as CSV in UTF-8"),
     ],
@@ -277,6 +308,77 @@ def test_a_manifest_of_no_use_is_refused(lines: list[str], words: str, tmp_path:
     encoding = "utf-16" if words.startswith("is UTF-16") else "utf-8"
     with pytest.raises((ValueError, OSError), match=words):
         load(None, tmp_path, manifest_of(tmp_path, *lines, encoding=encoding))
+
+
+SPACED, PLAIN = '{"file_name": "%s", "label": "%s"}', '{"file_name":"%s","label":%s}'
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "row", "labels"),
+    [
+        ("semicolons.csv", "n;file_name;label", "7;%s;%s", "ab"),
+        ("tabs.tsv", "\ufefffile_name\tlabel\tnote", "%s\t%s\tx,y;z", "ab"),
+        ("path=class.csv", "file_name,path,label,class", "x,%s,wrong,%s", "ab"),
+        ("spaced.jsonl", "", "\ufeff" + SPACED, "ab"),
+        ("numbers.json", "", PLAIN, "01"),
+    ],
+)
+def test_manifests_in_other_forms(name: str, heading: str, row: str, labels: str, tmp_path: Path):
+    """Read, and written as they were."""
+    folder = save_all(tmp_path / "files", *"123")
+    rows = [row % (f"{k}.png", labels[k == 2]) for k in (1, 2, 3)]
+    rows[1:] = [each.removeprefix("\ufeff") for each in rows[1:]]
+    text = "".join(f"{line}\n" for line in [heading, *rows] if line)
+    manifest, columns = tmp_path / name, name[:10] if "=" in name else None
+    manifest.write_text(text, encoding="utf-8")
+    images = load(folder, tmp_path, manifest, columns=columns)
+    assert images.class_names == [*labels] and images.own.labels.tolist() == [0, 1, 0]
+    assert images.own.file_names(np.array([2, 0])) == ["3.png", "1.png"]
+    assert as_file(images.own.manifest).decode() == text
+
+
+def test_json_lines_without_a_label_are_told_and_left_out(tmp_path: Path):
+    lines = [SPACED % pair for pair in (("1.png", "a"), ("2.png", "b"), ("3.png", "\\u00fc"))]
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text("\n".join([*lines, '{"file_name": "4.png"}', '{"label": null}']))
+    images = load(save_all(tmp_path, *"1234"), tmp_path / "data", manifest)
+    assert images.class_names == ["a", "b", "ü"] and len(images.own.manifest.rows) == 5
+    told = [line.split(": ")[1] for line in images.own.warnings[-2:]]
+    assert told == ["row 4 ('4.png') has no label", "row 5 ('') has no file name"]
+
+
+def test_metadata_in_the_folder_is_used_where_it_has_labels(tmp_path: Path):
+    folder, data = save_all(tmp_path / "images", "a/1", "b/2"), tmp_path / "data"
+    csv, lines = folder / "metadata.csv", folder / "metadata.jsonl"
+    csv.write_text("file_name,text\na/1.png,one\nb/2.png,two\n")
+    images = load(folder, data)
+    assert images.class_names == ["a", "b"]
+    assert "metadata.csv: has no column 'label'; there are 'file_name'," in images.own.facts[0]
+    assert load(folder, data, columns="file_name=text").class_names == ["one", "two"]
+    with pytest.raises(ValueError, match="has no column 'breed'"):
+        load(folder, data, columns="file_name=breed")
+    csv.rename(folder / "other.csv")
+    lines.write_text(
+        '{"file_name": "a/1.png", "label": "x"}\n{"file_name": "b/2.png", "label": "y"}'
+    )
+    images = load(folder, data)
+    assert images.class_names == ["x", "y"] and images.own.manifest.json_lines
+    assert images.own.facts[0].startswith(f"{lines}: used as --manifest; names of folders")
+    for name in ("Train/1", "Train/2", "dev/3"):
+        save(folder / f"{name}.png")
+    pairs = [("Train/1.png", "x"), ("Train/2.png", "y"), ("dev/3.png", "x")]
+    lines.write_text("\n".join(SPACED % pair for pair in pairs))
+    images = load(folder, data)
+    assert images.own.splits(np.arange(3)) == ["train", "train", "val"] and images.own.judged == 1
+    (folder / "other.csv").rename(csv)
+    with pytest.raises(ValueError, match=r"has metadata.csv and metadata.jsonl; name one of them"):
+        load(folder, data)
+    given = load(folder, data, csv, columns="file_name=text")
+    assert given.class_names == ["one", "two"] and not any("metadata" in x for x in given.own.facts)
+    csv.unlink()
+    lines.unlink()
+    with pytest.raises(ValueError, match="--columns a=b: is for a manifest; there is no metadata"):
+        load(folder, data, columns="a=b")
 
 
 def test_a_folder_of_no_use_is_refused(tmp_path: Path):
@@ -412,7 +514,7 @@ def test_a_reading_process_that_is_killed_is_one_line(monkeypatch: pytest.Monkey
 def test_what_is_too_large_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "huge.ppm").write_bytes(b"P6 100000 100000 255\n")
     (tmp_path / "long.png").touch()
-    os.truncate(tmp_path / "long.png", reading.MAX_BYTES + 1)  # a sparse file
+    os.truncate(tmp_path / "long.png", MAX_BYTES + 1)  # a sparse file
     (tmp_path / "text.png").write_text("text")
     for name, words in {
         "huge.ppm": "has more than 178,956,970 pixels",
@@ -537,6 +639,6 @@ def test_loaders_share_the_mapped_images(tmp_path: Path):
 def test_mean_and_standard_deviation_are_those_of_the_training_images(tmp_path: Path):
     write_folder(tmp_path / "images", count=6)
     images = load(tmp_path / "images", tmp_path)
-    values = images.train.images / 255
+    values = images.train.images[: -images.own.judged] / 255
     assert torch.allclose(values.mean((0, 2, 3)), torch.tensor(images.mean), atol=1e-4)
     assert torch.allclose(values.std((0, 2, 3), correction=0), torch.tensor(images.std), atol=1e-4)

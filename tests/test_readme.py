@@ -12,6 +12,7 @@ from utils.options.evaluation import detection_parser, learning_parser
 from utils.options.sweep import split_words, sweep_parser
 from utils.options.training import training_parser
 from utils.plots.__main__ import make_parser as plots_parser
+from utils.review.__main__ import make_parser as review_parser
 from utils.review.clean import make_parser as clean_parser
 from utils.summary.__main__ import make_parser as summary_parser
 from utils.summary.table import COLUMNS
@@ -30,6 +31,7 @@ PARSERS = {
     "-m utils.summary": summary_parser(),
     "-m utils.sweep": sweep_parser(),
     "-m utils.clean": clean_parser(),
+    "-m utils.review": review_parser(),
     "-m docs.detection.compare_with_cleanlab": cleanlab_parser(),
 }
 

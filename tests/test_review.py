@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ from PIL import Image
 
 from tests import browser
 from tests.browser import browse_frames, in_browser
-from utils.manifest import Manifest, as_csv, corrected, csv_text
+from tests.test_clean import FORMS
+from utils.manifest import Manifest, as_file, corrected, csv_text, read_manifest
+from utils.review import __main__ as review
 from utils.review.page import Suspect, review_page
 
 CLASSES = ["cat", "Hündchen", 'a "b", c', "</script><script>alert(1)</script>", "all", "\udcfe"]
@@ -129,6 +132,85 @@ def test_a_suspect_that_cannot_be_shown_is_refused(change: dict[str, Any], words
         review_page("t", manifest_of([suspect]), [suspect._replace(**change)], CLASSES, "k")
 
 
+COLUMNS = "file_name,given_label,suggested_label,score"
+
+
+def other_list(folder: Path, *rows: str, name: str = "list.csv", heading: str = COLUMNS) -> Path:
+    (folder / name).write_text("\n".join([heading, *rows]) + "\n")
+    return folder / name
+
+
+def review_list(file: Path, *words: object) -> int:
+    return review.main(["--suspects", str(file), "--images", str(file.parent), *map(str, words)])
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    (text,) = re.findall('id="data">(.*?)</script>', page.read_text(encoding="utf-8"))
+    return json.loads(text)
+
+
+def test_a_page_of_another_programs_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(picture())
+    os.mkfifo(tmp_path / "pipe.png")
+    rows = ["a.png,cat,dog,0.75,0", "b.png,M\u00e4use,,-1,True", "c.png,dog,cat,0.5,1"]
+    file = other_list(tmp_path, *rows, "pipe.png,dog,cat,3e-1,", heading=f"{COLUMNS},flagged")
+    assert review_list(file) == 0
+    said = capsys.readouterr().out
+    assert f"warning: {tmp_path / 'pipe.png'}: not a file" in said
+    assert "review.html: the 3 most suspect of 4 labels" in said
+    data = data_of(tmp_path / "review.html")
+    keys = ("link", "given", "suggested", "score", "flagged")
+    assert [[one[key] for key in keys] for one in data["suspects"]] == [
+        ["b.png", "M\u00e4use", "M\u00e4use", -1, True],
+        ["c.png", "dog", "cat", 0.5, True],
+        ["a.png", "cat", "dog", 0.75, False],
+    ]
+    names = ["b.png", "pipe.png", "c.png", "a.png"]
+    assert [row[0] for row in data["manifest"]["rows"]] == names
+    assert data["manifest"]["columns"] == ["file_name", "label"]
+    assert review_list(other_list(tmp_path, rows[0][:-2])) == 0  # an earlier page is replaced
+    assert data_of(tmp_path / "review.html")["key"] != data["key"]
+    photo = tmp_path / "a.png"
+    assert (
+        review_list(file, "--out", photo, "--force") == 0 and len(data_of(photo)["suspects"]) == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "message"),
+    [
+        ("a.png,cat,dog", "", "row 1 ('') has 3 cells, not 4"),
+        ("a.png,cat,dog,low", "", "row 1 ('a.png') has the score 'low'; a number is needed"),
+        ("a.png,cat,dog,nan", "", "row 1 ('a.png') has the score 'nan'"),
+        ("a.png,,dog,1", "", "row 1 ('a.png') has no given_label"),
+        (",cat,dog,1", "", "row 1 ('') has no file_name"),
+        ("a.png,cat,dog,1\na.png,cat,cat,1", "", "row 2 ('a.png') is listed before"),
+        ("", "", "list.csv: lists no image"),
+        ("gone.png,cat,dog,1", "", "no image can be read; "),
+        ("a.png,cat,dog,1", "--images nowhere", "--images nowhere: no such folder"),
+        ("a.png,cat,dog,1", "--out list.csv --force", "is the list of suspects; choose another"),
+        ("a.png,cat,dog,1", "--out a.png", "a.png: exists and is no earlier output; choose"),
+        ("a.png,cat,dog,1", "--suspects a.png", "a NUL character"),
+        ("a.png,cat,dog,1", "--suspects other.csv", "has no column 'score'; there are 'file_name'"),
+    ],
+)
+def test_a_list_of_no_use_is_refused(
+    row: str, words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(picture())
+    other_list(tmp_path, row, name="other.csv", heading=COLUMNS.removesuffix(",score"))
+    file = other_list(tmp_path, row)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as ended:
+        review_list(file, *words.split())
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and message in said and said.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_nothing_comes_from_elsewhere():
     page = blank_page()
     assert "default-src 'none'; img-src data:" in page and "<noscript>" in page
@@ -164,8 +246,8 @@ def test_downloads_are_those_of_python(tmp_path: Path, form: str):
     """
     page = review_page(HOSTILE, manifest, suspects, CLASSES, "k")
     seen = browse(page, tmp_path, script)
-    assert bytes(seen["before"]) == as_csv(corrected(manifest, {}))
-    assert bytes(seen["after"]) == as_csv(corrected(manifest, decisions))
+    assert bytes(seen["before"]) == as_file(corrected(manifest, {}))
+    assert bytes(seen["after"]) == as_file(corrected(manifest, decisions))
     words = ["keep", "change", "drop", "change", "change", "change"]
     lines = [[name, word, decisions[name] or ""] for name, word in zip(names, words, strict=False)]
     text = csv_text([["file_name", "decision", "label"], *lines])
@@ -180,6 +262,21 @@ def test_downloads_are_those_of_python(tmp_path: Path, form: str):
     assert seen["figures"] == [f"7 of {len(suspects)}", str(sum(changed)), "1"]
     assert f"{len(suspects) + 1} images in the manifest" in seen["facts"]
     assert "3 broken rows" in seen["facts"]
+
+
+@in_browser
+@pytest.mark.parametrize("name", FORMS)
+def test_a_download_keeps_the_form(name: str, tmp_path: Path):
+    before, after = FORMS[name]
+    (tmp_path / name).write_text(before, encoding="utf-8", newline="")
+    manifest = read_manifest(tmp_path / name)
+    first, second = manifest.cells("label")[:2]
+    pairs = zip(["1.png", "2.png", "3.png"], [first, second, second], strict=True)
+    suspects = [Suspect(name, given, given, 0, False, picture()) for name, given in pairs]
+    page = review_page("t", manifest, suspects, [first, second], "k")
+    script = "choose(0, 1); choose(1, 0); button(2, 'drop').click();"
+    script += f"return await saved('save', 'corrected{Path(name).suffix}');"
+    assert bytes(browse(page, tmp_path, script)).decode() == after
 
 
 @in_browser

@@ -25,6 +25,7 @@ class Labels(NamedTuple):
     class_names: list[str]
     positions: Positions
     test: Any | None = None  # of the test images: clean ones, of own images given ones
+    judged: int = 0  # so many of the last images are own test and validation images
 
     @property
     def train(self) -> Any:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.download import digest, naming_folder, one_at_a_time
-from data.own_images.reading import Read, Scale, read_images, scale_of
+from data.own_images.reading import Read, read_images
 from utils.cpus import usable_cpus
 from utils.files import PARTIAL, read_json, remove_partial_files, write_json
+from utils.pictures import Scale, scale_of
 
 FOLDER = "own_images"  # in --data_dir
 

@@ -1,13 +1,25 @@
 """Own images: which files there are, by class folders or by a manifest, and what is wrong there."""
 
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.own_images.folders import SPLITS, TEST, TRAIN, in_folders
-from utils.manifest import FILE_NAME, LABEL, SPLIT, Manifest, of_files, read_manifest
+from data.own_images.folders import in_folders
+from utils.manifest import (
+    FILE_NAME,
+    LABEL,
+    METADATA,
+    SPLIT,
+    Manifest,
+    MissingColumn,
+    file_at,
+    of_files,
+    read_manifest,
+)
+from utils.split_names import TEST, TRAIN, VAL, splits_of
+
+ROWS = (TRAIN, TEST, VAL)  # the splits in the order in which their rows are kept
 
 
 class ImageFiles(NamedTuple):
@@ -17,13 +29,15 @@ class ImageFiles(NamedTuple):
     manifest: Manifest
     train: list[int]  # rows
     test: list[int]
+    val: list[int]
     warnings: list[str]
     on_disk: dict[str, Path]  # where a file is whose name is written there in another Unicode form
     same: Sequence[Sequence[int]] = ()  # groups of rows with identical files
+    about: str = ""  # what is to be said of where the labels come from
 
     def name(self, row: int) -> str:
         """The file name in that row."""
-        return self.manifest.rows[row][self.manifest.columns.index(FILE_NAME)]
+        return self.manifest.cell(row, FILE_NAME)
 
     def path(self, row: int) -> Path:
         """Where the image of that row is."""
@@ -31,22 +45,29 @@ class ImageFiles(NamedTuple):
 
 
 def find_images(
-    images: Path | None, manifest: Path | None, leave_out: Iterable[Path] = ()
+    images: Path | None,
+    manifest: Path | None,
+    leave_out: Iterable[Path] = (),
+    columns: str | None = None,
 ) -> ImageFiles:
     """The images of a folder, or of a manifest whose file names are relative to it or to itself.
 
-    `leave_out`: folders that no image of `images` is taken from; run folders never count. Raises
+    A manifest called METADATA is used where it lies in the folder. `leave_out`: folders that no
+    image of `images` is taken from; run folders never count. `columns`: see `read_manifest`. Raises
     OSError or ValueError, naming folder or file and what to do, where there are none.
     """
     if not (images or manifest):
         raise ValueError("own images are needed; give --images or --manifest")
     if images and not images.is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder; name where the images are")
+    about = ""
+    if not manifest:
+        manifest, about = _metadata(images, columns)
     if manifest:
-        found = _listed(images, manifest)
+        found = _listed(images, manifest, columns)
     else:
         names, warnings = in_folders(images, {os.path.realpath(folder) for folder in leave_out})
-        splits = ([k for k, name in enumerate(names) if name[2] == each] for each in (TRAIN, TEST))
+        splits = ([k for k, name in enumerate(names) if name[2] == each] for each in ROWS)
         found = ImageFiles(images, of_files(names), *splits, warnings, {})
     if not found.train:
         about = f"; {found.warnings[0]}" if found.warnings else ""
@@ -54,25 +75,45 @@ def find_images(
             f"{manifest or images}: has no image to train on; needed is a folder for each class "
             f"(DIR/CLASS/… or DIR/train/CLASS/…), or a manifest with file_name,label{about}"
         )
-    return found
+    return found._replace(about=about)
 
 
-def _listed(images: Path | None, path: Path) -> ImageFiles:
+def _metadata(images: Path, columns: str | None) -> tuple[Path | None, str]:
+    """The manifest that lies in the folder, if it has labels, and a line that tells of it."""
+    there = [images / name for name in METADATA if (images / name).is_file()]
+    if len(there) > 1:
+        raise ValueError(f"{images}: has {' and '.join(METADATA)}; name one of them by --manifest")
+    if not there and columns:
+        raise ValueError(
+            f"--columns {columns}: is for a manifest; there is no {' or '.join(METADATA)} in "
+            f"{images}, so give --manifest"
+        )
+    for path in there:
+        try:
+            read_manifest(path, columns=columns)
+        except MissingColumn as error:
+            if columns:
+                raise
+            return None, f"not used as --manifest: {error}"
+        return path, f"{path}: used as --manifest; names of folders are no labels then"
+    return None, ""
+
+
+def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
     """The whole rows of a manifest with a label and a file that is there."""
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, columns=columns)
     root = images or path.parent
-    rows: dict[str, list[int]] = {TRAIN: [], TEST: []}
-    splits = SPLITS | {"": TRAIN}
+    rows: dict[str, list[int]] = {split: [] for split in ROWS}
+    splits = splits_of(manifest)
     warnings, seen = [], set()
     columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
     on_disk: dict[str, Path] = {}
     for row, (name, label, split) in enumerate(zip(*columns, strict=True)):
         there = f"{path}: row {row + 1} ({name!r})"
-        if not name.isascii() and not os.path.exists(root / name):
-            forms = (root / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
-            on_disk[name] = next(filter(os.path.exists, forms), root / name)
-        place = os.path.normpath(on_disk.get(name, root / name))
-        gone, whole, kind = not os.path.exists(place), manifest.whole(row), split.strip().casefold()
+        if (found := file_at(root, name)) != root / name:
+            on_disk[name] = found
+        place = os.path.normpath(found)
+        gone, whole = not os.path.exists(place), manifest.whole(row)
         asked = (label, split, name if gone else "") if whole else manifest.rows[row]
         if lines := sum(max(map(cell.count, "\n\r")) for cell in asked if "," in cell):
             raise ValueError(f"{there} spans {lines + 1} lines; is a quotation mark never closed?")
@@ -80,7 +121,7 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
             f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}": not whole,
             "has no file name": not name.strip(),
             "has no label": not label.strip(),
-            f"has the split {split!r}; known are train, test, val": kind not in splits,
+            f"has the split {split!r}; known are train, test, val": not splits[row],
             "is listed before; the first row counts": place in seen,
             "has backslashes; write / between folders": gone and "\\" in name,
         }
@@ -88,5 +129,5 @@ def _listed(images: Path | None, path: Path) -> ImageFiles:
             warnings.append(f"{there} {reason}")
             continue
         seen.add(place)
-        rows[splits[kind]].append(row)
-    return ImageFiles(root, manifest, rows[TRAIN], rows[TEST], warnings, on_disk)
+        rows[splits[row]].append(row)
+    return ImageFiles(root, manifest, *rows.values(), warnings, on_disk)

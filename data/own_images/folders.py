@@ -5,13 +5,9 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from utils.manifest import nfc
+from utils.split_names import SPLITS, TEST, TRAIN, VAL
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-TRAIN, TEST = "train", "test"
-SPLITS = {"train": TRAIN, "training": TRAIN}  # as Hugging Face names them, in any case
-SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST)
-SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), TEST)  # used where there is no test
-
 RUN = "args.json"  # in each run folder
 
 
@@ -61,14 +57,15 @@ def _places(images: Path, outputs: Container[str], warnings: list[str]) -> dict[
     if others and not whole:  # a class may be called train
         warnings += [f"{path}: read as a class, for it holds no classes' folders" for path in names]
         return {images: TRAIN}
-    if others and {SPLITS[names[path]] for path in whole} != {TRAIN, TEST}:
+    splits = {SPLITS[names[path]] for path in whole}
+    if others and not (TRAIN in splits and len(splits) > 1):
         raise ValueError(
             f"{images}: are {some_of(path.name for path in others)} classes, or is {whole[0].name} "
             f"the {SPLITS[names[whole[0]]]} split? Name the folder of the classes' folders by "
             "--images, or list the files with --manifest"
         )
     used: dict[Path, str] = {}
-    for split in (TRAIN, TEST):
+    for split in (TRAIN, TEST, VAL):
         there = [path for path in names if SPLITS[names[path]] == split]
         there.sort(key=lambda path: (path not in whole, [*SPLITS].index(names[path])))
         used |= dict.fromkeys(there[:1], split)

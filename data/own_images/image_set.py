@@ -1,6 +1,7 @@
 """`--dataset folder`: the user's own images and labels as an image set."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,16 +32,17 @@ def load_own_images(
     quiet: bool,
     flip: bool = True,
     leave_out: Sequence[Path] = (),
+    columns: str | None = None,
 ) -> ImageSet:
     """Find, read (or take from the cache) and check the images; `size`: their side in pixels.
 
     `flip`: they are mirrored at random in training. `leave_out`: folders below `images` whose
-    images are none of them, beside `data_dir` and run folders. Raises OSError or ValueError, with a
-    hint, where there is nothing to train on; single files that are amiss are left out with a
-    warning.
+    images are none of them, beside `data_dir` and run folders. `columns`: see `read_manifest`.
+    Raises OSError or ValueError, with a hint, where there is nothing to train on; single files that
+    are amiss are left out with a warning.
     """
-    files = find_images(images, manifest, (data_dir, data_dir / FOLDER, *leave_out))
-    rows = [*files.train, *files.test]
+    files = find_images(images, manifest, (data_dir, data_dir / FOLDER, *leave_out), columns)
+    rows = [*files.train, *files.test, *files.val]
     names = [files.name(row) for row in rows]
     cached = cached_images([files.path(row) for row in rows], names, size, data_dir, quiet)
     warnings = [*files.warnings]
@@ -70,16 +72,13 @@ def _assembled(
             "where their folders are one level deeper, name the folder above these by --images"
         )
     numbers = {name: number for number, name in enumerate(class_names)}
-    given = torch.tensor([numbers[name] for name in names[:count]])
-    counts = dict(zip(class_names, torch.bincount(given).tolist(), strict=True))
+    counts = dict(sorted(Counter(names[:count]).items()))
     if cached.constant:
         some = some_of(files.name(read[k]) for k in cached.constant)
         warnings.insert(0, f"{len(cached.constant)} images are of a single colour: {some}")
     warnings[:0] = _strange_classes(counts)
     files = files._replace(same=_identical(read, cached.content))
     warnings += _conflicts(files, labels)
-    true = _true_labels(files, read[:count], numbers, warnings)
-    pixels = torch.from_numpy(cached.pixels).permute(0, 3, 1, 2)  # [read, 3, size, size]
     tested, trained = range(count, len(read)), {*cached.content[:count]}
     if seen := [k for k in tested if cached.content[k] in trained]:
         line = f"{len(seen)} test images do not count, for they are training images as well"
@@ -87,22 +86,30 @@ def _assembled(
     if strange := sum(names[k] not in numbers for k in tested):
         warnings.append(f"{strange} test images have labels of which no training image has one")
     known = [k for k in tested if names[k] in numbers and cached.content[k] not in trained]
-    test_labels = torch.tensor([numbers[names[place]] for place in known])
-    test = Split(pixels[known], test_labels) if known else None
+    kept, judged = [*range(count), *known], len(known)
+    if known != [*tested][:judged]:  # in memory: the mapped file stays as it is
+        cached.pixels[count : len(kept)] = cached.pixels[known]
+    pixels = torch.from_numpy(cached.pixels[: len(kept)]).permute(0, 3, 1, 2)  # [N, 3, size, size]
+    given = torch.tensor([numbers[names[k]] for k in kept])
+    train = Split(pixels, _true_labels(files, [read[k] for k in kept], numbers, warnings))
+    measured = {*(files.test or files.val)}
+    places = [place for place, k in enumerate(kept) if read[k] in measured]
+    test = Split(pixels[places], given[places]) if places else None
     mean, std = _mean_and_std(cached.pixels[:count])
-    train = Split(pixels[:count], true)
-    facts = [_classes(counts, len(known))] + ([_depth(cached)] if cached.scale else [])
-    lines, facts = ([_one_line(words) for words in each] for each in (warnings, facts))
+    about = _classes(counts, len(places), judged - len(places))
+    facts = [files.about, about, _depth(cached) if cached.scale else ""]
+    lines, facts = ([_one_line(words) for words in each if words] for each in (warnings, facts))
     about = lines, cached.sha256, facts, cached.scale, cached.pixels
-    own = OwnSource(files, read[:count], given, *about)
+    own = OwnSource(files, [read[k] for k in kept], judged, given, *about)
     return ImageSet(train, test, class_names, mean, std, augment, own)
 
 
-def _classes(counts: dict[str, int], test: int) -> str:
+def _classes(counts: dict[str, int], test: int, val: int) -> str:
     """How many images there are, of which classes."""
+    more = f" and {val} validation images" if val else ""
     some = some_of((f"{name} {count}" for name, count in counts.items()), CLASSES_NAMED)
     images = f"{sum(counts.values())} training images of {len(counts)} classes"
-    return f"{images} ({some}), {test} test images"
+    return f"{images} ({some}), {test} test images{more}"
 
 
 def _depth(cached: CachedImages) -> str:

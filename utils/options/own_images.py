@@ -4,8 +4,9 @@ import argparse
 from typing import Any
 
 from utils.console import say
+from utils.manifest import METADATA
 from utils.methods import METHODS
-from utils.options.values import add_options, count_or_none, resolved_path
+from utils.options.values import add_options, column_names, count_or_none, resolved_path
 
 OWN_IMAGES = "folder"  # the data set
 RUNS_OF_OWN_IMAGES = {"net": "compact", "method": "bkd+"}  # the defaults
@@ -15,9 +16,11 @@ MANY = 20_000  # images, of which networks memorize few; they are judged by the 
 OWN_OPTIONS = {
     ("images", resolved_path, None, "FOLDER"): "folder with a folder of images for each class, "
     "directly or in train/ and test/",
-    ("manifest", resolved_path, None, "FILE"): "CSV file with the columns file_name and label, "
-    "perhaps split and true_label; file names are relative to --images, or to the file's own "
-    "folder",
+    ("manifest", resolved_path, None, "FILE"): "CSV or JSON lines file with the columns file_name "
+    "and label, perhaps split and true_label; file names are relative to --images, or to the "
+    f"file's own folder. Without it {' or '.join(METADATA)} in --images counts, if it has labels",
+    ("columns", column_names, None, "IMAGE=LABEL"): "columns of the manifest that hold file names "
+    "and labels; without it file_name=label",
 }
 JUDGES = {
     ("features", resolved_path, None, "FILE"): "features of all images, an .npz of file_name [N] "
@@ -76,7 +79,7 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
         return None
     if options.method == "features":
         return f"--method features is for --dataset {OWN_IMAGES}, not {options.dataset}"
-    for name in ("images", "manifest", "image_size", "no_flip"):
+    for name in ("images", "manifest", "columns", "image_size", "no_flip"):
         if getattr(options, name, None):
             return f"--{name} is for --dataset {OWN_IMAGES}, not {options.dataset}"
     return None

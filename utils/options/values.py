@@ -54,6 +54,16 @@ def resolved_path(text: str) -> Path:
     return path(text).resolve()
 
 
+def column_names(text: str) -> str:
+    """A type of option: IMAGE=LABEL, the headings of two columns."""
+    image, *labels = text.split("=")
+    if not image.strip() or len(labels) != 1 or labels[0].strip() in ("", image):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not IMAGE=LABEL, two headings such as path=class"
+        )
+    return text
+
+
 def add_options(
     group: argparse._ActionsContainer, options: Mapping[tuple[Any, ...], str], **more: Any
 ) -> None:

@@ -15,14 +15,16 @@ from utils.manifest import (
     CHANGED_FROM,
     FILE_NAME,
     LABEL,
+    METADATA,
     Manifest,
-    as_csv,
+    as_file,
     corrected,
     nfc,
     read_manifest,
 )
 from utils.options.parser import OneLineParser
 from utils.options.values import count, path
+from utils.review.tree import check_tree, write_tree
 from utils.run_folder.folder import RunFolder
 
 FLAGGED, TOP = "flagged", "top"
@@ -48,8 +50,14 @@ def make_parser() -> OneLineParser:
         action="store_true",
         help="leave the images out instead of taking the labels that are suggested",
     )
+    parser.add_argument("--out", type=path, metavar="FILE", help="corrected manifest to write")
     parser.add_argument(
-        "--out", type=path, required=True, metavar="FILE", help="corrected manifest to write"
+        "--tree",
+        type=path,
+        metavar="FOLDER",
+        help="new or empty folder for a folder of images for each class, with splits below train, "
+        "test and val: hard links, which share their content with the images, or copies on another "
+        "file system",
     )
     parser.add_argument(
         "--force",
@@ -71,19 +79,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "--dataset folder"
             )
         folder.check_finished()
-        manifest = read_manifest(folder.manifest)
+        manifest = read_manifest(folder.manifest, columns=folder.options().get("columns"))
         decisions = _decisions(args, folder, manifest)
         result = corrected(manifest, decisions)
         _check_out(args, folder)
-        write_whole(args.out, as_csv(result))
+        _check_tree(args, folder, result)
+        if args.out:
+            write_whole(args.out, as_file(result))
+        tree = write_tree(args.tree, result, _root(folder)) if args.tree else ""
     except (ValueError, OSError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
     dropped = len(manifest.rows) - len(result.rows)
     names, labels = manifest.cells(FILE_NAME), manifest.cells(LABEL)
     pairs = ((old, decisions.get(name, old)) for name, old in zip(names, labels, strict=True))
     changes = Counter((old, new) for old, new in pairs if new is not None and nfc(new) != nfc(old))
+    if tree:
+        say(tree)
+    place = args.out or args.tree
     say(
-        f"{args.out}: {sum(changes.values())} labels changed, {dropped} images dropped, "
+        f"{place}: {sum(changes.values())} labels changed, {dropped} images dropped, "
         f"{len(manifest.rows)} rows in the manifest"
     )
     for (old, new), number in changes.most_common(10):
@@ -93,12 +107,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_out(args: argparse.Namespace, folder: RunFolder) -> None:
     """Raise OSError or ValueError where a file is at --out that is not to be written over."""
+    if not args.out:
+        return
     inputs = [folder.manifest, Path(folder.options().get("manifest") or folder.manifest)]
+    images = folder.options().get("images")
+    inputs += [Path(images, name) for name in METADATA if images]
     inputs += [] if args.take[0] in (FLAGGED, TOP) else [path(args.take[0])]
     if args.out.exists() and any(each.exists() and args.out.samefile(each) for each in inputs):
         raise ValueError(f"--out {args.out}: is what the labels are read from; choose another")
     of_the_run = folder.path.resolve() in args.out.resolve().parents
     check_replaceable(args.out, CHANGED_FROM, args.force and not of_the_run)
+
+
+def _root(folder: RunFolder) -> Path:
+    """What the file names of the run's manifest are relative to."""
+    options = folder.options()
+    return Path(options["images"] or Path(options["manifest"]).parent)
+
+
+def _check_tree(args: argparse.Namespace, folder: RunFolder, manifest: Manifest) -> None:
+    """Raise OSError or ValueError where the class folders cannot be made at --tree."""
+    if not args.tree:
+        if not args.out:
+            raise ValueError("give --out FILE, --tree FOLDER, or both")
+        return
+    place = args.tree.resolve()
+    if not folder.options().get("manifest") and _root(folder).resolve() in (place, *place.parents):
+        raise ValueError(
+            f"--tree {args.tree}: is in {_root(folder)}, where it would be read as more images; "
+            "choose another"
+        )
+    check_tree(args.tree, manifest)
 
 
 def _decisions(

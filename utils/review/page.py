@@ -24,6 +24,7 @@ class Suspect(NamedTuple):
     flagged: bool
     thumbnail: bytes  # a PNG or JPEG file
     link: str = ""  # URI of the original, from the page's folder or absolute
+    split: str = ""  # test or val; "" for an image to train on
 
 
 def review_page(

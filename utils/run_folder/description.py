@@ -18,7 +18,7 @@ PACKAGES = ("torchvision", "numpy", "scikit-learn")
 NOT_PART_OF_A_RUN = {  # options that may differ between two calls of the same run
     *("data_dir", "results_dir", "device", "compile", "num_workers", "print_freq"),
     *("checkpoint_freq", "restart", "quiet", "no_plots", "tensorboard", "measure_steps", "debug"),
-    "run_dir",
+    *("run_dir", "columns"),  # of a manifest the labels count, whatever their heading
     "keep_checkpoint",  # of earlier versions
 }
 KNOWN_BY_CONTENT = {"images", "manifest"}  # own ones may have been moved
@@ -45,7 +45,7 @@ class Description:
         """Describe the run of these options; `images`: what tells own ones from others."""
         defaults = training_parser().defaults_of(args.dataset, args.net, args.method)
         if labels and args.dataset == OWN_IMAGES:  # their number decides some
-            defaults |= defaults_by_count(args.method, len(labels.given))
+            defaults |= defaults_by_count(args.method, len(labels.given) - labels.judged)
         of_labels = (labels.sha256(images), labels.class_counts()) if labels else ()
         return cls(_plain(vars(args)), _plain(defaults), machine, *of_labels)
 

@@ -1,10 +1,11 @@
-"""What detection.py prints of a detection result."""
+"""What the scripts print of a detection result."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.console import say
 from utils.options.parser import DETECTIONS
+from utils.run_folder.predictions import Predictions
 
 
 def report_summary(record: Mapping[str, Any]) -> None:
@@ -66,3 +67,22 @@ def report_cuts(rows: Sequence[Mapping[str, Any]]) -> None:
             say(f"{start} {row['precision']:9.3f} {row['recall']:6.3f} {row['f1']:6.3f}{note}")
         before = row
     say("groups 3 and 4 are by definition all below Otsu's threshold: the two are one cut")
+
+
+def log_split(predictions: Predictions) -> None:
+    """Say where the split is and what it flags."""
+    summary, cuts = predictions.split_summary(), predictions.cuts
+    sizes, wrongs, true = (summary[k] for k in ("group_sizes", "group_wrong", "true_noise_rate"))
+    if cuts:
+        say(
+            f"split at {', '.join(f'{cut:.3f}' for cut in cuts)}: groups 1 (label most likely "
+            f"right) to 4 (most likely wrong) have {sizes} images"
+        )
+    else:
+        say("all scores fall into one bin: no split, no label is flagged")
+    correctly = f", {wrongs[3]} of them correctly" if wrongs else ""
+    true_rate = "" if true is None else f", {true:.1%} by the true labels"
+    say(
+        f"the split flags {sizes[3]} labels as wrong{correctly}; noise rate "
+        f"{summary['estimated_noise_rate']:.1%} as the share below the threshold{true_rate}"
+    )

@@ -31,7 +31,6 @@ class RunFolder:
         self.detection = path / "detection.npy"
         self.predictions = path / "predictions.npz"
         self.suspects = path / "suspects.csv"
-        self.manifest = path / "manifest.csv"
         self.review = path / "review.html"
         self.image_warnings = path / "image_warnings.txt"
         self.checkpoint = path / "checkpoint.pt"
@@ -55,6 +54,16 @@ class RunFolder:
             labels = re.sub(r"[^\w.-]", "_", name)
         name = f"{args.dataset}_{labels}_seed_{args.seed}{net}{method}"
         return cls(args.results_dir / name)
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest of own images, in the form in which it was read."""
+        lines = self.manifest_as(json_lines=True)
+        return lines if lines.exists() else self.manifest_as(json_lines=False)
+
+    def manifest_as(self, *, json_lines: bool) -> Path:
+        """Where the manifest is in that form."""
+        return self.path / f"manifest.{'jsonl' if json_lines else 'csv'}"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -107,7 +116,9 @@ class RunFolder:
                     f"{self} is a run with --{name} {options.get(name)}, not {getattr(args, name)}"
                 )
         moved = {name: getattr(args, name, None) for name in KNOWN_BY_CONTENT}
-        return options | moved if any(moved.values()) else options
+        options |= moved if any(moved.values()) else {}
+        columns = getattr(args, "columns", None)
+        return options | ({"columns": columns} if columns else {})
 
     def check_finished(self) -> None:
         """Raise ValueError where a run is under way or was interrupted."""

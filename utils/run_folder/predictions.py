@@ -25,7 +25,7 @@ PER_IMAGE = {  # kinds of numpy's types
     **dict.fromkeys(("index", "split_group", *CLASSES), "iu"),
     **dict.fromkeys(("split_agreement", "final_agreement", "mean_agreement"), "f"),
     **dict.fromkeys(("posterior_agreement", "posterior_suggested"), "f"),
-    **dict.fromkeys(("held_out", "posterior_flagged"), "b"),
+    **dict.fromkeys(("held_out", "tested", "posterior_flagged"), "b"),
 }
 CUTS = ("low_mean", "threshold", "high_mean")  # between groups 4, 3, 2 and 1
 SINGLE = ("detection", "split_epoch", "fallback", *CUTS)
@@ -51,6 +51,7 @@ class Predictions(NamedTuple):
     class_names: Array  # [C]
     true_label: Array | None = None  # [S], -1 where unknown
     held_out: Array | None = None  # [S], whether not trained on
+    tested: Array | None = None  # [S], whether of own test and validation images; None: none is
     detection: str | None = None  # name of the result that was chosen by --detection
     split_agreement: Array | None = None  # [S], of the pair at the label
     split_prediction: Array | None = None  # [S]

@@ -10,7 +10,7 @@ from utils.console import logged_to, say
 from utils.files import in_words, write_array, write_json, write_text, write_whole
 from utils.labels import Labels, labels_sha256
 from utils.lock import locked
-from utils.manifest import as_csv
+from utils.manifest import as_file
 from utils.review.page import review_page
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
@@ -65,12 +65,14 @@ class PredictionsWriter(NamedTuple):
             single |= split.cuts._asdict() if split.cuts else {}
         scored = self.labels.positions.scored
         clean = self.labels.clean[scored].numpy()
+        tested = scored >= len(self.labels.given) - self.labels.judged
         predictions = Predictions(
             scored,
             self.labels.given[scored].numpy(),
             np.array(self.labels.class_names),
             true_label=clean if (clean != UNKNOWN).any() else None,
             held_out=~np.isin(scored, self.labels.positions.train),
+            tested=tested if tested.any() else None,
             detection=self.detection,
             **{key: values.cpu().numpy() for key, values in tensors.items()},
             **single,
@@ -157,10 +159,11 @@ def write_predictions(
     pixels = images[suspects].transpose(0, 2, 3, 1)
     predictions = predictions._replace(suspect_index=suspects, suspect_images=pixels)
     predictions.write(folder.predictions)
-    names = own.file_names(predictions.index) if own else None
-    write_text(folder.suspects, suspects_csv(predictions, names))
+    write_text(folder.suspects, suspects_csv(predictions, own))
     if own:
-        write_whole(folder.manifest, as_csv(own.manifest))
+        json_lines = own.manifest.json_lines
+        folder.manifest_as(json_lines=not json_lines).unlink(missing_ok=True)
+        write_whole(folder.manifest_as(json_lines=json_lines), as_file(own.manifest))
     detection = np.zeros(len(images), dtype=bool)
     detection[predictions.index] = predictions.chosen.flagged
     write_array(folder.detection, detection)
@@ -169,7 +172,12 @@ def write_predictions(
 
 def too_few(predictions: Predictions) -> bool:
     """Whether networks that began from nothing have seen too few images to flag labels."""
-    return predictions.teacher_probabilities is not None and len(predictions.label) < FEWEST_IMAGES
+    return predictions.teacher_probabilities is not None and _trained(predictions) < FEWEST_IMAGES
+
+
+def _trained(predictions: Predictions) -> int:
+    """How many images there are to learn from."""
+    return len(predictions.label) - (0 if predictions.tested is None else predictions.tested.sum())
 
 
 def posterior_lines(predictions: Predictions) -> list[str]:
@@ -180,8 +188,9 @@ def posterior_lines(predictions: Predictions) -> list[str]:
     flagged, suggested = predictions.posterior_flagged, predictions.posterior_suggested
     if too_few(predictions):
         return [
-            f"{len(label)} images are too few to learn from: nothing is flagged, and even the most "
-            "suspect labels are often right; with --features or --backbone they are judged better"
+            f"{_trained(predictions)} images are too few to learn from: nothing is flagged, and "
+            "even the most suspect labels are often right; with --features or --backbone they are "
+            "judged better"
         ]
     wrong = 1 - predictions.posterior_agreement
     counts = [(int(flagged[label == k].sum()), int((label == k).sum())) for k in range(len(names))]
@@ -197,22 +206,3 @@ def posterior_lines(predictions: Predictions) -> list[str]:
             for k in predictions.lost_classes()
         ),
     ]
-
-
-def log_split(predictions: Predictions) -> None:
-    """Say where the split is and what it flags."""
-    summary, cuts = predictions.split_summary(), predictions.cuts
-    sizes, wrongs, true = (summary[k] for k in ("group_sizes", "group_wrong", "true_noise_rate"))
-    if cuts:
-        say(
-            f"split at {', '.join(f'{cut:.3f}' for cut in cuts)}: groups 1 (label most likely "
-            f"right) to 4 (most likely wrong) have {sizes} images"
-        )
-    else:
-        say("all scores fall into one bin: no split, no label is flagged")
-    correctly = f", {wrongs[3]} of them correctly" if wrongs else ""
-    true_rate = "" if true is None else f", {true:.1%} by the true labels"
-    say(
-        f"the split flags {sizes[3]} labels as wrong{correctly}; noise rate "
-        f"{summary['estimated_noise_rate']:.1%} as the share below the threshold{true_rate}"
-    )

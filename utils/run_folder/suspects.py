@@ -1,7 +1,7 @@
 """Suspect labels, the most suspect first: suspects.csv, and what the review page shows."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from utils.manifest import csv_text
 from utils.review.page import Suspect
 from utils.run_folder.predictions import Predictions
+from utils.split_names import TRAIN
 
 SUSPECTS_REVIEWED = 5000  # on the page on which own labels are reviewed
 EXAMPLES = 2  # of each class on that page
@@ -24,17 +25,18 @@ OWN_COLUMNS = {  # heading and column of the list for own images
     "suggested_score": "suggested_score",
     "flagged": "flagged",
     "group": "group",
+    "split": "split",
     "true_label": "true_name",
     "index": "index",
 }
 
 
-def suspects_csv(predictions: Predictions, file_names: Sequence[str] | None = None) -> str:
+def suspects_csv(predictions: Predictions, own: Any = None) -> str:
     """The file's text, a row for each of S scored images.
 
     The chosen result gives order, suggestion, agreement and flag (1 or 0); `index` is the position
-    in the full set. Unknown true labels and the baseline's groups are blank. With `file_names` [S]
-    the columns are those for own images.
+    in the full set. Unknown true labels and the baseline's groups are blank. For `own` images (see
+    data/images.py) the columns are others.
     """
     rows, class_names = predictions.suspect_rows(), predictions.class_names.tolist()
     flagged, agreement, suggested = predictions.chosen
@@ -55,8 +57,9 @@ def suspects_csv(predictions: Predictions, file_names: Sequence[str] | None = No
         "true_label": cells(predictions.true_label),
         "true_name": cells(predictions.true_label, class_names),
     }
-    if file_names is not None:
-        columns["file_name"] = cells(np.arange(len(rows)), file_names)
+    if own:
+        columns["file_name"] = own.file_names(predictions.index[rows])
+        columns["split"] = own.splits(predictions.index[rows])
         columns["suggested_score"] = [""] * len(rows)
         if predictions.chosen_name == "posterior":
             scores = predictions.posterior_suggested[rows].tolist()
@@ -79,12 +82,14 @@ def most_suspect(predictions: Predictions, own: Any, folder: Path) -> list[Suspe
             bool(flagged[row]),
             thumbnail,
             link,
+            "" if split == TRAIN else split,
         )
-        for row, file_name, thumbnail, link in zip(
+        for row, file_name, thumbnail, link, split in zip(
             rows,
             own.file_names(positions),
             own.thumbnails(positions),
             links(own.paths(positions), folder),
+            own.splits(positions),
             strict=True,
         )
     ]
