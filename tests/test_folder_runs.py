@@ -187,7 +187,7 @@ def test_steps_are_measured_without_test_images(tmp_path: Path, capsys):
     args = training_options(*words)
     assert RunFolder.of(args).path.name == "folder_pets.v2_seed_0_compact_bkd+"
     assert training.main(args)["step_seconds"] > 0
-    assert "60 epochs of 1 steps: about " in capsys.readouterr().out
+    assert "300 epochs of 1 steps in 5 folds: about " in capsys.readouterr().out
     assert not RunFolder.of(args).path.exists()
 
 
