@@ -89,10 +89,11 @@ def write_predictions(
     record = {} if posterior is None else {"lost_classes": predictions.lost_classes()}
     if not predictions.fallback:
         return record
-    say(
-        f"no tipping point in {args.n_epoch} epochs: the detection result is a fallback, the split "
-        f"at epoch {split.epoch}, where the student was most confident"
-    )
+    words = "the robust phase has not begun"
+    if predictions.detection == "split":
+        words = f"the detection result is a fallback, the split at epoch {split.epoch}, "
+        words += "where the student was most confident"
+    say(f"no tipping point in {args.n_epoch} epochs: {words}")
     log_split(predictions)
     return record | predictions.split_summary()
 

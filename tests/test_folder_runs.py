@@ -58,6 +58,7 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert record["tipping_point"] == 5 and record["true_noise_rate"] is None
     out = capsys.readouterr().out
     assert "broken.png" in out and "by the true labels" not in out
+    assert "the split flags" not in out and "groups 1" not in out  # these flags are no result
     assert "broken.png" in folder.image_warnings.read_text()
 
     wrong = {name: label != true for name, label, true in rows}

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 import blind_knowledge_dist_training as training
+import detection
 from models.fast import step_timing
 from tests.conftest import training_options
 from tests.own_images import write_folder
 from tests.test_training_step import threads
 from utils.files import read_json
+from utils.options.evaluation import detection_parser
+from utils.run_folder import epoch_log
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 
@@ -34,8 +37,13 @@ def test_timing_changes_no_bit_and_counts_all_folds(
     said = capsys.readouterr().out
     assert "\n6 epochs of 2 steps in 2 folds: about " in said.split("epoch   0")[0]
     assert said.count("epochs of 2 steps") == 1
+    detection.main(detection_parser().parse_args(["--run_dir", str(folder)]))
+    for words in (said, capsys.readouterr().out):  # the posterior is the result, not the split
+        assert "the robust phase has not begun" in words and "fallback" not in words
     monkeypatch.setattr(training, "foretell", lambda *_: None)
+    monkeypatch.setattr(epoch_log, "newly_vanished", lambda rows: [0])
     other, _ = run(tmp_path, "plain")
+    assert "any more" not in capsys.readouterr().out  # the folds together say what is lost
     for each, same in ((folder, other), (folder.fold(1), other.fold(1))):
         assert each.metrics.read_bytes() == same.metrics.read_bytes()
         assert read_json(each.args)["threads"] == torch.get_num_threads()

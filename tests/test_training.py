@@ -343,6 +343,7 @@ def test_nothing_to_split_flags_nothing(tmp_path: Path, capsys, monkeypatch: pyt
     folder, record = train(tmp_path, "--dataset digits --n_epoch 1 --limit_train 100")
     said = capsys.readouterr().out
     assert "no split" in said and "the split flags 0 labels as wrong, 0 of them correctly" in said
+    assert "; 0.0% are below Otsu's threshold; " in said  # which is no estimate of the noise rate
     assert record["group_sizes"] == [100, 0, 0, 0] and record["estimated_noise_rate"] == 0
     assert not np.load(folder.detection).any()
 
