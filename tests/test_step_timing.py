@@ -65,6 +65,7 @@ def test_timing_changes_no_bit_and_counts_all_folds(
         ({1: 1.0, 2: 4.0}, None, {}, 1),
         ({1: 1.0, 2: 0.6}, 1, {}, 1),  # a run keeps those it began with
         ({1: 1.0, 2: 4.0}, None, {"OMP_NUM_THREADS": "2"}, 2),
+        ({}, 1, {}, 1),  # the loss is not finite
     ],
 )
 @threads(2)
@@ -82,12 +83,14 @@ def test_the_faster_number_of_threads(
             torch.set_num_threads(count)
 
         def add(self, count: int) -> None:
+            if not seconds:
+                raise FloatingPointError
             self.step_seconds, self.steps = seconds[self.threads], 1
 
     monkeypatch.setattr(step_timing, "Timing", Timing)
     monkeypatch.setattr(step_timing, "say_time", lambda *parts: said.append(parts[1].threads))
     step_timing.foretell(None, None, began_with, 0)
-    assert torch.get_num_threads() == expected and said == [expected]
+    assert torch.get_num_threads() == expected and said == [expected] * bool(seconds)
 
 
 def test_times_in_two_digits():

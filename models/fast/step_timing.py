@@ -18,7 +18,8 @@ from utils.console import say
 from utils.devices import peak_memory_gib
 from utils.methods import METHODS
 
-ROUNDS, STEPS, LONGEST = 8, 2, 10.0  # rounds of so many steps, and the seconds after which no other
+ROUNDS, STEPS, LONGEST = 8, 2, 5.0  # rounds of so many steps, and the seconds after which no other
+HOPELESS = 2.0  # times as slow: no other round
 NAIVE_SHARE = 0.25  # of the epochs: until two after the tipping point, which nobody knows before
 WORTH_MORE_THREADS = 1.1  # times as fast: on a busy machine they wait for each other
 Begin = Callable[[], tuple[Any, Any, Training]]  # generator, loaders, training: as a run begins
@@ -107,16 +108,17 @@ def foretell(args: argparse.Namespace, begin: Begin, threads: int | None, done: 
     default = torch.get_num_threads()
     choices = {default} if asked else {threads} if threads else {1, default}
     try:
-        start, timings = time.perf_counter(), [Timing(begin, each) for each in sorted(choices)]
+        timings = [Timing(begin, each) for each in sorted(choices)]
         for _ in range(ROUNDS):  # by turns: the machine's other work comes and goes
             for timing in timings:
                 timing.add(STEPS)
-            if time.perf_counter() - start > LONGEST:
+            best = min(timing.each() for timing in timings)
+            timings = [each for each in timings if each.each() <= HOPELESS * best]
+            if min(timing.step_seconds for timing in timings) > LONGEST:
                 break
     except FloatingPointError:  # the run itself says it, with a hint
         torch.set_num_threads(default if asked else threads or default)
         return
-    best = min(timing.each() for timing in timings)
     chosen = next(each for each in timings if each.each() <= WORTH_MORE_THREADS * best)
     torch.set_num_threads(chosen.threads)
     say_time(args, chosen, done)
