@@ -21,6 +21,7 @@ from utils.methods import METHODS
 ROUNDS, STEPS, LONGEST = 8, 2, 5.0  # rounds of so many steps, and the seconds after which no other
 HOPELESS = 2.0  # times as slow: no other round
 NAIVE_SHARE = 0.25  # of the epochs: until two after the tipping point, which nobody knows before
+EPOCH_END, RUN_END = 0.1, 8.0  # seconds: checkpoint and log; plots, lists and page
 WORTH_MORE_THREADS = 1.1  # times as fast: on a busy machine they wait for each other
 Begin = Callable[[], tuple[Any, Any, Training]]  # generator, loaders, training: as a run begins
 
@@ -80,7 +81,7 @@ class Timing:
             len(each.labels) * math.ceil(args.n_epoch / every) for each, every in passes if each
         )
         naive = NAIVE_SHARE * scoring if METHODS[args.method].has_student else 0.0
-        steps = self.each() * len(self.loaders.train)
+        steps = self.each() * len(self.loaders.train) + EPOCH_END
         return steps + naive + (evaluated * image + scoring) / args.n_epoch, scoring
 
 
@@ -133,7 +134,7 @@ def say_time(args: argparse.Namespace, timing: Timing, done: int) -> float:
     threads = f"{timing.threads} thread{'s' * (timing.threads > 1)}"
     how = f", on {threads}" if timing.loaders.train.device.type == "cpu" else ""
     words = f"{left} epochs of {len(timing.loaders.train)} steps{of_folds}"
-    say(f"{words}: about {roughly(left * seconds)}{how}")
+    say(f"{words}: about {roughly(left * seconds + RUN_END)}{how}")
     return scoring
 
 
