@@ -19,7 +19,7 @@ from data.images import ImageSet
 from data.loader import Batch, Loader
 from models.build import Training, make_training
 from models.epoch_statistics import EpochStats
-from models.fast.step_timing import measure_steps
+from models.fast.step_timing import foretell, measure_steps
 from models.label_posterior import label_posterior
 from models.linear_probe import backbone_features, out_of_fold
 from models.losses import agreement
@@ -27,7 +27,8 @@ from models.noise_split import score, student_weights
 from models.teacher_student import infer_logits
 from models.weights import save_networks
 from utils.console import say
-from utils.devices import pick_machine
+from utils.devices import Machine, pick_machine
+from utils.labels import Labels
 from utils.methods import METHODS
 from utils.options.own_images import OWN_IMAGES
 from utils.options.training import training_parser
@@ -66,10 +67,7 @@ def train_epoch(
 
 
 def write_predictions(
-    args: argparse.Namespace,
-    training: Training,
-    loader: Loader,
-    writer: PredictionsWriter,
+    args: argparse.Namespace, training: Training, loader: Loader, writer: PredictionsWriter
 ) -> dict[str, Any]:
     """Write what the split, the last epoch's pair and all epochs detect among the loader's images.
 
@@ -92,10 +90,11 @@ def write_predictions(
     record = {} if posterior is None else {"lost_classes": predictions.lost_classes()}
     if not predictions.fallback:
         return record
-    say(
-        f"no tipping point in {args.n_epoch} epochs: the detection result is a fallback, the split "
-        f"at epoch {split.epoch}, where the student was most confident"
-    )
+    words = "the robust phase has not begun"
+    if predictions.detection == "split":
+        words = f"the detection result is a fallback, the split at epoch {split.epoch}, "
+        words += "where the student was most confident"
+    say(f"no tipping point in {args.n_epoch} epochs: {words}")
     log_split(predictions)
     return record | predictions.split_summary()
 
@@ -169,6 +168,17 @@ def train(
     return run.finish()
 
 
+def begin(
+    args: argparse.Namespace, machine: Machine, images: ImageSet, labels: Labels, check: Any = bool
+) -> tuple[Any, Loaders, Training]:
+    """A run's generator, loaders and training, each time the same; `check`: before each batch."""
+    generator = seed_everything(args.seed, machine.device)
+    scored = METHODS[args.method].has_student and args.augmentation == "always"
+    how = args.batch_size, generator, scored, machine.memory_format, check
+    loaders = make_loaders(images, labels, *how)
+    return generator, loaders, make_training(args, len(labels.class_names), loaders.train, machine)
+
+
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Train one pair, or the baseline, and write its run folder; returns training.json."""
     interruption, folder = Interruption(), RunFolder.of(args)
@@ -187,22 +197,15 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     writer = PredictionsWriter(folder, args.detection, labels, pixels, own)
     if not METHODS[args.method].has_networks:
         return judge(args, images, description, writer)
-    if args.folds and not args.fold and not args.measure_steps:
+    anew = partial(begin, args, machine, images, labels)
+    if args.measure_steps:
+        return measure_steps(args, anew)
+    if own and machine.device.type == "cpu" and (so_far := folder.progress(args, description)):
+        foretell(args, anew, *so_far)
+    if args.folds and not args.fold:
         train_folds(args, folder, description)
         interruption = Interruption()  # whose time is that of the last fold alone
-    generator = seed_everything(args.seed, machine.device)
-    loaders = make_loaders(
-        images,
-        labels,
-        args.batch_size,
-        generator,
-        augment_scored=METHODS[args.method].has_student and args.augmentation == "always",
-        memory_format=machine.memory_format,
-        before_batch=interruption.check,
-    )
-    training = make_training(args, len(labels.class_names), loaders.train, machine)
-    if args.measure_steps:
-        return measure_steps(args, training, loaders)
+    generator, loaders, training = anew(interruption.check)
     state = description, labels, training, generator, interruption
     with Session(folder, args, *state) as run:
         writer.log_warnings()

@@ -138,7 +138,9 @@ def evaluate_file(
         say(line)
     say(f"{path}" + (f", labels of {noise_path}" if noise_path else ""))
     if fallback:
-        say("no tipping point came: this result is a fallback")
+        by_split = not predictions or predictions.chosen_name == "split"
+        words = "this result is a fallback" if by_split else "the robust phase has not begun"
+        say(f"no tipping point came: {words}")
     index, known = predictions.index if predictions else np.arange(len(labels)), true != UNKNOWN
     if known.any():  # images whose true label is unknown are left out
         predictions = predictions and predictions.rows(known[index])

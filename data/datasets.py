@@ -90,7 +90,7 @@ def load_run(args: argparse.Namespace) -> tuple[ImageSet, Labels]:
     clean, where = images.train.clean_labels, (args.data_dir, args.noise_path)
     given = given_labels(args.dataset, args.noise_type, clean, *where, args.seed, images.own)
     if images.own:
-        for line in images.own.facts:
+        for line in images.own.facts if not args.fold else ():  # once for all folds
             say(line)
         choose_by_count(args, len(given) - images.own.judged)
     judged = images.own.judged if images.own else 0

@@ -122,3 +122,16 @@ def test_runs_that_cannot_be_compared_are_told_in_one_line(tmp_path: Path, capsy
         error = capsys.readouterr().err
         assert ended.value.code == 2 and error.count("\n") == 1 and str(folder) in error
     assert not (tmp_path / "made_up.json").exists()
+
+
+def test_a_file_that_is_no_earlier_output_is_kept_without_force(tmp_path: Path, capsys):
+    file, nowhere = tmp_path / "notes.json", str(tmp_path / "nowhere")
+    earlier = Path(compare_with_cleanlab.__file__).with_name("digits_worst.json").read_text()
+    for content, words, refused in (("{}", [], True), ("{}", ["--force"], False), (earlier, [], 0)):
+        file.write_text(content)
+        with pytest.raises(SystemExit) as ended:
+            compare_with_cleanlab.main([nowhere, "--json", str(file), *words])
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and file.read_text() == content
+        assert ("exists and is no earlier output" in error) == bool(refused)
+        assert (nowhere in error) != bool(refused)

@@ -58,6 +58,7 @@ def test_a_folder_without_true_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert record["tipping_point"] == 5 and record["true_noise_rate"] is None
     out = capsys.readouterr().out
     assert "broken.png" in out and "by the true labels" not in out
+    assert "the split flags" not in out and "groups 1" not in out  # these flags are no result
     assert "broken.png" in folder.image_warnings.read_text()
 
     wrong = {name: label != true for name, label, true in rows}
@@ -193,7 +194,7 @@ def test_steps_are_measured_without_test_images(tmp_path: Path, capsys):
     args = training_options(*words)
     assert RunFolder.of(args).path.name == "folder_pets.v2_seed_0_compact_bkd+"
     assert training.main(args)["step_seconds"] > 0
-    assert "60 epochs of 1 steps: about " in capsys.readouterr().out
+    assert "300 epochs of 1 steps in 5 folds: about " in capsys.readouterr().out
     assert not RunFolder.of(args).path.exists()
 
 

@@ -172,6 +172,7 @@ def test_each_label_is_judged_by_networks_that_have_not_seen_it(
     args = training_options("--dataset", "folder", *words)
     record, folder = training.main(args), RunFolder.of(args)
     out = capsys.readouterr().out
+    assert out.count("120 training images of 3 classes") == 1  # for all folds
     found = Predictions.read(folder.predictions)
     assert found.chosen_name == "posterior" and found.held_out.sum() == 40 + 15
     judged = torch.from_numpy(found.teacher_probabilities.copy())

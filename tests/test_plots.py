@@ -96,6 +96,16 @@ def test_the_baseline_has_neither_tipping_point_nor_groups(tmp_path: Path):
     assert "cross-entropy" in words_of(draw_training_curves(run))
 
 
+def test_a_plot_that_does_not_apply_needs_no_line(run: MadeUpRun, tmp_path: Path):
+    change(run, true_label=None)
+    baseline = made_up_run(tmp_path / "ce", "--method", "ce").folder
+    judged = made_up_run(tmp_path / "given", "--method", "ce").folder
+    RunFolder(judged).metrics.unlink()  # as where features judge the labels
+    for folder, drawn in ((run.folder, 5), (baseline, 4), (judged, 3)):
+        lines: list[str] = []
+        assert len(write_plots(folder, lines.append)) == drawn and lines == []
+
+
 def test_before_the_split_there_are_only_curves(tmp_path: Path):
     folder = RunFolder(made_up_run(tmp_path, epochs=1).folder)
     folder.predictions.unlink()

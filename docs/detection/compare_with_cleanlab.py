@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import blind_knowledge_dist_training as training
-from utils.files import read_json, write_json, write_text
+from utils.files import check_replaceable, read_json, write_json, write_text
 from utils.metrics import detection_metrics, ranking_metrics
 from utils.options.parser import OneLineParser
 from utils.options.sweep import split_words
@@ -31,6 +31,7 @@ from utils.summary.table import as_markdown
 FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning")
 FILTERS += ("predicted_neq_given", "low_normalized_margin", "low_self_confidence")
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+MARK = '"training_seconds"'  # by which a file of metrics is known
 FIRST = 100  # suspects, for the share of wrong labels among them
 COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 COLUMNS |= {"average_precision": "average precision", "roc_auc": "ROC AUC"}
@@ -39,6 +40,7 @@ OPTIONS = {
     ("folds", count_or_none, 0, "NUMBER"): "runs of the baseline for out-of-fold probabilities",
     ("results_dir", path, None, "FOLDER"): "folder of the folds' run folders",
     ("into", path, None, "FILE"): "Markdown file to write the table into, between its markers",
+    ("force", bool): "write over a file --json that is no earlier output",
 }
 
 
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.folds == 1 or (args.folds and not args.results_dir):
         parser.error("--folds: needs a number from 2, and --results_dir")
     try:
-        _predictions(args.run)  # before it takes hours
+        check_replaceable(args.json, MARK, args.force)  # before it takes hours
+        _predictions(args.run)
         folds = train_folds(args.folds, args.results_dir, words) if args.folds else []
         record = measure(args.run, folds)
         text = as_markdown(table(record))

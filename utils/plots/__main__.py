@@ -1,6 +1,6 @@
 """Draw the plots of runs into their folders: `python -m utils.plots results/RUN ...`.
 
-A plot whose data a run does not have, or not yet, is left out with a line that says why.
+A plot whose data a run does not have yet is left out with a line that says why.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from utils.plots import style
-from utils.plots.run_data import LeftOut, RunData
+from utils.plots.run_data import DoesNotApply, LeftOut, RunData
 from utils.plots.style import Axes, Figure, legend_above, new_figure, over_epochs, plain
 
 MAX_MARKERS = 40  # epochs; with more, the markers would run together
@@ -33,7 +33,7 @@ def draw_tipping_point(run: RunData) -> Figure:
     Raises LeftOut for the baseline, and before the first epoch.
     """
     if run.baseline:
-        raise LeftOut("the baseline has no student, and so no tipping point")
+        raise DoesNotApply("the baseline has no student, and so no tipping point")
     confidence, agreed_wrong = run.curve("student_confidence"), run.curve("agreed_wrong")
     if np.isnan(confidence).all():
         raise LeftOut("metrics.csv has no epoch with the student's confidence yet")
@@ -68,7 +68,8 @@ def draw_training_curves(run: RunData) -> Figure:
     """Losses, accuracies and learning rate; raises LeftOut before the first epoch."""
     epochs = run.epochs
     if not len(epochs):
-        raise LeftOut("metrics.csv has no epoch yet")
+        kind = DoesNotApply if run.predictions else LeftOut  # what is given judges own labels
+        raise kind("metrics.csv has no epoch yet")
     figure = new_figure(7.2, 7.2, f"{run.name}: training")
     losses, accuracies, rate = rows = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
     shown = CROSS_ENTROPY if run.baseline else LOSSES

@@ -1,7 +1,7 @@
 """The plots of a run, and drawing them into its folder.
 
-The training script draws them at the split and at the end. A plot whose data the run does not have,
-or not yet, is left out with a line that says why.
+The training script draws them at the split and at the end. A plot whose data the run does not have
+yet is left out with a line that says why; one that does not apply to such a run, without.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from utils.files import write_whole
 from utils.plots.curves import draw_tipping_point, draw_training_curves
 from utils.plots.labels import draw_suspects, draw_transitions
 from utils.plots.noise_split import draw_detection_curve, draw_noise_split
-from utils.plots.run_data import LeftOut, RunData, read_run
+from utils.plots.run_data import DoesNotApply, LeftOut, RunData, read_run
 from utils.plots.style import Figure, as_png
 
 
@@ -55,9 +55,9 @@ CAPTIONS = {file: plot.caption for file, plot in PLOTS.items()}
 def write_plots(folder: Path, say: Callable[[str], None] = console.say) -> list[Path]:
     """Draw the plots that the run folder has the data for; returns their paths.
 
-    `say` gets one line for each plot left out, with the reason, whatever it is; a single line for
-    all of them if matplotlib is missing. Raises ValueError or OSError naming a file that cannot be
-    read or written.
+    `say` gets one line for each plot left out, with the reason, but for those that do not apply; a
+    single line for all of them if matplotlib is missing. Raises ValueError or OSError naming a file
+    that cannot be read or written.
     """
     if find_spec("matplotlib") is None:
         say(f"{folder}: no plots: matplotlib is not installed; see requirements.txt")
@@ -67,6 +67,8 @@ def write_plots(folder: Path, say: Callable[[str], None] = console.say) -> list[
     for file, plot in PLOTS.items():
         try:
             content = as_png(plot.draw(run))
+        except DoesNotApply:
+            continue
         except LeftOut as reason:
             say(f"{folder / file} left out: {reason}")
         except Exception as error:  # of numpy, matplotlib, scikit-learn: no plot may cost a run

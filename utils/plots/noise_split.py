@@ -6,7 +6,7 @@ import numpy as np
 
 from utils.metrics import GROUP_CUTS, detection_metrics, ranking_metrics
 from utils.plots import style
-from utils.plots.run_data import LeftOut, RunData
+from utils.plots.run_data import DoesNotApply, RunData
 from utils.plots.style import Axes, Figure, legend_above, new_figure, plain
 from utils.run_folder.predictions import Array
 
@@ -24,9 +24,9 @@ FALLBACK = " (fallback: no tipping point)"
 
 
 def draw_noise_split(run: RunData) -> Figure:
-    """Histogram of the agreements with the cuts, and the four groups; raises LeftOut."""
+    """Histogram of the agreements with the cuts, and the four groups; raises DoesNotApply."""
     if run.baseline:
-        raise LeftOut("the baseline has neither groups nor cuts")
+        raise DoesNotApply("the baseline has neither groups nor cuts")
     predictions = run.predicted()
     title = f"{run.name}: split at epoch {run.split_epoch}" + FALLBACK * run.fallback
     figure = new_figure(7.2, 5.6, title)
@@ -85,14 +85,14 @@ def _draw_groups(axes: Axes, group: Array, wrong: Array | None) -> None:
 
 
 def draw_detection_curve(run: RunData) -> Figure:
-    """Precision over recall of low agreement, and the group cuts on it; raises LeftOut."""
+    """Precision over recall of low agreement, and the group cuts on it; raises DoesNotApply."""
     from sklearn.metrics import precision_recall_curve
 
     results, wrong = run.predicted().detections, run.wrong
     if wrong is None:
-        raise LeftOut("the true labels are not known")
+        raise DoesNotApply("the true labels are not known")
     if not wrong.any():
-        raise LeftOut("no given label is wrong, so there is nothing to detect")
+        raise DoesNotApply("no given label is wrong, so there is nothing to detect")
     figure = new_figure(6.4, 5.2, f"{run.name}: wrong labels found" + FALLBACK * run.fallback)
     axes = plain(
         figure.subplots(),

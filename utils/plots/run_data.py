@@ -18,6 +18,10 @@ class LeftOut(Exception):
     """A plot cannot be drawn from this run; the message says why."""
 
 
+class DoesNotApply(LeftOut):
+    """Nor from any other such run, so that nobody misses it."""
+
+
 class RunData(NamedTuple):
     """What a run folder holds for its plots, E epochs; read it with `read_run`."""
 

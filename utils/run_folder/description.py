@@ -51,6 +51,8 @@ class Description:
 
     def record(self) -> dict[str, Any]:
         """The content of args.json."""
+        import torch
+
         changed = {
             name: value
             for name, value in self.options.items()
@@ -63,6 +65,7 @@ class Description:
             "device": str(self.machine.device),
             "precision": self.machine.precision,
             "compiled": self.machine.compiled,
+            "threads": torch.get_num_threads(),
             "commit": _commit(),
             "labels_sha256": self.labels_sha256,
             "class_counts": self.class_counts,

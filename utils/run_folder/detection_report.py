@@ -70,7 +70,9 @@ def report_cuts(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def log_split(predictions: Predictions) -> None:
-    """Say where the split is and what it flags."""
+    """Say where the split is and what it flags, if that is the result or true labels are known."""
+    if predictions.detection != "split" and predictions.true_label is None:
+        return
     summary, cuts = predictions.split_summary(), predictions.cuts
     sizes, wrongs, true = (summary[k] for k in ("group_sizes", "group_wrong", "true_noise_rate"))
     if cuts:
@@ -81,8 +83,8 @@ def log_split(predictions: Predictions) -> None:
     else:
         say("all scores fall into one bin: no split, no label is flagged")
     correctly = f", {wrongs[3]} of them correctly" if wrongs else ""
-    true_rate = "" if true is None else f", {true:.1%} by the true labels"
+    true_rate = "" if true is None else f"; {true:.1%} are wrong by the true labels"
     say(
-        f"the split flags {sizes[3]} labels as wrong{correctly}; noise rate "
-        f"{summary['estimated_noise_rate']:.1%} as the share below the threshold{true_rate}"
+        f"the split flags {sizes[3]} labels as wrong{correctly}; "
+        f"{summary['estimated_noise_rate']:.1%} are below Otsu's threshold{true_rate}"
     )

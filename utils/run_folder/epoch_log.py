@@ -16,9 +16,9 @@ from utils.metrics import accuracy
 class EpochLog:
     """One line and one row an epoch, both out before the next epoch begins."""
 
-    def __init__(self, path: Path, labels: Labels, method: str):
-        """`path`: of metrics.csv."""
-        self.path, self.labels, self.method = path, labels, method
+    def __init__(self, path: Path, labels: Labels, method: str, *, warn: bool = True):
+        """`path`: of metrics.csv; `warn`: of classes that vanish."""
+        self.path, self.labels, self.method, self.warn = path, labels, method, warn
         self.rows: list[dict[str, Any]] = []
 
     def add(
@@ -31,7 +31,7 @@ class EpochLog:
         lr: float,
         times: str,
     ) -> None:
-        """Add an epoch, and warn of classes that vanished.
+        """Add an epoch, and perhaps warn of classes that vanished.
 
         `stats`: see models/epoch_statistics.py. `predicted`: the predictions that were made, of
         val, test [N], and sample (see `Labels.sample`), all in eval mode without augmentation.
@@ -66,7 +66,7 @@ class EpochLog:
         self.rows.append(row)
         self._write()
         say(f"{_line(row)} {times}")
-        for k in newly_vanished(self.rows):
+        for k in newly_vanished(self.rows) if self.warn else ():
             name = labels.class_names[k]
             say(f"warning: epoch {epoch}: no image is predicted as {name!r} any more")
 

@@ -162,6 +162,22 @@ class RunFolder:
             )
         return read_json(self.training) if self.training.exists() else None
 
+    def progress(
+        self, args: argparse.Namespace, description: Description
+    ) -> tuple[int | None, int] | None:
+        """CPU threads that the run or its folds began with, None if not known, and epochs done.
+
+        None for a finished run; raises ValueError as `finished_run`.
+        """
+        if args.restart:
+            return None, 0
+        if self.finished_run(description):
+            return None
+        runs = [RunFolder(path) for path in (*sorted(self.path.glob("fold_*")), self.path)]
+        threads = [read_json(each.args).get("threads") for each in runs if each.args.exists()]
+        logs = [each.metrics.read_text("utf-8") for each in runs if each.metrics.exists()]
+        return next(filter(None, threads), None), sum(log.count("\n") - 1 for log in logs)
+
     def make_room(self, args: argparse.Namespace) -> None:
         """Replace the folder for `--restart`, once, before anything else is written into it."""
         if args.restart and (replaced := self.replace()):

@@ -54,7 +54,8 @@ class Session:
         self.epoch, self.best_val, self.seconds_before = 0, -1.0, 0.0
         self.record: dict[str, Any] = {"tipping_point": None, "best_val_epoch": None}
         self.statistics, self.randomness = training.statistics, Randomness(generator)
-        self.log = EpochLog(folder.metrics, labels, args.method)
+        # What all folds judge together says which classes are lost.
+        self.log = EpochLog(folder.metrics, labels, args.method, warn=not args.folds)
         self.tensorboard = TensorBoard(folder.tensorboard, args.tensorboard)
         parts = {**training.parts(), "session": self, "log": self.log}
         parts["randomness"] = self.randomness
