@@ -33,7 +33,7 @@ from utils.methods import METHODS
 from utils.options.own_images import OWN_IMAGES
 from utils.options.training import training_parser
 from utils.run_folder.description import Description
-from utils.run_folder.detection_report import log_split
+from utils.run_folder.detection_report import log_fallback, log_split
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.interruption import Interruption
 from utils.run_folder.predictions_writer import PredictionsWriter
@@ -88,15 +88,10 @@ def write_predictions(
         posterior = label_posterior(judged, loader.labels.cpu())
     predictions = writer.write(split, final, mean, probabilities, posterior)
     record = {} if posterior is None else {"lost_classes": predictions.lost_classes()}
-    if not predictions.fallback:
-        return record
-    words = "the robust phase has not begun"
-    if predictions.detection == "split":
-        words = f"the detection result is a fallback, the split at epoch {split.epoch}, "
-        words += "where the student was most confident"
-    say(f"no tipping point in {args.n_epoch} epochs: {words}")
-    log_split(predictions)
-    return record | predictions.split_summary()
+    if predictions.fallback:
+        log_fallback(predictions, args.n_epoch)
+        record |= predictions.split_summary()
+    return record
 
 
 def judge(

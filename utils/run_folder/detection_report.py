@@ -88,3 +88,15 @@ def log_split(predictions: Predictions) -> None:
         f"the split flags {sizes[3]} labels as wrong{correctly}; "
         f"{summary['estimated_noise_rate']:.1%} are below Otsu's threshold{true_rate}"
     )
+
+
+def log_fallback(predictions: Predictions, epochs: int) -> None:
+    """Say what the split is when no tipping point came in so many epochs."""
+    words = "the robust phase has not begun"
+    if predictions.detection == "split":
+        words = (
+            f"the detection result is a fallback, the split at epoch {predictions.split_epoch}, "
+        )
+        words += "where the student was most confident"
+    say(f"no tipping point in {epochs} epochs: {words}")
+    log_split(predictions)
