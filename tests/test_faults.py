@@ -24,9 +24,8 @@ from utils.files import PARTIAL, read_columns, read_json, write_json
 from utils.lock import HOLDER, LOCK, locked
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
-from utils.run_folder.interruption import Interruption
+from utils.run_folder.interruption import Interruption, handled_by
 from utils.run_folder.session import Session
-from utils.sweep.local import Machine
 
 STEPS = 21  # of an epoch of digits: 1297 images in batches of 64
 DIGITS = ("--dataset", "digits", "--noise_type", "rand1", "--n_epoch", 12, "--checkpoint_freq", 1)
@@ -129,12 +128,11 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path):
     assert life.end(10) == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("make", [Interruption, lambda: Machine(1, [])], ids=["training", "sweep"])
-def test_an_ignored_signal_stays_ignored(make: Callable):
+def test_an_ignored_signal_stays_ignored():
     """As SIGHUP under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with make():
+        with handled_by(Interruption().note):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:

@@ -20,6 +20,7 @@ from tests.lives import wait_until
 from tests.stand_in import make_executable
 from utils.lock import locked
 from utils.options.sweep import jobs
+from utils.run_folder.interruption import SIGNALS
 from utils.sweep import local
 from utils.sweep.__main__ import main
 
@@ -57,7 +58,7 @@ def background(results: Path, stand_in: str, words: str, seconds: str = SLOW) ->
     """The sweep of digits in a process of its own, whose signals are at their defaults."""
 
     def defaults() -> None:
-        for number in local.SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
     return subprocess.Popen(

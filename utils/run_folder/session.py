@@ -18,7 +18,7 @@ from utils.run_folder.checkpoint import Checkpoint
 from utils.run_folder.description import Description
 from utils.run_folder.epoch_log import EpochLog
 from utils.run_folder.folder import RunFolder
-from utils.run_folder.interruption import Interrupted, Interruption
+from utils.run_folder.interruption import Interrupted, Interruption, handled_by
 from utils.run_folder.tensorboard import TensorBoard
 from utils.seeding import Randomness
 
@@ -66,7 +66,7 @@ class Session:
         with ExitStack() as stack:
             stack.enter_context(locked(self.folder.path))
             stack.enter_context(logged_to(self.folder.log("training")))
-            stack.enter_context(self.interruption)
+            stack.enter_context(handled_by(self.interruption.note))
             remove_partial_files(self.folder.path)
             self.stack = stack.pop_all()
         if replaced:
