@@ -14,7 +14,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from utils.console import say
+from utils.console import progress_bar, say
 from utils.cpus import usable_cpus
 from utils.run_folder.interruption import handled_by
 from utils.sweep.runs import Outcome, SweepRun, run_stages, start
@@ -66,7 +66,10 @@ class Machine:
         shares: queue.Queue[dict[str, str]] = queue.Queue()
         for number in range(jobs):
             shares.put(self._share(number, jobs))
-        with handled_by(self._note), ThreadPoolExecutor(jobs) as pool, progress_bar(due) as bar:
+        before, total = sum(run.epochs_done() for run in due), sum(run.epochs for run in due)
+        words = f"{len(due)} run{'s' * (len(due) != 1)}"
+        bar = progress_bar(before, total, quiet=not due, desc=words, unit="epoch")
+        with handled_by(self._note), ThreadPoolExecutor(jobs) as pool, bar:
             futures = {pool.submit(self._run, run, shares): run for run in due}
             try:
                 while futures:
@@ -145,18 +148,6 @@ class Machine:
             for child in () if self.stopped else self.children:
                 child.terminate()
             self.stopped = True
-
-
-def progress_bar(runs: Sequence[SweepRun]) -> tqdm:
-    """One bar of all epochs; none where stderr is no terminal or nothing is left to run."""
-    return tqdm(
-        total=sum(run.epochs for run in runs),
-        initial=sum(run.epochs_done() for run in runs),
-        desc=f"{len(runs)} run{'s' * (len(runs) != 1)}",
-        unit="epoch",
-        dynamic_ncols=True,
-        disable=None if runs else True,
-    )
 
 
 def is_due(run: SweepRun) -> bool:
