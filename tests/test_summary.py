@@ -3,19 +3,16 @@
 import math
 import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import TOP, call
 from tests.made_up_run import edit_json, made_up_run
 from utils.summary.__main__ import main
 from utils.summary.runs import read_runs
 from utils.summary.table import table
-
-TOP = Path(__file__).parents[1]
 
 
 def add_run(results: Path, seed: int, accuracy: float, tipping: int | None, *words: object) -> Path:
@@ -219,11 +216,9 @@ def test_what_comes_from_files_is_plain_text(tmp_path: Path, capsys: pytest.Capt
 def test_the_summary_does_without_torch(tmp_path: Path):
     add_run(tmp_path, 0, 90.0, 6)
     (tmp_path / "torch.py").write_text("raise ImportError('torch')")
-    command = [sys.executable, "-m", "utils.summary", str(tmp_path), "--html", "index.html"]
     path = os.pathsep.join((str(tmp_path), str(TOP)))
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
+    words = ("-m", "utils.summary", tmp_path, "--html", "index.html")
+    done = call(*words, cwd=tmp_path, PYTHONPATH=path)
     assert (done.returncode, done.stderr) == (0, "")
 
 

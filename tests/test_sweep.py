@@ -196,15 +196,6 @@ def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Pa
     assert (replaced[0] / "training.json").exists()
 
 
-@pytest.mark.parametrize("visible", ["", "-1", "0"])
-def test_without_a_gpu_what_needs_one_is_refused(visible: str, sweep, monkeypatch, tmp_path):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    status, said, error = sweep("--needs_gpu --noise_types aggre")
-    assert (status, said, error.count("\n")) == (1, "", 1) and not (tmp_path / "r").exists()
-    assert "bash run.sh laptop" in error and "ALLOW_CPU=1" in error
-
-
 def test_children_are_asked_to_stop_once(monkeypatch: pytest.MonkeyPatch):
     """Also where the terminal that should be told of it has been closed."""
     machine, child = local.Machine(2, []), Mock()

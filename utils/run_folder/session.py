@@ -185,7 +185,7 @@ class Session:
         write_json(self.folder.timing, timing)
         self.draw()
         write_json(self.folder.training, record)
-        self.checkpoint.remove()
+        self.checkpoint.path.unlink(missing_ok=True)
         return record
 
     def stop(self, interrupted: Interrupted) -> None:
