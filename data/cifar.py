@@ -52,9 +52,8 @@ def load_cifar(dataset: str, data_dir: Path) -> tuple[Split, Split, list[str]]:
         train = _intact(source, data_dir)
         if train is None:
             with one_at_a_time(data_dir):
-                train = _intact(source, data_dir)  # another process may have fetched it meanwhile
-                if train is None:
-                    train = _unpacked(source, data_dir, sha256)
+                # Another process may have fetched it meanwhile.
+                train = _intact(source, data_dir) or _unpacked(source, data_dir, sha256)
         test = source(data_dir, train=False)
     return _split(train), _split(test), list(train.classes)
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.download import digest, fetch, naming_folder, one_at_a_time
-from utils.files import read_array, read_tensors
+from utils.files import read_array, read_content, read_tensors
 from utils.label_sets import LABEL_SETS
 
 URL = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
@@ -93,10 +93,9 @@ def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
 
 def _read_list(path: Path) -> Any:
     """What a JSON file holds."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such label file; {HINT}")
+    content = read_content(path, "label file", HINT)
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a readable label file; {HINT}") from error
 

@@ -26,11 +26,6 @@ class PixelTable:
         pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)
         self.pixels = torch.cat([pixels, images.new_zeros(1, channels)]) if black else pixels
 
-    def to(self, device: torch.device) -> "PixelTable":
-        """Move the table."""
-        self.pixels = self.pixels.to(device)
-        return self
-
     def images(self, index: Tensor) -> Tensor:
         """Images at the positions `index` [B], unchanged: [B, H, W, channels]."""
         pixels = self.pixels[: self.count * self.height * self.width]
@@ -94,7 +89,7 @@ class Loader:
         self.device, self.on_host = generator.device, on_host
         self.table = images if isinstance(images, PixelTable) else PixelTable(images)
         if not on_host:
-            self.table.to(self.device)
+            self.table.pixels = self.table.pixels.to(self.device)
         self.labels = labels.to(self.device)
         places = torch.arange(len(labels)) if places is None else places
         self.places = places.to(self.table.pixels.device)

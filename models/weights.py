@@ -75,20 +75,12 @@ def load_network(
         network = network_from_state(checkpoint["state_dict"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    found = sizes(network)
-    needed = in_channels, num_classes, width or found[2]
+    classes, own_width, _, channels = _sizes_from(network.state_dict(), type(network))
+    found, needed = (channels, classes, own_width), (in_channels, num_classes, width or own_width)
     for what, there, here in zip(("channels", "classes", "--width"), found, needed, strict=True):
         if there != here:
             raise ValueError(f"{path}: has {what} {there}, the data set and the run have {here}")
     return network, checkpoint.get("epoch")
-
-
-def sizes(network: Network) -> tuple[int, int, int]:
-    """Channels of its images, classes, width."""
-    if isinstance(network, CompactNet):
-        first, last = network.whitening, network.head
-        return first.in_channels, last.out_features, network.blocks[0].conv1.out_channels
-    return network.conv1.in_channels, network.linear.out_features, network.conv1.out_channels
 
 
 def network_from_state(state: Mapping[str, Tensor]) -> Network:

@@ -7,6 +7,8 @@ import argparse
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from utils.options.training import training_parser
 from utils.run_folder import session
 from utils.run_folder.folder import RunFolder
 
+TOP = Path(__file__).parents[1]
 TEST_DEVICE = os.environ.get("BKD_TEST_DEVICE", "cpu")
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 CLASSES, PER_CLASS, NOISE = 10, 50, 0.3
@@ -46,6 +49,13 @@ def training_options(*words: object) -> argparse.Namespace:
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a script: without GPUs where the tests' device is the CPU."""
     return os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if TEST_DEVICE == "cpu" else {}) | changes
+
+
+def call(*words: object, cwd: Path = TOP, **variables: str) -> subprocess.CompletedProcess:
+    """Call Python with these words of a command line and variables."""
+    command, settings = [sys.executable, *map(str, words)], {"cwd": cwd, "timeout": 300}
+    env = environment(**variables)
+    return subprocess.run(command, env=env, capture_output=True, text=True, **settings)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def train(args: Namespace) -> None:
     from utils.lock import locked
     from utils.run_folder.description import Description
     from utils.run_folder.folder import RunFolder
-    from utils.run_folder.interruption import Interrupted, Interruption
+    from utils.run_folder.interruption import Interrupted, Interruption, handled_by
 
     folder, described = RunFolder.of(args), Description.of(args)
     description = {"options": described.options, "non_default_options": {}, "precision": "fp32"}
@@ -49,7 +49,8 @@ def train(args: Namespace) -> None:
         print(f"{folder}: this run is finished")
         return
     folder.make()
-    with locked(folder.path), logged_to(folder.log("training")), Interruption() as interruption:
+    interruption = Interruption()
+    with locked(folder.path), logged_to(folder.log("training")), handled_by(interruption.note):
         first = int(folder.checkpoint.read_text()) if folder.checkpoint.exists() else 0
         say(f"resuming from epoch {first}" if first else f"{folder}, before {replaced}")
         write_json(folder.args, description)

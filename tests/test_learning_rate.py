@@ -48,13 +48,6 @@ def test_step_is_torchs_bit_for_bit(lr: float, every: int, gamma: float):
         schedule.step()
 
 
-def test_linear_falls_from_the_first_step_to_nothing():
-    rates = [rate_of("linear").at(progress) for progress in [*all_steps(), EPOCHS]]
-    steps = EPOCHS * STEPS
-    assert rates == pytest.approx([INITIAL * (steps - n) / steps for n in range(steps + 1)])
-    assert rates[0] == INITIAL and rates[-2] > rates[-1] == 0
-
-
 @pytest.mark.parametrize("warm_up", [0.4, 2, 3.7])
 def test_a_warm_up_rises_from_nothing(warm_up: float):
     for schedule in ("step", "linear", "after_tipping"):
@@ -82,20 +75,6 @@ def test_after_tipping_falls_to_nothing_from_where_it_was_found(found: int | Non
     assert set(before) == {INITIAL}
     assert after == pytest.approx([INITIAL - n * INITIAL / falls for n in range(falls)])
     assert rate.at(EPOCHS) == (INITIAL if found is None else 0)
-
-
-@pytest.mark.parametrize("schedule", ["step", "linear", "after_tipping"])
-@pytest.mark.parametrize("found", [None, 5])
-def test_the_state_is_all_that_the_progress_does_not_say(schedule: str, found: int | None):
-    rate, resumed = (rate_of(schedule, lr_step=4, lr_gamma=0.5) for _ in range(2))
-    if found:
-        rate.tipping_point_found(found)
-    rate.set(7.5)
-    state = rate.state_dict()
-    resumed.optimizer.load_state_dict(rate.optimizer.state_dict())  # a rate that has fallen
-    resumed.load_state_dict(state)
-    assert [resumed.at(each) for each in all_steps()] == [rate.at(each) for each in all_steps()]
-    assert resumed.state_dict() == state
 
 
 class Spy(TrainingStep):

@@ -151,12 +151,6 @@ def test_wrong_words_get_a_hint(words: str, named: str, capsys):
     assert re.search(named.replace("?", r"\?"), said), said
 
 
-@pytest.mark.parametrize("make", SCRIPTS_PARSERS.values(), ids=SCRIPTS_PARSERS)
-def test_an_unknown_network_is_refused_by_all_scripts(make, capsys):
-    said = refusal(make(), ["--net", "compakt"], capsys)
-    assert "--net" in said and "'compakt'" in said and all(net in said for net in NETS)
-
-
 def help_of(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture) -> str:
     with pytest.raises(SystemExit) as exit_:
         parser.parse_args(["--help"])
@@ -222,15 +216,6 @@ def test_options_that_are_not_given_are_the_runs_defaults(run: tuple[str, ...]):
     assert differing <= {*preset, "noise_type"}
     if run[2] == "ce":  # which has no tipping point: the rate would never fall
         assert "after_tipping" not in {defaults["lr_schedule"], defaults["augmentation"]}
-
-
-def test_compact_networks_and_digits_take_fewer_epochs():
-    for dataset, method in itertools.product(("cifar10", "cifar100"), METHODS):
-        large, compact = (preset_defaults(dataset, net, method).get("n_epoch", 300) for net in NETS)
-        assert compact < large
-    args = training_options("--dataset", "digits")
-    assert (args.width, args.batch_size, args.n_epoch, args.lr_step) == (16, 64, 30, 15)
-    assert (args.lr, args.lr_gamma, args.val_ratio, args.noise_type) == (0.02, 0.1, 0.0, "worst")
 
 
 @runs

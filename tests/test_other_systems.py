@@ -1,13 +1,10 @@
 """Windows and macOS: all commands where what these lack is hidden."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.conftest import environment
+from tests.conftest import TOP, call
 
-TOP = Path(__file__).parents[1]
 HIDING = """
 import multiprocessing.reduction, os, signal, sys
 import filelock  # has a lock of Windows' own
@@ -47,19 +44,10 @@ def test_all_commands_run_without_what_other_systems_lack(tmp_path: Path):
     path = os.pathsep.join((str(tmp_path), str(TOP)))
     folder = "r/digits_rand1_seed_0"
 
-    def call(*words: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=tmp_path,
-            env=environment(PYTHONPATH=path),
-            capture_output=True,
-            text=True,
-        )
+    def module(name: str, *words: str) -> tuple[int, str]:
+        done = call("-m", f"utils.{name}", *words, cwd=tmp_path, PYTHONPATH=path)
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout + done.stderr
-
-    def module(name: str, *words: str) -> tuple[int, str]:
-        return call("-m", f"utils.{name}", *words)
 
     sweep = ("sweep", "--dataset", "digits", "--noise_types", "rand1", "--results_dir", "r")
     own = ("--", "--n_epoch", "1", "--width", "4", "--limit_train", "200", "--no_plots")
@@ -71,9 +59,6 @@ def test_all_commands_run_without_what_other_systems_lack(tmp_path: Path):
     assert module("summary", "r", "--html", "page.html") == (0, "page.html\n")
     status, said = module("clean", folder, "--take", "flagged", "--out", "out.csv")
     assert status == 2 and "has no suspects.csv with a manifest.csv" in said
-    status, said = call("-c", PARTS)
-    assert (
-        status == 0
-        and said
-        == "SIGINT: ending 1; here they cannot be asked for a checkpoint, the last one counts\n"
-    ), said
+    done = call("-c", PARTS, cwd=tmp_path, PYTHONPATH=path)
+    words = "SIGINT: ending 1; here they cannot be asked for a checkpoint, the last one counts\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", words)

@@ -1,6 +1,5 @@
 """The plots of a run."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from matplotlib.text import Text
 
 import blind_knowledge_dist_training as training
 from models import noise_split
-from tests.conftest import training_options
+from tests.conftest import call, training_options
 from tests.made_up_run import MadeUpRun, made_up_run
 from utils.plots import draw
 from utils.plots.__main__ import main
@@ -295,8 +294,7 @@ def test_matplotlib_is_imported_only_to_draw_and_never_pyplot(run: MadeUpRun):
         f"write_plots(Path({str(run.folder)!r}))\n"
         "print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = call("-c", code)
     assert done.stdout.splitlines() == ["False", "True False"], done.stderr
 
 

@@ -259,25 +259,6 @@ def test_mixed_images_have_both_labels_losses(shape: tuple[int, int]):
     assert_close(*results)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"posterior": True},
-        {"both_learn": True},
-        {"naive_compensation": True},
-        {"class_balance": 2.0, "prior": torch.full((10,), 0.1, dtype=torch.float64)},
-    ],
-)
-def test_a_departure_changes_the_robust_phase_alone(options: dict):
-    batch, extra = draw((7, 10)), draw_inputs((7, 10))
-    nothing = {"alpha": torch.zeros_like(extra.alpha), "robust": torch.zeros_like(extra.robust)}
-    before = extra._replace(**nothing, transition=torch.eye(10, dtype=torch.float64))
-    papers = loss_with_departures(*batch[:3], before)
-    assert_close(loss_with_departures(*batch[:3], before, **options), papers)
-    changed = loss_with_departures(*batch[:3], extra, **options).total
-    assert (changed - loss_with_departures(*batch[:3], extra).total).abs() > 1e-3
-
-
 @shapes
 @pytest.mark.parametrize("alpha", [None, 0.0, 1.0])
 @pytest.mark.parametrize("masked_mean", [False, True])

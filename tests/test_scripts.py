@@ -15,15 +15,13 @@ import blind_knowledge_dist_training as training
 import detection
 import learning
 from models import noise_split
-from tests.conftest import NOISE, TEST_DEVICE, MadeUpCifar, environment, train
+from tests.conftest import NOISE, TEST_DEVICE, TOP, MadeUpCifar, call, environment, train
 from utils.files import read_columns, read_json
 from utils.options.evaluation import detection_parser, learning_parser
 from utils.run_folder.detection_report import report_cuts
 from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import Predictions
 from utils.summary.runs import read_runs
-
-TOP = Path(__file__).parents[1]
 
 SCRIPTS = ("blind_knowledge_dist_training", "learning", "detection")
 
@@ -39,11 +37,6 @@ def name_of(args) -> list[object]:
     """The words that name a run to the evaluation scripts."""
     names = ("dataset", "noise_type", "seed", "method", "results_dir", "data_dir")
     return [word for name in names for word in (f"--{name}", getattr(args, name))]
-
-
-def call(*words: object) -> subprocess.CompletedProcess:
-    command, settings = [sys.executable, *map(str, words)], {"cwd": TOP, "env": environment()}
-    return subprocess.run(command, **settings, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -244,16 +237,6 @@ def test_only_the_scored_images_count_but_all_with_another_prediction(tmp_path: 
     assert folder.detection_metrics.read_text() == before
 
 
-def test_damaged_scores_are_named(digits_run, tmp_path: Path):
-    shutil.copytree(RunFolder.of(digits_run).path, tmp_path, dirs_exist_ok=True)
-    whole = (tmp_path / "predictions.npz").read_bytes()
-    middle = len(whole) // 2
-    for content in (b"", whole[:middle], whole[:middle] + b"x" * 64 + whole[middle + 64 :]):
-        (tmp_path / "predictions.npz").write_bytes(content)
-        with pytest.raises(ValueError, match=r"predictions\.npz: not a whole"):
-            evaluate(detection, *name_of(digits_run), "--run_dir", tmp_path)
-
-
 def test_a_run_folder_of_another_run_is_refused(digits_run):
     folder = RunFolder.of(digits_run).path
     for script, option, value in (
@@ -329,9 +312,7 @@ def test_ctrl_c_during_the_imports_leaves_no_traceback(script: str, tmp_path: Pa
 def test_an_old_torch_is_one_line(script: str, tmp_path: Path):
     (tmp_path / "torch-2.5.1.dist-info").mkdir()
     (tmp_path / "torch-2.5.1.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.5.1\n")
-    command = [sys.executable, str(TOP / f"{script}.py"), "--help"]
-    env = environment(PYTHONPATH=str(tmp_path))
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    done = call(f"{script}.py", "--help", PYTHONPATH=str(tmp_path))
     said = f"{script}.py: error: needs torch>=2.6, found 2.5.1; try bash run.sh setup\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 

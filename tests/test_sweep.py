@@ -20,6 +20,7 @@ from tests.lives import wait_until
 from tests.stand_in import make_executable
 from utils.lock import locked
 from utils.options.sweep import jobs
+from utils.run_folder.interruption import SIGNALS
 from utils.sweep import local
 from utils.sweep.__main__ import main
 
@@ -57,7 +58,7 @@ def background(results: Path, stand_in: str, words: str, seconds: str = SLOW) ->
     """The sweep of digits in a process of its own, whose signals are at their defaults."""
 
     def defaults() -> None:
-        for number in local.SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
     return subprocess.Popen(
@@ -193,15 +194,6 @@ def test_restart_of_fresh_results_replaces_nothing(sweep: Callable, tmp_path: Pa
     replaced = list((tmp_path / "r" / "replaced").iterdir())
     assert [path.name for path in replaced] == ["digits_aggre_seed_0_ce_1"]
     assert (replaced[0] / "training.json").exists()
-
-
-@pytest.mark.parametrize("visible", ["", "-1", "0"])
-def test_without_a_gpu_what_needs_one_is_refused(visible: str, sweep, monkeypatch, tmp_path):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    status, said, error = sweep("--needs_gpu --noise_types aggre")
-    assert (status, said, error.count("\n")) == (1, "", 1) and not (tmp_path / "r").exists()
-    assert "bash run.sh laptop" in error and "ALLOW_CPU=1" in error
 
 
 def test_children_are_asked_to_stop_once(monkeypatch: pytest.MonkeyPatch):

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -88,34 +88,7 @@ def logged_to(path: Path) -> Iterator[None]:
             handler.close()
 
 
-class ProgressBars:
-    """One bar for the run and one for the epoch; none where stderr is no terminal, or if quiet."""
-
-    def __init__(self, epochs: int, first: int, miniters: int, quiet: bool):
-        """`first`: the epoch it resumes from; `miniters`: batches between two updates."""
-        self.options: dict[str, Any] = {"disable": True if quiet else None, "dynamic_ncols": True}
-        self.miniters = miniters
-        self.run = tqdm(total=epochs, initial=first, desc="run", unit="epoch", **self.options)
-
-    def batches(self, batches: Iterable, epoch: int, first: int, count: int) -> Iterator:
-        """The batches of an epoch, of which the `first` ones are done and `count` are all."""
-        yield from tqdm(
-            batches,
-            desc=f"epoch {epoch}",
-            initial=first,
-            total=count,
-            unit="batch",
-            leave=False,
-            position=1,
-            miniters=self.miniters,
-            mininterval=0,
-            **self.options,
-        )
-
-    def epoch_done(self) -> None:
-        """One more epoch of the run."""
-        self.run.update()
-
-    def close(self) -> None:
-        """The run is over, or interrupted."""
-        self.run.close()
+def progress_bar(done: int, total: int, *, quiet: bool = False, **how: Any) -> tqdm:
+    """tqdm's bar of which so many are `done`; none where stderr is no terminal, or if `quiet`."""
+    disable = True if quiet else None
+    return tqdm(initial=done, total=total, disable=disable, dynamic_ncols=True, **how)

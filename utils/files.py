@@ -119,16 +119,27 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_whole(path, buffer.getbuffer())
 
 
+def read_content(path: Path, what: str, hint: str) -> bytes:
+    """The bytes of a file, read before they are understood: an error below is not of the disk.
+
+    Raises OSError or ValueError naming the file, `what` it should be, and a `hint` at what to do.
+    """
+    try:
+        if path.exists() and not path.is_file():  # to read a pipe would be to wait for ever
+            raise ValueError(f"{path}: not a {what}; {hint}")
+        return path.read_bytes()
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError)
+        reason = f"no such {what}" if gone else f"cannot be read ({error.strerror})"
+        raise type(error)(f"{path}: {reason}; {hint}") from error
+
+
 def read_array(path: Path, hint: str) -> np.ndarray:
     """Read one array from .npy, never unpickling; raises OSError or ValueError naming the file.
 
     `hint`: what to do where there is none.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; {hint}")
-    if not path.is_file():  # to read a pipe would be to wait for ever
-        raise ValueError(f"{path}: not a file; {hint}")
-    content = io.BytesIO(path.read_bytes())  # so that an error below is not one of the disk
+    content = io.BytesIO(read_content(path, "file", hint))
     try:
         array = np.load(content, allow_pickle=False)
     except Exception as error:  # numpy meets a foreign file with errors of every kind
@@ -178,14 +189,7 @@ def read_tensors(
     """
     import torch
 
-    try:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such {what}; {hint}")
-        content = path.read_bytes()  # so that an error below is not one of the disk
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
+    content = read_content(path, what, hint)
     allowed = torch.serialization.safe_globals(list(allowed_types))
     try:
         damaged = is_zipfile(io.BytesIO(content)) and ZipFile(io.BytesIO(content)).testzip()

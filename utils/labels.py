@@ -48,10 +48,6 @@ class Labels(NamedTuple):
         counts = np.bincount(self.given.numpy(), minlength=len(self.class_names)).tolist()
         return dict(zip(self.class_names, counts, strict=True))
 
-    def sha256(self, images: bytes = b"") -> str:
-        """Digest of the given labels, see `labels_sha256`."""
-        return labels_sha256(self.given.numpy(), images)
-
     def agreed_wrong(self, prediction: Any) -> float | None:
         """Percentage of wrong labels among those that a prediction [train] agrees with.
 

@@ -1,7 +1,7 @@
 """Metrics: accuracy, and how well wrong labels are detected."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,20 +9,9 @@ from numpy.typing import NDArray
 # scikit-learn, which takes a second to import, is imported where it is needed.
 
 
-class GroupCut(NamedTuple):
-    """One way to turn the trust groups into a detection result: flag all from a group on."""
-
-    words: str
-    lowest_group: int
-
-
-# By the groups' definition all flagged agreements are below the low mean, Otsu's threshold, or the
-# high mean.
-GROUP_CUTS = (
-    GroupCut("group 4", 4),
-    GroupCut("groups 3 and 4", 3),
-    GroupCut("groups 2 to 4", 2),
-)
+# The ways to turn the trust groups into a detection result: flag all from a group on. By the
+# groups' definition their agreements are below the low mean, Otsu's threshold, or the high mean.
+GROUP_CUTS = {"group 4": 4, "groups 3 and 4": 3, "groups 2 to 4": 2}
 
 
 def accuracy(predictions: Any, labels: Any) -> float:
@@ -123,8 +112,8 @@ def detection_per_cut(
 ) -> list[dict[str, Any]]:
     """`detection_metrics` of each of GROUP_CUTS, from trust groups [N]."""
     return [
-        {"flag": cut.words, **detection_metrics(groups >= cut.lowest_group, wrong)}
-        for cut in GROUP_CUTS
+        {"flag": words, **detection_metrics(groups >= lowest, wrong)}
+        for words, lowest in GROUP_CUTS.items()
     ]
 
 

@@ -1,20 +1,18 @@
 """CUDA graphs: a training step recorded once and replayed for every batch of its size."""
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Result = TypeVar("Result")
 
-
-class Replay(Generic[Result]):
+class Replay:
     """A recorded step, for any batch of the size it was recorded with."""
 
     def __init__(
         self,
-        work: Callable[..., Result],
+        work: Callable[..., Any],
         batch: Sequence[Tensor],
         weights: Sequence[Tensor],
     ):
@@ -27,7 +25,7 @@ class Replay(Generic[Result]):
         # Each graph writes to gradients of its own, which the optimizer must be given.
         self.gradients = [weight.grad for weight in weights]
 
-    def __call__(self, *batch: Tensor) -> Result:
+    def __call__(self, *batch: Tensor) -> Any:
         """The result for this batch, valid until the next call."""
         for own, new in zip(self.batch, batch, strict=True):
             own.copy_(new)
@@ -37,7 +35,7 @@ class Replay(Generic[Result]):
         return self.result
 
 
-def capture(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
+def capture(work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """A function that replays the work, and the tensors it writes to. Runs nothing yet."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -45,7 +43,7 @@ def capture(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     return graph.replay, results
 
 
-def on_side_stream(work: Callable[[], Result], side: torch.cuda.Stream) -> Result:
+def on_side_stream(work: Callable[[], Any], side: torch.cuda.Stream) -> Any:
     """Run it in another stream, as torch requires for the warm-up before a capture."""
     current = torch.cuda.current_stream()
     side.wait_stream(current)

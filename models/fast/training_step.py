@@ -51,7 +51,7 @@ class TrainingStep:
         self.batch_size, self.compiled = batch_size, compiled
         self.graphed = compiled and self.weights[0].is_cuda
         self.side = torch.cuda.Stream() if self.graphed else None
-        self.graphs: dict[int, Replay[StepResult]] = {}  # by batch size
+        self.graphs: dict[int, Replay] = {}  # by batch size
         self.warmed_up: Counter[int] = Counter()
         if compiled and not self.graphed:
             pair.run_both = in_turn  # torch 2.6 crashes where two threads compile

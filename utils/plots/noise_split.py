@@ -124,8 +124,8 @@ def _mark_cuts(run: RunData, axes: Axes) -> None:
     ]
     if predictions.split_group is not None:
         points += [
-            (cut.words, *marker, predictions.split_group >= cut.lowest_group)
-            for cut, marker in zip(GROUP_CUTS, GROUP_MARKERS, strict=True)
+            (words, *marker, predictions.split_group >= lowest)
+            for (words, lowest), marker in zip(GROUP_CUTS.items(), GROUP_MARKERS, strict=True)
         ]
     for words, marker, fill, flagged in points:
         found = detection_metrics(flagged, run.wrong)

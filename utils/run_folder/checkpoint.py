@@ -69,10 +69,6 @@ class Checkpoint:
         today = made_with()
         return {name: old for name, old in versions.items() if today.get(name) != old}
 
-    def remove(self) -> None:
-        """The run is finished."""
-        self.path.unlink(missing_ok=True)
-
 
 def _restore(part: Any, state: Any) -> None:
     if not isinstance(part, torch.Tensor):

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from utils.labels import Labels
+from utils.labels import Labels, labels_sha256
 from utils.options.own_images import OWN_IMAGES, defaults_by_count
 from utils.options.training import training_parser
 
@@ -46,8 +46,9 @@ class Description:
         defaults = training_parser().defaults_of(args.dataset, args.net, args.method)
         if labels and args.dataset == OWN_IMAGES:  # their number decides some
             defaults |= defaults_by_count(args.method, len(labels.given) - labels.judged)
-        of_labels = (labels.sha256(images), labels.class_counts()) if labels else ()
-        return cls(_plain(vars(args)), _plain(defaults), machine, *of_labels)
+        digest = labels and labels_sha256(labels.given.numpy(), images)
+        counts = labels and labels.class_counts()
+        return cls(_plain(vars(args)), _plain(defaults), machine, digest, counts)
 
     def record(self) -> dict[str, Any]:
         """The content of args.json."""

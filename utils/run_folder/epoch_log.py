@@ -1,7 +1,5 @@
 """What each epoch measured: a line on stdout for people, a row of metrics.csv for programs."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from utils.console import say
 from utils.files import write_text
 from utils.labels import Labels
+from utils.manifest import csv_text
 from utils.methods import METHODS
 from utils.metrics import accuracy
 
@@ -71,13 +70,10 @@ class EpochLog:
             say(f"warning: epoch {epoch}: no image is predicted as {name!r} any more")
 
     def _write(self) -> None:
-        text = io.StringIO(newline="")
-        if self.rows:
-            columns = list(self.rows[-1])  # earlier rows of an older checkpoint may have fewer
-            writer = csv.DictWriter(text, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        columns = list(self.rows[-1]) if self.rows else []  # an older checkpoint's may have fewer
+        lines = [columns] * bool(self.rows)
+        lines += [[row.get(column) for column in columns] for row in self.rows]
+        write_text(self.path, csv_text(lines))
 
     def state_dict(self) -> dict[str, Any]:
         """All rows."""

@@ -4,9 +4,9 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a scheduler, a closed terminal (not on Windows)
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
@@ -21,29 +21,32 @@ class Interrupted(Exception):
         self.status = 128 + number
 
 
+@contextmanager
+def handled_by(note: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Each of SIGNALS calls `note`; one that is ignored, as SIGHUP under nohup, stays ignored."""
+    may_set = threading.current_thread() is threading.main_thread()
+    mine = [each for each in SIGNALS if may_set and signal.getsignal(each) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in mine}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Interruption:
-    """While it is entered, the first signal is noted and `check` raises; the second one kills."""
+    """Once `note` has had a signal, `check` raises; a second signal kills."""
 
     def __init__(self) -> None:
         self.since = time.perf_counter()  # a run's wall time counts from here
         self.number: int | None = None
-        self.before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            # One that is ignored, as SIGHUP under nohup, stays ignored.
-            mine = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-            self.before = {number: signal.signal(number, self._note) for number in mine}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler of a signal, see `handled_by`."""
         self.number = number
-        for each in self.before:
-            signal.signal(each, signal.SIG_DFL)
+        for each in SIGNALS:
+            if signal.getsignal(each) == self.note:
+                signal.signal(each, signal.SIG_DFL)
         with suppress(OSError):  # a terminal that has been closed
             os.write(2, REQUESTED)  # print might be what was interrupted
 

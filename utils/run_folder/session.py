@@ -4,11 +4,11 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from utils.console import ProgressBars, duration, logged_to, say
+from utils.console import duration, logged_to, progress_bar, say
 from utils.devices import peak_memory_gib
 from utils.files import remove_partial_files, write_json
 from utils.labels import Labels
@@ -18,17 +18,9 @@ from utils.run_folder.checkpoint import Checkpoint
 from utils.run_folder.description import Description
 from utils.run_folder.epoch_log import EpochLog
 from utils.run_folder.folder import RunFolder
-from utils.run_folder.interruption import Interrupted, Interruption
+from utils.run_folder.interruption import Interrupted, Interruption, handled_by
 from utils.run_folder.tensorboard import TensorBoard
 from utils.seeding import Randomness
-
-
-class Training(Protocol):
-    """All that training changes; see models/build.py."""
-
-    statistics: Any  # of the epoch under way
-
-    def parts(self) -> dict[str, Any]: ...
 
 
 class Session:
@@ -44,11 +36,14 @@ class Session:
         args: argparse.Namespace,
         description: Description,
         labels: Labels,
-        training: Training,
+        training: Any,
         generator: torch.Generator,
         interruption: Interruption,
     ):
-        """`args`: see `utils.options.training`. `generator`: of batches and augmentation."""
+        """`args`: see `utils.options.training`; `training`: all that it changes, models/build.py.
+
+        `generator`: of batches and augmentation.
+        """
         self.folder, self.args, self.description = folder, args, description
         self.interruption, self.stack = interruption, ExitStack()
         self.epoch, self.best_val, self.seconds_before = 0, -1.0, 0.0
@@ -67,7 +62,7 @@ class Session:
         with ExitStack() as stack:
             stack.enter_context(locked(self.folder.path))
             stack.enter_context(logged_to(self.folder.log("training")))
-            stack.enter_context(self.interruption)
+            stack.enter_context(handled_by(self.interruption.note))
             remove_partial_files(self.folder.path)
             self.stack = stack.pop_all()
         if replaced:
@@ -131,18 +126,18 @@ class Session:
     def epochs(self, count: int) -> Iterator[int]:
         """The epochs that are left, from the one under way; each is over when the next is asked."""
         self.first, self.began = self.epoch, time.perf_counter()
-        self.bars = ProgressBars(count, self.epoch, self.args.print_freq, self.args.quiet)
-        self.stack.callback(self.bars.close)
+        how = {"quiet": self.args.quiet, "desc": "run", "unit": "epoch"}
+        bar = self.stack.enter_context(progress_bar(self.epoch, count, **how))
         while self.epoch < count:
             self.epoch_began = time.perf_counter()
             yield self.epoch
             self.epoch += 1
             self.statistics.reset()
             self.randomness.mark()
-            self.bars.epoch_done()
+            bar.update()
             if self.epoch % self.args.checkpoint_freq == 0 and self.epoch < count:
                 self.checkpoint.save()
-        self.bars.close()
+        bar.close()
 
     def due(self, every: int) -> bool:
         """Whether what is done every so many epochs is due after this one; the last always is."""
@@ -150,8 +145,10 @@ class Session:
 
     def batches(self, loader: Any) -> Iterator[Any]:
         """The batches that are left of the epoch under way."""
-        done = self.statistics.steps
-        return self.bars.batches(loader.after(done), self.epoch, done, len(loader))
+        done, desc = self.statistics.steps, f"epoch {self.epoch}"
+        how = {"quiet": self.args.quiet, "miniters": self.args.print_freq, "mininterval": 0}
+        how |= {"desc": desc, "unit": "batch", "leave": False, "position": 1}
+        yield from progress_bar(done, len(loader), iterable=loader.after(done), **how)
 
     def log_epoch(self, stats: Any, predicted: Any, *, naive: bool, lr: float) -> None:
         """Log what the epoch measured; see `EpochLog.add`."""
@@ -189,7 +186,7 @@ class Session:
         write_json(self.folder.timing, timing)
         self.draw()
         write_json(self.folder.training, record)
-        self.checkpoint.remove()
+        self.checkpoint.path.unlink(missing_ok=True)
         return record
 
     def stop(self, interrupted: Interrupted) -> None:

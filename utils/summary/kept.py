@@ -1,13 +1,12 @@
 """Finished runs kept as evidence: all their numbers in two files, no images, no networks."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from utils.files import check_replaceable, write_text
+from utils.manifest import csv_text
 from utils.summary.runs import CURVES, RUNS, Run, read_runs
 
 PLACES = {"data_dir", "results_dir", "run_dir"}  # on the machine it ran on
@@ -49,11 +48,9 @@ def _without_places(options: dict[str, Any]) -> dict[str, Any]:
 
 def _curves(runs: Iterable[Run]) -> str:
     columns = list(dict.fromkeys(column for run in runs for column in run.metrics))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", *columns])
+    lines = [["run", *columns]]
     for run in runs:
-        epochs = range(len(run.metrics.get("epoch", ())))
-        cells = [run.metrics.get(column) or [""] * len(epochs) for column in columns]
-        writer.writerows([run.name, *(column[epoch] for column in cells)] for epoch in epochs)
-    return text.getvalue()
+        blank = [""] * len(run.metrics.get("epoch", ()))
+        cells = [run.metrics.get(column) or blank for column in columns]
+        lines += [[run.name, *row] for row in zip(*cells, strict=True)]
+    return csv_text(lines)

@@ -97,7 +97,8 @@ def run_here(args: argparse.Namespace, runs: Sequence[SweepRun]) -> int:
     if args.page:
         check_replaceable(page, PAGE_MARK, force=False, hint="move it away, or leave out --page")
     logs.make()
-    with locked(logs.path), local.Machine(args.jobs, gpus) as machine:
+    machine = local.Machine(args.jobs, gpus)
+    with locked(logs.path):
         outcomes = machine.run(runs)
     if machine.exit_status:
         again = "the same command" + " without --restart" * runs[0].args.restart

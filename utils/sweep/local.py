@@ -14,9 +14,9 @@ from typing import IO
 
 from tqdm import tqdm
 
-from utils.console import say
+from utils.console import progress_bar, say
 from utils.cpus import usable_cpus
-from utils.run_folder.interruption import SIGNALS
+from utils.run_folder.interruption import handled_by
 from utils.sweep.runs import Outcome, SweepRun, run_stages, start
 
 GROUPS = hasattr(os, "killpg")  # not on Windows, where SIGTERM kills too
@@ -38,7 +38,7 @@ def gpus() -> list[str]:
 
 
 class Machine:
-    """A context: entered, the first signal asks all runs to stop, the second one kills them."""
+    """Runs jobs; meanwhile the first signal asks all runs to stop, the second one kills them."""
 
     def __init__(self, jobs: int, gpus: Sequence[str]):
         """`jobs`: runs at a time."""
@@ -48,16 +48,6 @@ class Machine:
         self.signal = 0  # that came since the last look: timeout(1) sends its own twice at once
         self.stopped = False
         self.exit_status: int | None = None  # 128 + the first signal's number
-
-    def __enter__(self) -> "Machine":
-        # One that is ignored, as SIGHUP under nohup, stays ignored.
-        mine = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self._note) for number in mine}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
@@ -76,7 +66,10 @@ class Machine:
         shares: queue.Queue[dict[str, str]] = queue.Queue()
         for number in range(jobs):
             shares.put(self._share(number, jobs))
-        with ThreadPoolExecutor(jobs) as pool, progress_bar(due) as bar:
+        before, total = sum(run.epochs_done() for run in due), sum(run.epochs for run in due)
+        words = f"{len(due)} run{'s' * (len(due) != 1)}"
+        bar = progress_bar(before, total, quiet=not due, desc=words, unit="epoch")
+        with handled_by(self._note), ThreadPoolExecutor(jobs) as pool, bar:
             futures = {pool.submit(self._run, run, shares): run for run in due}
             try:
                 while futures:
@@ -155,18 +148,6 @@ class Machine:
             for child in () if self.stopped else self.children:
                 child.terminate()
             self.stopped = True
-
-
-def progress_bar(runs: Sequence[SweepRun]) -> tqdm:
-    """One bar of all epochs; none where stderr is no terminal or nothing is left to run."""
-    return tqdm(
-        total=sum(run.epochs for run in runs),
-        initial=sum(run.epochs_done() for run in runs),
-        desc=f"{len(runs)} run{'s' * (len(runs) != 1)}",
-        unit="epoch",
-        dynamic_ncols=True,
-        disable=None if runs else True,
-    )
 
 
 def is_due(run: SweepRun) -> bool:
