@@ -17,13 +17,13 @@ from utils.plots.__main__ import main
 from utils.plots.curves import draw_tipping_point, draw_training_curves
 from utils.plots.draw import PLOTS, Plot, write_plots
 from utils.plots.labels import draw_suspects, draw_transitions
-from utils.plots.noise_split import draw_detection_curve, draw_noise_split
+from utils.plots.noise_split import draw_detection_curve, draw_noise_split, draw_reliability
 from utils.plots.run_data import LeftOut, read_run
 from utils.plots.style import as_png
 from utils.run_folder import session
 from utils.run_folder.folder import RunFolder
 
-ALL = list(PLOTS)
+ALL = [name for name in PLOTS if name != "reliability.png"]  # which needs labels judged by folds
 CURVES = {"tipping_point.png", "training_curves.png"}
 
 
@@ -35,9 +35,9 @@ def words_of(figure) -> str:
 def left_out(folder: Path) -> dict[str, str]:
     """Which plots cannot be drawn, and why."""
     run, reasons = read_run(folder), {}
-    for name, plot in PLOTS.items():
+    for name in ALL:
         try:
-            plot.draw(run)
+            PLOTS[name].draw(run)
         except LeftOut as reason:
             reasons[name] = str(reason)
     return reasons
@@ -146,7 +146,7 @@ def test_a_fallback_split_is_marked_in_every_plot_of_it(run: MadeUpRun):
     change(run, split_epoch=9)
     tipped = read_run(run.folder)
     assert "tipping point: epoch 9" in words_of(draw_tipping_point(tipped))
-    assert not any("fallback" in words_of(draw(tipped)) for draw, _ in PLOTS.values())
+    assert not any("fallback" in words_of(PLOTS[name].draw(tipped)) for name in ALL)
     change(run, split_epoch=9, fallback=True)
     fallback = read_run(run.folder)
     drawn = (draw_tipping_point, draw_training_curves, draw_noise_split, draw_detection_curve)
@@ -192,6 +192,22 @@ def test_groups_and_cuts_are_those_of_the_run(run: MadeUpRun):
         assert f" {len(members)}, {100 * sum(members) / len(members):.1f} % wrong" in words
     for cut in ("mean below: 0.200", "Otsu's threshold: 0.500", "mean above: 0.800"):
         assert cut in words
+
+
+def test_reliability_is_the_share_of_right_labels_by_score(run: MadeUpRun):
+    right = run.predictions.label == run.predictions.true_label
+    score = np.where(right, 0.95, 0.35)
+    score[right.nonzero()[0][:9]] = 0.31
+    prediction, flagged = np.zeros(300, dtype=np.int64), np.zeros(300, dtype=bool)
+    names = {"posterior_agreement": score, "posterior_suggested": score}
+    change(run, **names, posterior_prediction=prediction, posterior_flagged=flagged)
+    (axes,) = draw_reliability(read_run(run.folder)).axes
+    low = score < 0.9
+    points = axes.lines[1].get_xydata()
+    expected = [[score[low].mean(), 9 / low.sum()], [0.95, 1]]
+    np.testing.assert_allclose(points, expected)
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == [str(low.sum()), str((~low).sum())]
 
 
 def test_cuts_and_results_are_points_of_the_detection_curves(run: MadeUpRun):

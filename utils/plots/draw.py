@@ -13,7 +13,7 @@ from utils import console
 from utils.files import write_whole
 from utils.plots.curves import draw_tipping_point, draw_training_curves
 from utils.plots.labels import draw_suspects, draw_transitions
-from utils.plots.noise_split import draw_detection_curve, draw_noise_split
+from utils.plots.noise_split import draw_detection_curve, draw_noise_split, draw_reliability
 from utils.plots.run_data import DoesNotApply, LeftOut, RunData, read_run
 from utils.plots.style import Figure, as_png
 
@@ -40,6 +40,10 @@ PLOTS = {  # by the name of the file
         draw_detection_curve,
         "Precision over recall when labels are flagged from the lowest agreement on, and where "
         "each cut stands.",
+    ),
+    "reliability.png": Plot(
+        draw_reliability,
+        "Of the labels with a score, the share that is right, and their number; dotted: the score.",
     ),
     "suspects.png": Plot(
         draw_suspects,

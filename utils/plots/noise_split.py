@@ -1,4 +1,4 @@
-"""Plots of the split: the agreements and where they are cut, and what each cut detects."""
+"""Plots of the split and of what is detected: agreements, cuts, and what a score is worth."""
 
 from collections.abc import Sequence
 
@@ -19,6 +19,7 @@ RESULTS = {  # when it was found, its line; what its prediction flags, the marke
     "ensemble": ("over the epochs", "-.", "another on the mean over the epochs", "P"),
     "posterior": ("out of fold", (0, (5, 1)), "more likely wrong than right", "*"),
 }
+SCORE_BINS = 10
 GROUP_MARKERS = (("o", style.INK), ("s", "white"), ("D", "white"))
 FALLBACK = " (fallback: no tipping point)"
 
@@ -132,3 +133,28 @@ def _mark_cuts(run: RunData, axes: Axes) -> None:
         marks = {"color": style.DARK, "markerfacecolor": fill, "markersize": 8}
         label = f"{words}: F1 {found['f1']:.3f}"
         axes.plot(found["recall"], found["precision"], marker, label=label, **marks)
+
+
+def draw_reliability(run: RunData) -> Figure:
+    """How many of the labels with such a score are right; raises DoesNotApply."""
+    score, wrong = run.predictions and run.predictions.posterior_agreement, run.wrong
+    if score is None or wrong is None:
+        raise DoesNotApply("no score is a probability, or the true labels are not known")
+    edges = np.linspace(0, 1, SCORE_BINS + 1)
+    place = np.digitize(score, edges[1:-1])  # [S]
+    counts, right = (np.bincount(place, w, SCORE_BINS) for w in (None, ~wrong))
+    figure = new_figure(5.6, 5.4, f"{run.name}: scores are probabilities?")
+    axes = plain(figure.subplots(), "score (probability that the label is right)", "share right")
+    axes.plot([0, 1], [0, 1], color=style.MIDDLE, ls=style.DOTTED, label="as it should be")
+    there = counts > 0
+    means = np.bincount(place, score, SCORE_BINS)[there] / counts[there]
+    shares = right[there] / counts[there]
+    error = 2 * np.sqrt(shares * (1 - shares) / counts[there])
+    axes.errorbar(means, shares, error, fmt="o-", color=style.INK, label="labels, ± 2 std. errors")
+    for x, y, count in zip(means, shares, counts[there], strict=True):
+        axes.annotate(
+            f"{count:,}", (x, y), (6, -9), textcoords="offset points", fontsize=style.SMALL
+        )
+    axes.set(xlim=(-0.02, 1.05), ylim=(-0.05, 1.05))
+    axes.legend(fontsize=style.SMALL, framealpha=0.9, edgecolor="none", loc="upper left")
+    return figure
