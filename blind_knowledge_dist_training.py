@@ -32,6 +32,7 @@ from utils.labels import Labels
 from utils.methods import METHODS
 from utils.options.own_images import OWN_IMAGES
 from utils.options.training import training_parser
+from utils.plots.draw import try_plots
 from utils.run_folder.description import Description
 from utils.run_folder.detection_report import log_fallback, log_split
 from utils.run_folder.folder import RunFolder
@@ -102,7 +103,10 @@ def judge(
     writer.folder.finished_run(description)  # refuses the folder of another run
     backbone = partial(backbone_features, device=description.machine.device)
     judged = judging_probabilities(args, images, backbone, out_of_fold)
-    return writer.write_judged(description, label_posterior(judged, writer.labels.given))
+    record = writer.write_judged(description, label_posterior(judged, writer.labels.given))
+    if not args.no_plots:
+        try_plots(writer.folder.path)
+    return record
 
 
 def train_folds(args: argparse.Namespace, folder: RunFolder, description: Description) -> None:

@@ -22,7 +22,7 @@ from torchvision import datasets
 
 import blind_knowledge_dist_training as training
 from utils.options.training import training_parser
-from utils.run_folder import session
+from utils.plots import draw
 from utils.run_folder.folder import RunFolder
 
 TOP = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ def no_determinism_left() -> Iterator[None]:
 def no_plots() -> Iterator[None]:
     """They take longer than the runs of most tests; test_plots.py looks at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "write_plots", lambda *_: [])
+        patch.setattr(draw, "write_plots", lambda *_: [])
         yield
 
 

@@ -25,7 +25,7 @@ from data.download import digest
 from models.fast.training_step import TrainingStep
 from tests.conftest import training_options
 from utils import files
-from utils.run_folder import session
+from utils.plots import draw
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.lives", "sklearn.datasets"])
@@ -59,7 +59,7 @@ def _live(log: Path, words: tuple[object, ...], fate: tuple) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # if they are ignored here
         signal.signal(number, signal.SIG_DFL)
     sys.argv = ["training.py"]
-    session.write_plots = lambda *_: []  # they take longer than the run
+    draw.write_plots = lambda *_: []  # they take longer than the run
     options = training_options(*words)
     if options.device == "cpu":  # torch's optimisers would look at a GPU all the same
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

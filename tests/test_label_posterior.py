@@ -19,6 +19,7 @@ from tests.conftest import training_options
 from tests.own_images import NAMES, mislabel, write_folder
 from utils.files import read_columns
 from utils.options.evaluation import detection_parser, learning_parser
+from utils.plots import draw as plots
 from utils.review import clean
 from utils.run_folder import predictions_writer
 from utils.run_folder.folder import RunFolder
@@ -204,7 +205,9 @@ def test_each_label_is_judged_by_networks_that_have_not_seen_it(
 
 
 @pytest.mark.parametrize("kind", ["features", "probabilities"])
-def test_labels_are_judged_by_what_is_given(kind: str, tmp_path: Path, capsys):
+def test_labels_are_judged_by_what_is_given(kind: str, tmp_path: Path, capsys, monkeypatch):
+    drawn: list[Path] = []
+    monkeypatch.setattr(plots, "write_plots", drawn.append)
     rows = sorted(write_folder(tmp_path / "pets", wrong=0.08)) + mislabel(tmp_path / "pets")
     (tmp_path / "pets" / "train" / NAMES[0] / "broken.png").write_bytes(b"")
     places = torch.tensor([NAMES.index(true) for _, _, true in rows])
@@ -223,7 +226,7 @@ def test_labels_are_judged_by_what_is_given(kind: str, tmp_path: Path, capsys):
         assert np.array_equal(found.chosen.flagged, wrong)
         assert clean.main([str(folder), "--take", "flagged", "--out", str(tmp_path / "o.csv")]) == 0
         assert sum(map(bool, read_columns(tmp_path / "o.csv")["changed_from"])) == wrong.sum()
-    assert folder.review.exists() and folder.image_warnings.exists()
+    assert folder.review.exists() and folder.image_warnings.exists() and drawn == [folder.path]
     training.main(training_options(*words, "--restart"))
     assert "the run that was here is now" in capsys.readouterr().out
     arguments = ["--run_dir", str(folder)]

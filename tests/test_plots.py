@@ -20,7 +20,6 @@ from utils.plots.labels import draw_suspects, draw_transitions
 from utils.plots.noise_split import draw_detection_curve, draw_noise_split, draw_reliability
 from utils.plots.run_data import LeftOut, read_run
 from utils.plots.style import as_png
-from utils.run_folder import session
 from utils.run_folder.folder import RunFolder
 
 ALL = [name for name in PLOTS if name != "reliability.png"]  # which needs labels judged by folds
@@ -329,7 +328,7 @@ def test_training_draws_at_the_tipping_point_and_at_the_end(tmp_path: Path, monk
         if len(drawn) == 2:
             raise OSError("no room for more")  # which does not end the run
 
-    monkeypatch.setattr(session, "write_plots", write)
+    monkeypatch.setattr(draw, "write_plots", write)
     monkeypatch.setattr(noise_split, "tipping_point", lambda curve: 3 if len(curve) >= 6 else None)
     words = ["--dataset", "digits", "--n_epoch", 7, "--limit_train", 300, "--width", 4]
     args = training_options(*words, "--results_dir", tmp_path)

@@ -81,3 +81,11 @@ def write_plots(folder: Path, say: Callable[[str], None] = console.say) -> list[
             write_whole(folder / file, content)
             written.append(folder / file)
     return written
+
+
+def try_plots(folder: Path) -> None:
+    """`write_plots`, of which an error is a line: it is no reason to end a run."""
+    try:
+        write_plots(folder)
+    except (ValueError, OSError) as error:
+        console.say(f"warning: not all plots are drawn: {error}")

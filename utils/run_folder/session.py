@@ -13,7 +13,7 @@ from utils.devices import peak_memory_gib
 from utils.files import remove_partial_files, write_json
 from utils.labels import Labels
 from utils.lock import locked
-from utils.plots.draw import write_plots
+from utils.plots.draw import try_plots
 from utils.run_folder.checkpoint import Checkpoint
 from utils.run_folder.description import Description
 from utils.run_folder.epoch_log import EpochLog
@@ -168,13 +168,9 @@ class Session:
         return True
 
     def draw(self) -> None:
-        """Plots of the run so far; that one cannot be drawn is no reason to end the run."""
-        if self.args.no_plots:
-            return
-        try:
-            write_plots(self.folder.path, say)
-        except (ValueError, OSError) as error:
-            say(f"warning: not all plots are drawn: {error}")
+        """Plots of the run so far."""
+        if not self.args.no_plots:
+            try_plots(self.folder.path)
 
     def finish(self) -> dict[str, Any]:
         """Write what is left when all epochs are over; returns training.json."""
