@@ -136,10 +136,12 @@ def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
     assert read_probabilities(path, names, ["cat", "dog"]).tolist() == [[0, 1], [0.75, 0.25]]
     for message, change in {
         "has no features": {},
-        "no row for 'b.png'": {"features": features[:1], "file_name": ["a.png"]},
+        "no row for 'b.png' .* such as 'a.png'": {"features": features[:1], "file_name": ["a.png"]},
+        "two rows for 'a.png'": {"features": features, "file_name": ["a.png", "b.png", "a.png"]},
         "not a row of numbers": {"features": features[:2]},
         "not finite": {"features": features * np.nan},
-        "class_names must be": {"class_names": ["dog", "bird"]},
+        "too large": {"features": features * 1e300},
+        "class_names must be .* are 'bird', 'cat'": {"class_names": ["dog", "bird"]},
         "negative somewhere": {"probabilities": probabilities - 0.5},
     }.items():
         np.savez(path, **({"file_name": ["a.png", "b.png", "c.png"]} | columns | change))
@@ -147,6 +149,12 @@ def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
         arguments = (["cat", "dog"],) if read is read_probabilities else ()
         with pytest.raises(ValueError, match=message):
             read(path, names, *arguments)
+    np.savez(path, file_name=["a.png", "b.png", "a.png"], features=features[[0, 1, 0]])
+    assert read_features(path, names).tolist() == [[2, 3], [0, 1]]
+    np.save(tmp_path / "one.npy", features)
+    for name, message in {"gone.npz": "no such file; name an", "one.npy": "a single array"}.items():
+        with pytest.raises((ValueError, OSError), match=f"{name}: .*{message}"):
+            read_features(tmp_path / name, names)
 
 
 def test_folds_part_the_images_of_every_class():
