@@ -107,6 +107,10 @@ def test_regression_never_sees_the_label_that_it_judges():
     given = torch.where(torch.arange(60) < 6, 1 - labels, labels)  # six are wrong
     wrong = out_of_fold(centers, given, folds).argmax(1) != given
     assert wrong.tolist() == [True] * 6 + [False] * 54
+    alone = torch.tensor([0] * 9 + [1])  # the only one of its class
+    folds = [fold_positions(alone, 5, fold, seed=0) for fold in range(5)]
+    judged = out_of_fold(torch.randn(10, 2, generator=generator), alone, folds)
+    assert judged[9].tolist() == [1, 0]
 
 
 def test_features_are_what_the_last_layer_of_a_backbone_takes(monkeypatch: pytest.MonkeyPatch):
@@ -224,10 +228,12 @@ def test_labels_are_judged_by_what_is_given(kind: str, tmp_path: Path, capsys, m
     np.savez(tmp_path / "given.npz", **known)
     words = ["--dataset", "folder", "--images", tmp_path / "pets", "--results_dir", tmp_path]
     words += ["--data_dir", tmp_path, f"--{kind}", tmp_path / "given.npz"]
+    words += ["--folds", 3] if kind == "features" else []
     record = training.main(training_options(*words))
     folder = RunFolder(tmp_path / "folder_pets_seed_0_features")
     found, out = Predictions.read(folder.predictions), capsys.readouterr().out
     assert record == {"epochs": 0, "lost_classes": []} and "broken.png" in out
+    assert folder.options()["folds"] == (3 if kind == "features" else 5)
     wrong = np.array([label != true for _, label, true in rows])
     assert found.chosen.agreement[wrong].max() < found.chosen.agreement[~wrong].min()
     if kind == "probabilities":
