@@ -177,8 +177,8 @@ def _check_worth_it(suspects: Manifest, taken: Sequence[int]) -> None:
     scores, suggested = (suspects.cells(column) for column in (SCORE, SUGGESTED_SCORE))
     if not all(suggested[row] for row in taken):
         raise ValueError(
-            f"--take {FLAGGED}: the scores of this run are no probabilities (no --folds), so that "
-            f"nobody knows whether it would help; {hint}"
+            f"--take {FLAGGED}: the scores of this run are no probabilities (those of --folds "
+            f"with --detection posterior are): nobody knows whether it would help; {hint}"
         )
     mended, broken = (sum(float(each[row]) for row in taken) for each in (suggested, scores))
     words = f"about {mended:.0f} labels are mended and {broken:.0f} right ones broken"
