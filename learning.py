@@ -37,7 +37,7 @@ def explain(predictions: Tensor, labels: Tensor, names: list[str]) -> dict[str, 
     """Print and return where the accuracy comes from; `predictions` and `labels` are [N]."""
     arrays = predictions.cpu().numpy(), labels.cpu().numpy()
     classes, confused = accuracy_per_class(*arrays, names), most_confused(*arrays, names)
-    say("last epoch's networks, accuracy in percent by true class:")
+    say("last epoch's networks, accuracy in percent by class:")
     longest = max(5, *map(len, names))
     cells = [
         f"  {row['label']:>{longest}} "

@@ -62,6 +62,9 @@ def _out_of_fold(
     x, y = features.numpy(), labels.numpy()
     probabilities = torch.zeros(len(y), int(labels.max()) + 1, dtype=torch.double)
     for trained, _, held_out in folds:
+        if len(set(y[trained].tolist())) == 1:  # nothing else is known
+            probabilities[held_out, y[trained[0]]] = 1
+            continue
         regression = LogisticRegression(C=strength, max_iter=200, tol=1e-3)
         model = make_pipeline(StandardScaler(), regression).fit(x[trained], y[trained])
         rows, columns = torch.from_numpy(held_out)[:, None], torch.from_numpy(model.classes_)

@@ -4,10 +4,15 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import TOP
+from own_images import picture
 
 from utils.files import read_columns, write_text
 from utils.manifest import Manifest, as_file, corrected, csv_text, of_files, read_manifest
@@ -136,7 +141,7 @@ def test_taking_suggestions(run: RunFolder, tmp_path: Path, capsys: pytest.Captu
     assert [table[name] for name in STRANGE] == [changed] * 2 + [kept] * 5
     assert capsys.readouterr().out.splitlines() == [
         "expected: about 2 labels are mended and 0 right ones broken",
-        f"{tmp_path / 'out.csv'}: 2 labels changed, 0 images dropped, 8 rows in the manifest",
+        f"{tmp_path / 'out.csv'}: 2 labels changed, 0 images dropped, 8 rows left",
         "      2  cat -> dog",
     ]
     table = take(run, tmp_path / "out.csv", "--take", "top", 3)
@@ -145,6 +150,7 @@ def test_taking_suggestions(run: RunFolder, tmp_path: Path, capsys: pytest.Captu
     assert table["o.png"] == ["cat", "dog"]
     table = take(run, tmp_path / "out.csv", "--take", "flagged", "--drop")
     assert list(table) == [*STRANGE[2:], "o.png"]
+    assert "0 labels changed, 2 images dropped, 6 rows left" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -280,7 +286,7 @@ def test_class_folders_that_cannot_be_are_refused(
     for out in (tmp_path / "full", tmp_path / "decisions.csv"):
         assert "exists and is no empty folder; choose another" in refused(out)
     assert "where it would be read as more images" in refused(tmp_path / "photos" / "tree")
-    assert "cannot be made (No such file or directory" in refused(tmp_path / "no" / "tree")
+    assert f"there is no folder {tmp_path / 'no'}" in refused(tmp_path / "no" / "tree")
     with monkeypatch.context() as patch:  # a full disk at the second file
         patch.setattr(os, "link", lambda _, target: 1 / ("dog" not in str(target)))
         with pytest.raises(ZeroDivisionError):
@@ -322,6 +328,22 @@ def test_what_is_no_earlier_output_is_not_written_over(run: RunFolder, tmp_path:
         write_text(tmp_path / "pipe", "text")
     assert (tmp_path / "pipe").is_fifo()
     assert "is empty" in refused(tmp_path / "out.csv", "--take", "")
+    assert "keeps its form, CSV" in refused(tmp_path / "out.jsonl")
+    broken = written(tmp_path / "d.csv", b"file_name,decision\n")
+    assert refused(tmp_path / "out.csv", "--take", broken).endswith("'decision'\n")
     with pytest.raises(SystemExit):
         clean.main([str(tmp_path), "--take", "flagged", "--out", str(tmp_path / "out.csv")])
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("module", ["clean", "plots", "review"])
+def test_a_reader_that_has_gone_leaves_no_traceback(module: str, run: RunFolder, tmp_path: Path):
+    picture(np.random.default_rng(0), (9, 9, 9)).save(tmp_path / "o.png")
+    words = {
+        "clean": f'"{run}" --take flagged --out "{tmp_path}/out.csv"',
+        "plots": f'"{run}"',
+        "review": f'--suspects "{run.suspects}" --images "{tmp_path}" --out "{tmp_path}/a.html"',
+    }
+    line = f'"{sys.executable}" -m utils.{module} {words[module]} | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", line], cwd=TOP, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -107,6 +107,10 @@ def test_regression_never_sees_the_label_that_it_judges():
     given = torch.where(torch.arange(60) < 6, 1 - labels, labels)  # six are wrong
     wrong = out_of_fold(centers, given, folds).argmax(1) != given
     assert wrong.tolist() == [True] * 6 + [False] * 54
+    alone = torch.tensor([0] * 9 + [1])  # the only one of its class
+    folds = [fold_positions(alone, 5, fold, seed=0) for fold in range(5)]
+    judged = out_of_fold(torch.randn(10, 2, generator=generator), alone, folds)
+    assert judged[9].tolist() == [1, 0]
 
 
 def test_features_are_what_the_last_layer_of_a_backbone_takes(monkeypatch: pytest.MonkeyPatch):
@@ -136,10 +140,12 @@ def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
     assert read_probabilities(path, names, ["cat", "dog"]).tolist() == [[0, 1], [0.75, 0.25]]
     for message, change in {
         "has no features": {},
-        "no row for 'b.png'": {"features": features[:1], "file_name": ["a.png"]},
+        "no row for 'b.png' .* such as 'a.png'": {"features": features[:1], "file_name": ["a.png"]},
+        "two rows for 'a.png'": {"features": features, "file_name": ["a.png", "b.png", "a.png"]},
         "not a row of numbers": {"features": features[:2]},
         "not finite": {"features": features * np.nan},
-        "class_names must be": {"class_names": ["dog", "bird"]},
+        "too large": {"features": features * 1e300},
+        "class_names must be .* are 'bird', 'cat'": {"class_names": ["dog", "bird"]},
         "negative somewhere": {"probabilities": probabilities - 0.5},
     }.items():
         np.savez(path, **({"file_name": ["a.png", "b.png", "c.png"]} | columns | change))
@@ -147,6 +153,12 @@ def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
         arguments = (["cat", "dog"],) if read is read_probabilities else ()
         with pytest.raises(ValueError, match=message):
             read(path, names, *arguments)
+    np.savez(path, file_name=["a.png", "b.png", "a.png"], features=features[[0, 1, 0]])
+    assert read_features(path, names).tolist() == [[2, 3], [0, 1]]
+    np.save(tmp_path / "one.npy", features)
+    for name, message in {"gone.npz": "no such file; name an", "one.npy": "a single array"}.items():
+        with pytest.raises((ValueError, OSError), match=f"{name}: .*{message}"):
+            read_features(tmp_path / name, names)
 
 
 def test_folds_part_the_images_of_every_class():
@@ -216,10 +228,12 @@ def test_labels_are_judged_by_what_is_given(kind: str, tmp_path: Path, capsys, m
     np.savez(tmp_path / "given.npz", **known)
     words = ["--dataset", "folder", "--images", tmp_path / "pets", "--results_dir", tmp_path]
     words += ["--data_dir", tmp_path, f"--{kind}", tmp_path / "given.npz"]
+    words += ["--folds", 3] if kind == "features" else []
     record = training.main(training_options(*words))
     folder = RunFolder(tmp_path / "folder_pets_seed_0_features")
     found, out = Predictions.read(folder.predictions), capsys.readouterr().out
     assert record == {"epochs": 0, "lost_classes": []} and "broken.png" in out
+    assert folder.options()["folds"] == (3 if kind == "features" else 5)
     wrong = np.array([label != true for _, label, true in rows])
     assert found.chosen.agreement[wrong].max() < found.chosen.agreement[~wrong].min()
     if kind == "probabilities":

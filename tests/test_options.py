@@ -136,6 +136,8 @@ def test_bad_options_are_refused_with_name_and_value(words: str, capsys):
             "--limit_train is for methods",
         ),
         ("--dataset digits --backbone x", "--method features is for --dataset folder, not digits"),
+        ("--dataset folder --images . --backbone x --folds 0", "--folds 0: --backbone takes 2"),
+        ("--dataset folder --images . --probabilities x --folds 3", "--probabilities takes none"),
         ("--dataset folder --images . --folds 1", "needs two folds or more"),
         ("--dataset folder --images . --folds 0 --detection posterior", "needs --folds NUMBER"),
         ("--dataset digits --images .", "--images is for --dataset folder, not digits"),

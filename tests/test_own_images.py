@@ -84,7 +84,8 @@ def test_folders_of_training_and_test_images(train: str, test: str, tmp_path: Pa
     assert images.class_names == ["a", "b"]
     assert images.test.images.shape == (1, 3, SIZE, SIZE)
     assert images.test.clean_labels.tolist() == [0]
-    assert any("1 test images have labels" in line for line in images.own.warnings)
+    words = "1 test images do not count: no training image has their label"
+    assert images.own.warnings[0] == words
     assert images.own.manifest.columns == ["file_name", "label", "split"]
     assert len(images.own.manifest.rows) == 4
     assert images.own.facts == ["2 training images of 2 classes (a 1, b 1), 1 test images"]
@@ -280,7 +281,7 @@ def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):
         (["file_name,label,label", "1.png,a,b"], "two columns 'label'"),
         (["file_name,label"], "no image to train on"),
         ([""], "has no column 'file_name'"),
-        (["file_name,label", "gone.png,a"], "no training image can be read"),
+        (["file_name,label", "gone.png,a"], "can be read; .*gone.png: no such file; names are"),
         (["file_name,label", "1.png,a", "2.png,a"], "all images are labelled 'a'"),
         (["file_name,label", '"1.png,a' + 200_000 * "x"], "is a quotation mark never closed"),
         (["file_name,label", "1.png,a", '"2.png,b', '4.png,"b"'], "line 3: .*never closed"),

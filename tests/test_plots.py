@@ -207,6 +207,9 @@ def test_reliability_is_the_share_of_right_labels_by_score(run: MadeUpRun):
     np.testing.assert_allclose(points, expected)
     texts = [text.get_text() for text in axes.texts]
     assert texts == [str(low.sum()), str((~low).sum())]
+    (bars,) = axes.containers[0].lines[2]
+    low_end, high_end = bars.get_segments()[1][:, 1]  # no certainty, though all are right
+    assert low_end == pytest.approx(1 / (1 + 4 / (~low).sum())) and high_end == pytest.approx(1)
 
 
 def test_cuts_and_results_are_points_of_the_detection_curves(run: MadeUpRun):
@@ -264,7 +267,7 @@ def test_of_a_hundred_classes_the_most_frequent_mistakes_are_listed(tmp_path: Pa
     assert counts[names.index(given), names.index(other)] == widths[0]
 
 
-def test_suspects_are_shown_in_order_with_false_alarms_framed(run: MadeUpRun):
+def test_suspects_are_shown_in_order_with_right_labels_framed(run: MadeUpRun):
     figure = draw_suspects(read_run(run.folder))
     (axes,) = figure.axes
     labels = [
@@ -272,14 +275,14 @@ def test_suspects_are_shown_in_order_with_false_alarms_framed(run: MadeUpRun):
         for name in ("label", "split_prediction", "true_label")
     ]
     order = sorted(range(300), key=lambda row: (run.predictions.split_agreement[row], row))[:64]
-    alarms = 0
+    rights = 0
     for row, caption in zip(order, axes.texts, strict=True):
         given, predicted, true = (each[row] for each in labels)
         assert caption.get_text() == f"given: {given}\npair: {predicted}\ntrue: {true}"
         assert (caption.get_weight() == "bold") == (given == true)
-        alarms += given == true
-    assert len(axes.patches) == alarms and len(axes.images) == 64
-    assert f"right): {alarms or 'none'}" in words_of(figure)
+        rights += given == true
+    assert len(axes.patches) == rights and len(axes.images) == 64
+    assert f"label is right: {rights or 'none'}" in words_of(figure)
 
 
 @pytest.mark.parametrize(

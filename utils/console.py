@@ -24,8 +24,9 @@ class ConsoleHandler(logging.Handler):
             text = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
             tqdm.write(text, file=file)
             file.flush()
-        except BrokenPipeError:
-            raise
+        except BrokenPipeError:  # nobody reads on, as with head
+            discard(file)
+            sys.exit(141)
         except OSError as error:  # a full disk, or (EIO) a terminal that has been closed
             discard(file)
             if error.errno != errno.EIO and file is sys.stdout:

@@ -152,16 +152,22 @@ def read_array(path: Path, hint: str) -> np.ndarray:
     return array
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read named arrays from .npz, never unpickling; raises OSError or ValueError naming it."""
-    content = io.BytesIO(path.read_bytes())
+def read_arrays(path: Path, hint: str = "train the run again") -> dict[str, np.ndarray]:
+    """Read named arrays from .npz, never unpickling; raises OSError or ValueError naming it.
+
+    `hint`: what to do where there is none.
+    """
+    content = io.BytesIO(read_content(path, "file", hint))
     try:
-        with np.load(content, allow_pickle=False) as archive:
-            return dict(archive)
+        archive = np.load(content, allow_pickle=False)
+        if not isinstance(archive, np.ndarray):
+            with archive:
+                return dict(archive)
     except Exception as error:  # as above
         raise ValueError(
             f"{path}: not a whole .npz file of plain numbers ({in_words(error)})"
         ) from error
+    raise ValueError(f"{path}: is a single array; an .npz archive of named arrays is needed")
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:

@@ -112,7 +112,11 @@ def read_manifest(
         there, *rows = _csv_rows(path, text, form["separator"]) or [[]]
     if missing := [name for name in wanted if name not in there]:
         named = ", ".join(map(repr, there))[:200] or "none"
-        hint = "; name those of images and labels by --columns" if LABEL in needed else ""
+        hint = (
+            "; name those of images and labels by --columns"
+            if {*needed} == {FILE_NAME, LABEL}
+            else ""
+        )
         raise MissingColumn(f"{path}: has no column {missing[0]!r}; there are {named}{hint}")
     if twice := [name for name in there if there.count(name) > 1]:
         raise ValueError(f"{path}: has two columns {twice[0]!r}; give one of them another name")

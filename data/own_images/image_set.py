@@ -48,7 +48,10 @@ def load_own_images(
     warnings = [*files.warnings]
     warnings += [f"{files.path(rows[k])}: {why}" for k, why in sorted(cached.broken.items())]
     if not cached.read or cached.read[0] >= len(files.train):
-        raise ValueError(f"{manifest or images}: no training image can be read; {warnings[-1]}")
+        why = warnings[-1]
+        if manifest and why.endswith("no such file"):
+            why += "; names are relative to --images, or to the manifest's folder"
+        raise ValueError(f"{manifest or images}: no training image can be read; {why}")
     augment = flip_and_crop if flip else partial(random_crop, mode="reflect")
     return _assembled(files, rows, cached, warnings, partial(augment, padding=size // 8))
 
@@ -80,12 +83,13 @@ def _assembled(
     files = files._replace(same=_identical(read, cached.content))
     warnings += _conflicts(files, labels)
     tested, trained = range(count, len(read)), {*cached.content[:count]}
-    if seen := [k for k in tested if cached.content[k] in trained]:
+    seen = [k for k in tested if cached.content[k] in trained]
+    known = [k for k in tested if names[k] in numbers and cached.content[k] not in trained]
+    if strange := len(tested) - len(seen) - len(known):
+        warnings.insert(0, f"{strange} test images do not count: no training image has their label")
+    if seen:
         line = f"{len(seen)} test images do not count, for they are training images as well"
         warnings.insert(0, f"{line}: {some_of(files.name(read[k]) for k in seen)}")
-    if strange := sum(names[k] not in numbers for k in tested):
-        warnings.append(f"{strange} test images have labels of which no training image has one")
-    known = [k for k in tested if names[k] in numbers and cached.content[k] not in trained]
     kept, judged = [*range(count), *known], len(known)
     if known != [*tested][:judged]:  # in memory: the mapped file stays as it is
         cached.pixels[count : len(kept)] = cached.pixels[known]

@@ -69,6 +69,10 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
         if options.method == "features" and getattr(options, name, None):
             return f"--{name} is for methods that train a network"
     if options.dataset == OWN_IMAGES:
+        folds = getattr(options, "folds", None)
+        if judges and folds is not None and (folds == 0 or options.probabilities):
+            takes = "none" if options.probabilities else "2 or more"
+            return f"--folds {folds}: --{judges[0]} takes {takes}"
         if options.noise_path:
             return "--noise_path is for CIFAR; own labels are in --images or --manifest"
         if not (options.images or options.manifest or getattr(options, "run_dir", None)):
@@ -89,7 +93,7 @@ def choose_by_count(options: argparse.Namespace, images: int) -> None:
     """Set the options of BY_COUNT for so many images where they are not given, and tell."""
     defaults = defaults_by_count(options.method, images)
     if not METHODS[options.method].has_networks:
-        vars(options).update(defaults)
+        vars(options).update(defaults | {"folds": options.folds or defaults["folds"]})
         return
     if options.limit_train:
         defaults["folds"] = 0

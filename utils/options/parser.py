@@ -46,8 +46,8 @@ COMPILE = {
 DETECTIONS = {
     "split": "group 4 of the split at the tipping point, as in the paper",
     "final": "labels other than what the last epoch's networks predict, without augmentation",
-    "posterior": "labels that are more likely wrong than right, by networks that were trained "
-    "without them (--folds) and Bayes' rule",
+    "posterior": "labels that are more likely wrong than right, by networks or a regression "
+    "that were trained without them (--folds) and Bayes' rule",
     "ensemble": "labels other than the pair's mean prediction over the epochs (temporal ensemble; "
     "final for images that were not trained on)",
 }

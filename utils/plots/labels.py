@@ -40,7 +40,7 @@ def draw_suspects(run: RunData) -> Figure:
     axes.set(xlim=(-0.03, PER_ROW * STEP - 0.09), ylim=(height, -0.03), aspect="equal")
     axes.axis("off")
     if true_label is not None:
-        note = f"false alarms (the given label is right): {right.sum() or 'none'}"
+        note = f"the given label is right: {right.sum() or 'none'}"
         figure.supxlabel(note + ", bold and framed" * bool(right.any()), fontsize=MEDIUM)
     return figure
 
@@ -48,7 +48,7 @@ def draw_suspects(run: RunData) -> Figure:
 def _draw_suspect(
     axes: Axes, corner: Sequence[float], image: Array, words: str, size: float, framed: bool
 ) -> None:
-    """One image [height, width, channels] with its words; a false alarm bold and framed."""
+    """One image [height, width, channels] with its words, bold and framed if its label is right."""
     from matplotlib.patches import Rectangle
 
     x, y = corner

@@ -149,8 +149,8 @@ def draw_reliability(run: RunData) -> Figure:
     there = counts > 0
     means = np.bincount(place, score, SCORE_BINS)[there] / counts[there]
     shares = right[there] / counts[there]
-    error = 2 * np.sqrt(shares * (1 - shares) / counts[there])
-    axes.errorbar(means, shares, error, fmt="o-", color=style.INK, label="labels, ± 2 std. errors")
+    errors = np.abs(_interval(shares, counts[there]) - shares)
+    axes.errorbar(means, shares, errors, fmt="o-", color=style.INK, label="labels, 95 % interval")
     for x, y, count in zip(means, shares, counts[there], strict=True):
         axes.annotate(
             f"{count:,}", (x, y), (6, -9), textcoords="offset points", fontsize=style.SMALL
@@ -158,3 +158,10 @@ def draw_reliability(run: RunData) -> Figure:
     axes.set(xlim=(-0.02, 1.05), ylim=(-0.05, 1.05))
     axes.legend(fontsize=style.SMALL, framealpha=0.9, edgecolor="none", loc="upper left")
     return figure
+
+
+def _interval(shares: Array, counts: Array) -> Array:
+    """Wilson's interval [2, K] of shares among so many: wide for a few, also at 0 and 1."""
+    z2 = 4 / counts  # two standard errors
+    middle, half = shares + z2 / 2, np.sqrt(z2 * shares * (1 - shares) + z2**2 / 4)
+    return np.stack([middle - half, middle + half]) / (1 + z2)

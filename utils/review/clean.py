@@ -11,6 +11,7 @@ from pathlib import Path
 
 from utils.console import say
 from utils.files import check_replaceable, write_whole
+from utils.json_lines import ENDINGS
 from utils.manifest import (
     CHANGED_FROM,
     FILE_NAME,
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         manifest = read_manifest(folder.manifest, columns=folder.options().get("columns"))
         decisions = _decisions(args, folder, manifest)
         result = corrected(manifest, decisions)
-        _check_out(args, folder)
+        _check_out(args, folder, manifest)
         _check_tree(args, folder, result)
         if args.out:
             write_whole(args.out, as_file(result))
@@ -98,15 +99,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     place = args.out or args.tree
     say(
         f"{place}: {sum(changes.values())} labels changed, {dropped} images dropped, "
-        f"{len(manifest.rows)} rows in the manifest"
+        f"{len(result.rows)} rows left"
     )
     for (old, new), number in changes.most_common(10):
         say(f"{number:7}  {old} -> {new}")
     return 0
 
 
-def _check_out(args: argparse.Namespace, folder: RunFolder) -> None:
-    """Raise OSError or ValueError where a file is at --out that is not to be written over."""
+def _check_out(args: argparse.Namespace, folder: RunFolder, manifest: Manifest) -> None:
+    """Raise OSError or ValueError where --out names another form, or what is not to be replaced."""
     if not args.out:
         return
     inputs = [folder.manifest, Path(folder.options().get("manifest") or folder.manifest)]
@@ -117,6 +118,10 @@ def _check_out(args: argparse.Namespace, folder: RunFolder) -> None:
         raise ValueError(f"--out {args.out}: is what the labels are read from; choose another")
     of_the_run = folder.path.resolve() in args.out.resolve().parents
     check_replaceable(args.out, CHANGED_FROM, args.force and not of_the_run)
+    lines, ending = manifest.json_lines, args.out.suffix.lower()
+    if ending in ((".csv", ".tsv") if lines else ENDINGS):
+        kept = "JSON lines" if lines else "CSV"
+        raise ValueError(f"--out {args.out}: the manifest keeps its form, {kept}; name it so")
 
 
 def _root(folder: RunFolder) -> Path:
@@ -172,8 +177,8 @@ def _check_worth_it(suspects: Manifest, taken: Sequence[int]) -> None:
     scores, suggested = (suspects.cells(column) for column in (SCORE, SUGGESTED_SCORE))
     if not all(suggested[row] for row in taken):
         raise ValueError(
-            f"--take {FLAGGED}: the scores of this run are no probabilities (no --folds), so that "
-            f"nobody knows whether it would help; {hint}"
+            f"--take {FLAGGED}: the scores of this run are no probabilities (those of --folds "
+            f"with --detection posterior are): nobody knows whether it would help; {hint}"
         )
     mended, broken = (sum(float(each[row]) for row in taken) for each in (suggested, scores))
     words = f"about {mended:.0f} labels are mended and {broken:.0f} right ones broken"

@@ -14,6 +14,8 @@ def check_tree(out: Path, manifest: Manifest) -> None:
     """Raise OSError or ValueError where the class folders cannot be made at `out`."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OSError(f"--tree {out}: exists and is no empty folder; choose another")
+    if not out.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--tree {out}: there is no folder {out.parent}; make it first")
     for label in sorted(set(manifest.cells(LABEL)) - {""}):
         too_long = len(os.fsencode(nfc(label))) > 255
         if label.startswith(".") or {*"/\\"} & {*label} or not label.isprintable() or too_long:

@@ -55,7 +55,7 @@ class Machine:
     def run(self, runs: Sequence[SweepRun]) -> dict[SweepRun, Outcome]:
         """Run what is left of all, say a line for each, and return what became of each.
 
-        Raises BrokenPipeError where nobody reads the lines any more; the runs are then stopped.
+        Where nobody reads the lines any more, the runs are stopped, and SystemExit is raised.
         """
         outcomes = {run: Outcome("finished", run.result()) for run in runs}
         due = [run for run in runs if is_due(run)]
