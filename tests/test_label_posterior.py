@@ -147,6 +147,7 @@ def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
         "too large": {"features": features * 1e300},
         "class_names must be .* are 'bird', 'cat'": {"class_names": ["dog", "bird"]},
         "negative somewhere": {"probabilities": probabilities - 0.5},
+        "all probabilities are 0 or 1": {"probabilities": np.eye(2)[[0, 1, 1]]},
     }.items():
         np.savez(path, **({"file_name": ["a.png", "b.png", "c.png"]} | columns | change))
         read = read_probabilities if {*change} & {*columns} else read_features

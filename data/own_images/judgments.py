@@ -39,6 +39,11 @@ def read_probabilities(
     found = found[:, [names.index(name) for name in class_names]]
     if (found < 0).any() or not np.allclose(found.sum(1), 1, atol=0.01):
         raise ValueError(f"{path}: a row of probabilities is negative somewhere or not of sum 1")
+    if np.isin(found, (0, 1)).all():
+        raise ValueError(
+            f"{path}: all probabilities are 0 or 1, so that nothing tells errors of the model from "
+            "wrong labels; give those before the decision"
+        )
     return found / found.sum(1, keepdims=True)
 
 

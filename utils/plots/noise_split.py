@@ -143,7 +143,7 @@ def draw_reliability(run: RunData) -> Figure:
     edges = np.linspace(0, 1, SCORE_BINS + 1)
     place = np.digitize(score, edges[1:-1])  # [S]
     counts, right = (np.bincount(place, w, SCORE_BINS) for w in (None, ~wrong))
-    figure = new_figure(5.6, 5.4, f"{run.name}: scores are probabilities?")
+    figure = new_figure(5.6, 5.4, f"{run.name}: right labels by score")
     axes = plain(figure.subplots(), "score (probability that the label is right)", "share right")
     axes.plot([0, 1], [0, 1], color=style.MIDDLE, ls=style.DOTTED, label="as it should be")
     there = counts > 0
