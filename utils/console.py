@@ -59,6 +59,14 @@ def say(line: str, level: int = logging.INFO) -> None:
     LOGGER.log(level, line.encode(errors="backslashreplace").decode())  # strange file names
 
 
+def what_of(error: Exception) -> str:
+    """What an error says, on one line; the system's errors name file and cause, not a number."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; check that path, its permissions and its disk"
+    return " ".join(str(error).split())
+
+
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds, as 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
@@ -80,7 +88,9 @@ def logged_to(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # told to the console by who catches it
-        handler.handle(LOGGER.makeRecord("", logging.ERROR, "", 0, f"error: {error}", (), None))
+        handler.handle(
+            LOGGER.makeRecord("", logging.ERROR, "", 0, f"error: {what_of(error)}", (), None)
+        )
         raise
     finally:
         LOGGER.removeHandler(handler)

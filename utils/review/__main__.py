@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         manifest = of_files((each.file_name, each.given, "") for each in listed)
         write_text(args.out, page_of(args.suspects, args.out, manifest, shown, listed))
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error)
     say(f"{args.out}: the {len(shown)} most suspect of {len(listed)} labels, to be reviewed")
     return 0
 

@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_whole(args.out, as_file(result))
         tree = write_tree(args.tree, result, _root(folder)) if args.tree else ""
     except (ValueError, OSError, argparse.ArgumentTypeError) as error:
-        parser.error(str(error))
+        parser.error(error)
     dropped = len(manifest.rows) - len(result.rows)
     names, labels = manifest.cells(FILE_NAME), manifest.cells(LABEL)
     pairs = ((old, decisions.get(name, old)) for name, old in zip(names, labels, strict=True))
@@ -122,7 +122,9 @@ def _check_out(args: argparse.Namespace, folder: RunFolder) -> None:
 def _root(folder: RunFolder) -> Path:
     """What the file names of the run's manifest are relative to."""
     options = folder.options()
-    return Path(options["images"] or Path(options["manifest"]).parent)
+    if not (place := options.get("images") or options.get("manifest")):
+        raise ValueError(f"{folder.args}: names neither images nor manifest; is it of another run?")
+    return Path(place) if options.get("images") else Path(place).parent
 
 
 def _check_tree(args: argparse.Namespace, folder: RunFolder, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from utils.console import what_of
 from utils.files import read_columns, read_json
 from utils.label_sets import LABEL_SETS
 from utils.methods import METHODS
@@ -94,7 +95,7 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
             if first is not run:
                 raise ValueError(f"{run.path}: the same run as {first.path}; move one of them away")
         except (ValueError, OSError) as error:
-            skipped.append(f"skipped: {' '.join(str(error).split())}")
+            skipped.append(f"skipped: {what_of(error)}")
     return list(runs.values()), skipped
 
 
