@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import learning
 from tests.made_up_run import edit_json, made_up_run
 from utils.files import read_arrays, read_columns, read_json
 from utils.options.training import training_parser
@@ -32,10 +33,23 @@ def test_errors_of_the_system_have_no_number(tmp_path: Path, capsys: pytest.Capt
 def test_a_record_of_other_kinds_of_values_is_refused(name: str, tmp_path: Path):
     folder = RunFolder(made_up_run(tmp_path).folder)
     edit_json(folder.args, **{name: 5})
-    with pytest.raises(ValueError, match="args.json: does not name a run"):
+    with pytest.raises(ValueError, match="does not name a run"):
         folder.finished_run(Description.of(training_parser().parse_args([])))
-    with pytest.raises(ValueError, match="args.json: does not name a run"):
+    with pytest.raises(ValueError, match="does not name a run"):
         folder.check_data(["class 0"])
     folder.args.write_text("{}")
     with pytest.raises(ValueError, match="holds a run with other options"):
         folder.finished_run(Description.of(training_parser().parse_args(["--seed", "3"])))
+
+
+def test_networks_of_another_run_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder = RunFolder(made_up_run(tmp_path).folder)  # 12 epochs, the best is 5, 71 %
+    learning.check_networks(folder, False, 11, 71.4)
+    learning.check_networks(folder, True, 5, 60.0)
+    learning.check_networks(RunFolder(tmp_path), False, None, 60.0)
+    assert capsys.readouterr().out == ""
+    learning.check_networks(folder, False, 11, 60.0)
+    assert "60.00 % by the networks, 71.00 in" in capsys.readouterr().out
+    for best, epoch in ((False, 5), (True, 4)):
+        with pytest.raises(ValueError, match=f"of epoch {epoch}, unlike .* of another run"):
+            learning.check_networks(folder, best, epoch, 71.0)
