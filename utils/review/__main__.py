@@ -19,11 +19,10 @@ from utils.manifest import FILE_NAME, Manifest, as_file, file_at, nfc, of_files,
 from utils.options.parser import OneLineParser
 from utils.options.values import path
 from utils.pictures import reason_of, thumbnail
-from utils.review.clean import FLAGGED, SCORE, SUGGESTED
+from utils.review.clean import FLAGGED, GIVEN, SCORE, SUGGESTED
 from utils.review.page import Suspect, review_page
 from utils.run_folder.suspects import SUSPECTS_REVIEWED, links
 
-GIVEN = "given_label"
 PAGE_MARK = "<title>Review of suspect labels</title>"
 WARNINGS_SAID = 10
 

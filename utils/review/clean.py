@@ -28,7 +28,7 @@ from utils.review.tree import check_tree, write_tree
 from utils.run_folder.folder import RunFolder
 
 FLAGGED, TOP = "flagged", "top"
-SUGGESTED, DECISION = "suggested_label", "decision"  # columns
+GIVEN, SUGGESTED, DECISION = "given_label", "suggested_label", "decision"  # columns
 SCORE, SUGGESTED_SCORE = "score", "suggested_score"  # probabilities to be right
 KEEP, CHANGE, DROP = "keep", "change", "drop"
 
@@ -153,7 +153,7 @@ def _decisions(
         if args.drop:
             raise ValueError("--drop: a file of decisions tells by itself what is dropped")
         return _decided(path(kind), manifest)
-    suspects = read_manifest(folder.suspects, (FILE_NAME, SUGGESTED, SCORE, FLAGGED))
+    suspects = _suspects(folder, manifest)
     names, suggested = suspects.cells(FILE_NAME), suspects.cells(SUGGESTED)
     taken = [row for row, flag in enumerate(suspects.cells(FLAGGED)) if flag == "1"]
     if kind == FLAGGED:
@@ -164,6 +164,17 @@ def _decisions(
         except (TypeError, argparse.ArgumentTypeError) as error:
             raise ValueError(f"--take {' '.join(args.take)}: give top and a number") from error
     return {names[row]: None if args.drop else suggested[row] for row in taken}
+
+
+def _suspects(folder: RunFolder, manifest: Manifest) -> Manifest:
+    """The run's suspects.csv; raises ValueError where a row is not of an image of the manifest."""
+    suspects = read_manifest(folder.suspects, (FILE_NAME, GIVEN, SUGGESTED, SCORE, FLAGGED))
+    there = set(zip(manifest.cells(FILE_NAME), map(nfc, manifest.cells(LABEL)), strict=True))
+    listed = zip(suspects.cells(FILE_NAME), map(nfc, suspects.cells(GIVEN)), strict=True)
+    if foreign := [f"row {k} {pair}" for k, pair in enumerate(listed, 1) if pair not in there]:
+        hint = "is one of the two files of another run, or cut off?"
+        raise ValueError(f"{folder.suspects}: {foreign[0]} is not in the run's manifest; {hint}")
+    return suspects
 
 
 def _check_worth_it(suspects: Manifest, taken: Sequence[int]) -> None:
