@@ -24,8 +24,9 @@ class ConsoleHandler(logging.Handler):
             text = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
             tqdm.write(text, file=file)
             file.flush()
-        except BrokenPipeError:
-            raise
+        except BrokenPipeError:  # nobody reads on, as with head
+            discard(file)
+            sys.exit(141)
         except OSError as error:  # a full disk, or (EIO) a terminal that has been closed
             discard(file)
             if error.errno != errno.EIO and file is sys.stdout:
@@ -62,8 +63,8 @@ def say(line: str, level: int = logging.INFO) -> None:
 def what_of(error: Exception) -> str:
     """What an error says, on one line; the system's errors name file and cause, not a number."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; check that path, its permissions and its disk"
+        where = error.filename or "stdout or a file"  # streams do not know their names
+        return f"{where}: {error.strerror}; check that path, its permissions and its disk"
     return " ".join(str(error).split())
 
 

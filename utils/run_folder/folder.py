@@ -181,10 +181,8 @@ class RunFolder:
             return None
         runs = [RunFolder(path) for path in (*sorted(self.path.glob("fold_*")), self.path)]
         threads = [read_json(each.args).get("threads") for each in runs if each.args.exists()]
-        logs = [
-            each.metrics.read_text("utf-8", "replace") for each in runs if each.metrics.exists()
-        ]
-        return next(filter(None, threads), None), sum(log.count("\n") - 1 for log in logs)
+        logs = [each.metrics.read_bytes() for each in runs if each.metrics.exists()]
+        return next(filter(None, threads), None), sum(log.count(b"\n") - 1 for log in logs)
 
     def make_room(self, args: argparse.Namespace) -> None:
         """Replace the folder for `--restart`, once, before anything else is written into it."""
