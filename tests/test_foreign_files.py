@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 import learning
+from tests.conftest import call
 from tests.made_up_run import edit_json, made_up_run
 from utils.files import read_arrays, read_columns, read_json
 from utils.options.training import training_parser
+from utils.review import __main__ as review
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
 from utils.summary import __main__ as summary
@@ -53,3 +55,38 @@ def test_networks_of_another_run_are_noticed(tmp_path: Path, capsys: pytest.Capt
     for best, epoch in ((False, 5), (True, 4)):
         with pytest.raises(ValueError, match=f"of epoch {epoch}, unlike .* of another run"):
             learning.check_networks(folder, best, epoch, 71.0)
+
+
+def test_runs_are_kept_in_a_folder_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture):
+    run = made_up_run(tmp_path / "results").folder
+    (tmp_path / "file").write_text("")
+    for group in (tmp_path / "results", run, tmp_path / "file"):
+        with pytest.raises(SystemExit):
+            summary.main([str(tmp_path / "results"), "--keep", str(group)])
+        assert f"--keep {group}: " in capsys.readouterr().err
+    assert not list(tmp_path.rglob("runs.jsonl"))
+
+
+def test_a_page_of_a_list_is_not_written_over_that_of_a_run(tmp_path: Path, capsys):
+    folder = RunFolder(made_up_run(tmp_path).folder)
+    folder.review.write_text(review.PAGE_MARK)
+    (tmp_path / "list.csv").write_text("file_name,given_label,suggested_label,score\n1,a,b,0.5\n")
+    words = ["--suspects", tmp_path / "list.csv", "--images", tmp_path, "--out", folder.review]
+    with pytest.raises(SystemExit):
+        review.main([*map(str, words), "--force"])
+    assert "is the page of a run" in capsys.readouterr().err
+
+
+def test_what_stdout_cannot_encode_is_written_out(tmp_path: Path):
+    made_up_run(tmp_path)
+    for encoding in ("ascii", "utf-8:strict"):
+        place = tmp_path / "M\u00e4use\udcff.html"
+        done = call("-m", "utils.summary", tmp_path, "--html", place, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0 and "use" in done.stdout and done.stderr == ""
+
+
+def test_matplotlib_says_nothing_of_its_folders(tmp_path: Path):
+    folder = made_up_run(tmp_path).folder
+    (tmp_path / "file").write_text("")
+    done = call("-m", "utils.plots", folder, MPLCONFIGDIR=str(tmp_path / "file" / "x"))
+    assert done.returncode == 0 and done.stderr == ""

@@ -50,6 +50,8 @@ def discard(stream: TextIO) -> None:
 for _name in ("stdout", "stderr"):
     if getattr(sys, _name) is None:  # closed before the start; its number would go to another file
         setattr(sys, _name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+if getattr(sys.stdout, "errors", "") == "strict":  # else a name may end a command that is done
+    sys.stdout.reconfigure(errors="backslashreplace")
 LOGGER.setLevel(logging.INFO)
 LOGGER.propagate = False
 LOGGER.addHandler(ConsoleHandler())

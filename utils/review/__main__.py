@@ -21,6 +21,7 @@ from utils.options.values import path
 from utils.pictures import reason_of, thumbnail
 from utils.review.clean import FLAGGED, GIVEN, SCORE, SUGGESTED
 from utils.review.page import Suspect, review_page
+from utils.run_folder.folder import RunFolder
 from utils.run_folder.suspects import SUSPECTS_REVIEWED, links
 
 PAGE_MARK = "<title>Review of suspect labels</title>"
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         listed = read_suspects(args.suspects)
         if args.out.exists() and args.out.samefile(args.suspects):
             raise ValueError(f"--out {args.out}: is the list of suspects; choose another")
+        run = RunFolder(args.out.parent)
+        if run.args.exists() and run.review.exists() and args.out.samefile(run.review):
+            raise ValueError(f"--out {args.out}: is the page of a run; choose another")
         check_replaceable(args.out, PAGE_MARK, args.force)
         shown = with_thumbnails(listed[:SUSPECTS_REVIEWED], args.images, args.out.parent)
         manifest = of_files((each.file_name, each.given, "") for each in listed)

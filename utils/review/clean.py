@@ -113,9 +113,10 @@ def _check_out(args: argparse.Namespace, folder: RunFolder) -> None:
     images = folder.options().get("images")
     inputs += [Path(images, name) for name in METADATA if images]
     inputs += [] if args.take[0] in (FLAGGED, TOP) else [path(args.take[0])]
-    if args.out.exists() and any(each.exists() and args.out.samefile(each) for each in inputs):
-        raise ValueError(f"--out {args.out}: is what the labels are read from; choose another")
+    same = args.out.exists() and any(each.exists() and args.out.samefile(each) for each in inputs)
     of_the_run = folder.path.resolve() in args.out.resolve().parents
+    if same or (of_the_run and args.out.stem == folder.manifest.stem):
+        raise ValueError(f"--out {args.out}: is what the labels are read from; choose another")
     check_replaceable(args.out, CHANGED_FROM, args.force and not of_the_run)
 
 
