@@ -139,7 +139,11 @@ def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
         "no row for 'b.png'": {"features": features[:1], "file_name": ["a.png"]},
         "not a row of numbers": {"features": features[:2]},
         "not finite": {"features": features * np.nan},
+        "not finite in float32": {"features": features * 1e300},
+        "or no columns": {"features": features[:, :0]},
+        "two rows for 'a.png'": {"features": features, "file_name": ["a.png", "b.png", "a.png"]},
         "class_names must be": {"class_names": ["dog", "bird"]},
+        "class_names .* a column each": {"class_names": "dog"},
         "negative somewhere": {"probabilities": probabilities - 0.5},
     }.items():
         np.savez(path, **({"file_name": ["a.png", "b.png", "c.png"]} | columns | change))

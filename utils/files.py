@@ -159,7 +159,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read named arrays from .npz, never unpickling; raises OSError or ValueError naming it."""
     content = io.BytesIO(read_content(path, "file", CHECK))
     try:
-        with np.load(content, allow_pickle=False) as archive:
+        if not isinstance(archive := np.load(content, allow_pickle=False), np.lib.npyio.NpzFile):
+            raise TypeError("a single array")
+        with archive:
             return dict(archive)
     except Exception as error:  # as above
         raise ValueError(

@@ -29,7 +29,7 @@ def read_probabilities(
     """
     arrays = read_arrays(path)
     found = _rows_of(path, arrays, "probabilities", file_names).astype(np.float64)
-    names = [nfc(str(name)) for name in arrays.get("class_names", ())]
+    names = [nfc(str(name)) for name in np.atleast_1d(arrays.get("class_names", ()))]
     if sorted(names) != sorted(class_names) or found.shape[1:] != (len(names),):
         raise ValueError(f"{path}: class_names must be those of the images, a column each")
     found = found[:, [names.index(name) for name in class_names]]
@@ -47,10 +47,18 @@ def _rows_of(
     names, values = arrays["file_name"], arrays[key]
     if names.ndim != 1 or len(values) != len(names) or values.dtype.kind not in "fiu":
         raise ValueError(f"{path}: {key} is not a row of numbers for each file_name")
-    places = {nfc(str(name)): place for place, name in enumerate(names)}
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if places.setdefault(nfc(str(name)), place) != place:
+            raise ValueError(f"{path}: has two rows for {str(name)!r}; which one counts?")
     if absent := [name for name in file_names if nfc(name) not in places]:
         raise ValueError(f"{path}: has no row for {absent[0]!r} and {len(absent) - 1} other images")
     rows = values[[places[nfc(name)] for name in file_names]]
-    if rows.ndim < 2 or not np.isfinite(rows).all():
-        raise ValueError(f"{path}: {key} has values that are not finite, or one dimension alone")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(rows.astype(np.float32)).all()
+    if rows.ndim < 2 or not rows.size or not finite:
+        raise ValueError(
+            f"{path}: {key} has values that are not finite in float32, one dimension alone, or "
+            "no columns"
+        )
     return rows
