@@ -10,9 +10,11 @@ from tests.conftest import call
 from tests.made_up_run import edit_json, made_up_run
 from utils.files import read_arrays, read_columns, read_json
 from utils.options.training import training_parser
+from utils.plots.run_data import read_run
 from utils.review import __main__ as review
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
+from utils.run_folder.predictions import Predictions
 from utils.summary import __main__ as summary
 
 
@@ -90,3 +92,28 @@ def test_matplotlib_says_nothing_of_its_folders(tmp_path: Path):
     (tmp_path / "file").write_text("")
     done = call("-m", "utils.plots", folder, MPLCONFIGDIR=str(tmp_path / "file" / "x"))
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_predictions_of_another_run_are_refused(tmp_path: Path):
+    folder = RunFolder(made_up_run(tmp_path).folder)
+    sizes = Predictions.read(folder.predictions).split_summary()["group_sizes"]
+    edit_json(folder.training, group_sizes=sizes, split_epoch=5)
+    assert read_run(folder.path).predictions
+    edit_json(folder.training, group_sizes=sizes[::-1])
+    with pytest.raises(ValueError, match="not of this run"):
+        read_run(folder.path)
+
+
+def test_a_log_of_other_epochs_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder = RunFolder(made_up_run(tmp_path).folder)
+    lines = folder.metrics.read_text().splitlines()
+    for cut, words in ((lines[:5], "has 4 of 12 epochs"), ([], "has 0 of 12 epochs")):
+        folder.metrics.write_text("\n".join(cut))
+        with pytest.raises(SystemExit):
+            summary.main([str(tmp_path)])
+        assert words in capsys.readouterr().err
+    folder.metrics.write_text("\n".join(lines))
+    edit_json(folder.learning, last=3)
+    with pytest.raises(SystemExit):
+        summary.main([str(tmp_path)])
+    assert "learning.json: last.accuracy is none, for there is 3" in capsys.readouterr().err

@@ -147,6 +147,14 @@ class RunFolder:
         if sha256 and trained_on and sha256 != trained_on:
             raise ValueError(f"{self}: labels or images are not those of the run; {hint}")
 
+    def check_split(self, predictions: Any) -> None:
+        """Raise ValueError where training.json tells of another split than predictions.npz."""
+        if not self.training.exists() or predictions.split_group is None:
+            return
+        there, own = read_json(self.training), predictions.split_summary()
+        if any(there.get(key, own[key]) != own[key] for key in ("split_epoch", "group_sizes")):
+            raise ValueError(f"{self.predictions}: not of this run, as {self.training.name} says")
+
     def finished_run(self, description: Description) -> dict[str, Any] | None:
         """The record of a finished run; None where there is none, or one to start or to resume.
 

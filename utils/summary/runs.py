@@ -110,6 +110,9 @@ def _read_folder(folder: RunFolder) -> Run:
     paths = {name: getattr(folder, name) for name in (*RECORDS, "metrics")}
     records = {name: read_json(paths[name]) if paths[name].exists() else {} for name in RECORDS}
     metrics = read_columns(folder.metrics) if folder.metrics.exists() else {}
+    epochs, logged = records["training"].get("epochs"), len(metrics.get("epoch", ()))
+    if epochs and logged != epochs and folder.metrics.exists():
+        raise ValueError(f"{folder.metrics}: has {logged} of {epochs} epochs; {HINT}")
     return _checked(folder.path, records, metrics, lambda name: str(paths[name]))
 
 
@@ -192,6 +195,8 @@ def _lookup(record: dict[str, Any], key: str) -> Any:
     """The value at "key.key"; None where there is none."""
     value: Any = record
     for part in key.split("."):
+        if not isinstance(value, dict | None):
+            raise ValueError(f"{key} is none, for there is {reprlib.repr(value)}")
         value = None if value is None else value.get(part)
     return value
 
