@@ -130,6 +130,7 @@ def evaluate_file(
     if folder and folder.predictions.exists():
         predictions = read_predictions(folder.predictions, labels)
         fallback = predictions.fallback
+        folder.check_split(predictions)
         if not np.array_equal(flagged[predictions.index], predictions.chosen.flagged):
             raise ValueError(f"{path}: not of this run; its flags are not those of predictions.npz")
     elif folder and folder.training.exists():

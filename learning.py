@@ -20,7 +20,7 @@ from models.teacher_student import infer
 from models.weights import load_pair
 from utils.console import logged_to, say
 from utils.devices import pick_device, pick_precision
-from utils.files import write_json
+from utils.files import read_json, write_json
 from utils.methods import METHODS
 from utils.metrics import accuracy, accuracy_per_class, most_confused
 from utils.options.evaluation import learning_parser
@@ -31,6 +31,7 @@ STATISTIC = (
     "neither an epoch nor an option"
 )
 COLUMNS = 100  # of the terminal
+ROUNDING = 2.0  # points by which precisions and devices may differ
 
 
 def explain(predictions: Tensor, labels: Tensor, names: list[str]) -> dict[str, Any]:
@@ -56,6 +57,24 @@ def explain(predictions: Tensor, labels: Tensor, names: list[str]) -> dict[str, 
     return {"per_class": classes, "most_confused": confused}
 
 
+def check_networks(folder: RunFolder, best: bool, epoch: Any, percent: float) -> None:
+    """Raise ValueError where networks are not of the epoch that training.json names.
+
+    A line where the last ones' accuracy is another than there.
+    """
+    ran = read_json(folder.training) if folder.training.exists() else {}
+    there = ran.get("best_val_epoch") if best else ran.get("epochs")
+    measured = percent if best else ran.get("clean_test_accuracy") or percent
+    hint = "is one of these files of another run?"
+    if isinstance(epoch, int) and there not in (None, epoch + (not best)):
+        network = folder.network("teacher", best=best)
+        raise ValueError(f"{network}: of epoch {epoch}, unlike {folder.training}; {hint}")
+    if abs(percent - measured) > ROUNDING:
+        say(
+            f"warning: {percent:.2f} % by the networks, {measured:.2f} in {folder.training}; {hint}"
+        )
+
+
 def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the last epoch's networks and those of the best validation; returns the metrics."""
     device = pick_device(args.device)
@@ -63,7 +82,7 @@ def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     options = folder.options_like(args, ("dataset", "method"))
     width = options.get("width")
     images = load_images(args.dataset, args.data_dir, options)
-    folder.check_data(images.class_names)
+    folder.check_data(images.class_names, images.own and images.own.labels_sha256())
     for line in images.own.facts if images.own else ():
         say(line)
     if images.test is None:
@@ -99,6 +118,7 @@ def evaluate(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
         pair.prepare(device, bf16=bf16, plain=False)
         predictions = infer(pair, loader, len(loader.labels)).argmax(1)
         percent = accuracy(predictions, loader.labels)
+        check_networks(folder, best, epoch, percent)
         record[statistic] = {"accuracy": percent, "epoch": epoch}
         say(f"{percent:6.2f} %  {words}, epoch {epoch}")
         if not best:

@@ -86,7 +86,8 @@ def read_label_file(path: Path) -> dict[str, NDArray[np.integer]]:
             array = np.asarray(value)
         except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors unknown to numpy
             continue
-        if np.issubdtype(array.dtype, np.integer):
+        truths = isinstance(value, list) and any(isinstance(each, bool) for each in value)
+        if array.dtype.kind in "iu" and not truths:
             arrays[key] = array
     return arrays
 

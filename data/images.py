@@ -9,6 +9,7 @@ from torch import Tensor
 
 from data.augmentation import Augmentation
 from data.own_images.files import ImageFiles
+from utils.labels import labels_sha256
 from utils.manifest import Manifest
 from utils.pictures import Scale, thumbnails
 from utils.split_names import TEST, TRAIN, VAL
@@ -38,6 +39,10 @@ class OwnSource(NamedTuple):
     facts: list[str]  # a line for each thing that is to be said at the start
     scale: Scale | None  # of images of more than 8 bits
     pixels: NDArray[np.uint8]  # [N or more, size, size, 3], as read for training
+
+    def labels_sha256(self) -> str:
+        """Digest of labels and images, as in a run's args.json."""
+        return labels_sha256(self.labels.numpy(), self.sha256.encode())
 
     @property
     def manifest(self) -> Manifest:

@@ -51,7 +51,12 @@ def load_pair(
     teacher, epoch = load("teacher")
     if alone:
         return TeacherStudent(teacher, UniformStudent(num_classes)), epoch
-    student, epoch = load("student")
+    student, other = load("student")
+    if other != epoch:
+        raise ValueError(
+            f"{folder.network('student', best=best)}: of epoch {other}, the teacher beside it of "
+            f"epoch {epoch}; they are not of one run"
+        )
     return TeacherStudent(teacher, student), epoch
 
 

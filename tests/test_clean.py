@@ -171,6 +171,20 @@ def test_what_would_not_help_is_not_taken(run, tmp_path, capsys, score, suggeste
     assert len(take(run, tmp_path / "out.csv", "--take", "top", 3)) == 8
 
 
+def test_suspects_of_another_manifest_are_refused(run: RunFolder, tmp_path: Path, capsys):
+    whole = run.suspects.read_bytes().decode()
+    for text in (whole.replace("o.png,dog", "o.png,cat"), whole + "p.png,cat,dog,0.1,0.8,1\n"):
+        write_text(run.suspects, text)
+        with pytest.raises(SystemExit):
+            take(run, tmp_path / "out.csv", "--take", "top", "2")
+        assert "is not in the run's manifest" in capsys.readouterr().err
+    write_text(run.suspects, whole)
+    run.args.write_text('{"options": {}}')
+    with pytest.raises(SystemExit):
+        clean.main([str(run), "--take", "flagged", "--tree", str(tmp_path / "tree")])
+    assert "names neither images nor manifest" in capsys.readouterr().err
+
+
 def test_taking_decisions(run: RunFolder, tmp_path: Path):
     rows = [["file_name", "decision", "label"], [STRANGE[0], "keep", "cat"]]
     rows += [[STRANGE[3], "drop", ""], [STRANGE[3], "keep", "cat"], [STRANGE[1], "drop", ""]]
@@ -313,7 +327,7 @@ def test_what_is_no_earlier_output_is_not_written_over(run: RunFolder, tmp_path:
     image = written(tmp_path / "cat.png", b"an image")
     files = (run.manifest, tmp_path / "list.csv", decisions, run.args, run.suspects, image)
     before = [out.read_bytes() for out in files]
-    for out in files[:2]:
+    for out in (*files[:2], run.manifest_as(json_lines=True)):  # the latter is not there yet
         assert "is what the labels are read from" in refused(out, "--take", "flagged", "--force")
     assert "is what the labels are read from" in refused(decisions, "--take", decisions, "--force")
     for out in (run.args, run.suspects):

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_a_log_that_fills_its_disk_ends_in_one_line(tmp_path: Path, capsys):
     assert out.splitlines()[0] == "one" and out.splitlines()[2] == "two"
     assert "warning" in out and "No space left" in out and out.count("\n") == 3
     assert err == ""
+
+
+def test_a_reader_that_has_gone_ends_any_command(monkeypatch: pytest.MonkeyPatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream, pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(sys, "stdout", stream)
+        say("a line")
+    assert ended.value.code == 141
 
 
 def test_a_log_that_cannot_be_made_is_named(tmp_path: Path):

@@ -241,7 +241,8 @@ def test_data_that_changed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         evaluate(script, tmp_path)
     image = next((pets / "train" / NAMES[0]).iterdir())
     image.rename(pets / "train" / NAMES[1] / f"moved_{image.name}")
-    refused(detection, tmp_path, "labels or images are not those of the run")
+    for script in (learning, detection):
+        refused(script, tmp_path, "labels or images are not those of the run")
     for split in ("train", "test"):
         (pets / split / NAMES[0]).rename(pets / split / "zebra")
     for script in (learning, detection):

@@ -129,6 +129,7 @@ def test_wrong_plain_labels_are_refused(tmp_path: Path, name: str, content: obje
         ({"aggre_label": torch.ones(20, dtype=torch.bfloat16)}, "aggre_label"),
         ({"aggre_label": (AGGRE + 0.5).tolist()}, "aggre_label"),
         ({"aggre_label": [[1, 2], [3]]}, "aggre_label"),
+        ({"aggre_label": [True, *AGGRE[1:].tolist()]}, "aggre_label"),
         ({"clean_label": CLEAN[::-1].copy()}, "clean labels"),
         ({"clean_label": CLEAN[:-1]}, "(19,)"),
     ],

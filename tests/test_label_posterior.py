@@ -146,6 +146,8 @@ def test_what_other_programs_know_is_read_by_file_name(tmp_path: Path):
         "not finite": {"features": features * np.nan},
         "too large": {"features": features * 1e300},
         "class_names must be .* are 'bird', 'cat'": {"class_names": ["dog", "bird"]},
+        "or no columns": {"features": features[:, :0]},
+        "class_names .* a column each": {"class_names": "dog"},
         "negative somewhere": {"probabilities": probabilities - 0.5},
         "all probabilities are 0 or 1": {"probabilities": np.eye(2)[[0, 1, 1]]},
     }.items():

@@ -245,16 +245,60 @@ def test_names_are_compared_whatever_their_unicode_form(tmp_path: Path):
 
 
 def test_classes_that_may_be_one_or_none_are_told(tmp_path: Path):
-    labels = ["cat", "Cat", "cat ", "1", "1.0", "dog", "NaN", "-1"]
+    labels = ["cat", "Cat", "cat ", "ca\u200bt", "1", "1.0", "dog", "NaN", "-1", "0", "-0"]
     folder = save_all(tmp_path / "files", *labels)
     lines = ["file_name,label", *(f"{name}.png,{name}" for name in labels)]
     told = load(folder, tmp_path, manifest_of(tmp_path, *lines)).own.warnings
-    assert [line.split(":")[0] for line in told[:4]] == [
+    assert [line.split(":")[0] for line in told[:5]] == [
+        "classes '-0', '0' differ in case, blanks or number form alone",
         "class '-1' reads like a missing label",
         "classes '1', '1.0' differ in case, blanks or number form alone",
-        "classes 'Cat', 'cat', 'cat ' differ in case, blanks or number form alone",
+        "classes 'Cat', 'cat', 'cat ', 'ca\\u200bt' differ in case, blanks or number form alone",
         "class 'NaN' reads like a missing label",
     ]
+
+
+def test_a_link_upwards_leads_to_no_other_class(tmp_path: Path):
+    pets = tmp_path / "pets"
+    for name in "ab":
+        save_all(pets / name, f"{name}1", f"{name}2")
+    (pets / "a" / "up").symlink_to("..")
+    own = load(pets, tmp_path).own
+    assert own.labels.tolist() == [0, 0, 1, 1] and "a link to a folder" in own.warnings[0]
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_rows_that_a_quotation_mark_swallows_are_refused(separator: str, tmp_path: Path):
+    save_all(tmp_path, *"1234")
+    whole = [["file_name", "label", "note"], *([f"{k}.png", "ab"[k % 2], ""] for k in range(1, 5))]
+    for column in (1, 2):
+        rows = [[*row] for row in whole]
+        rows[1][column], rows[3][column] = f'"{rows[1][column]}', f'{rows[3][column]}"'
+        manifest = manifest_of(tmp_path, *map(separator.join, rows))
+        with pytest.raises(ValueError, match="spans 3 lines; is a quotation mark"):
+            load(None, tmp_path, manifest)
+    rows = [[*row[:2], '"two\nlines"' if k else "note"] for k, row in enumerate(whole)]
+    assert (
+        len(load(None, tmp_path, manifest_of(tmp_path, *map(separator.join, rows))).own.rows) == 4
+    )
+
+
+def test_a_heading_that_is_almost_one_is_told(tmp_path: Path):
+    save_all(tmp_path, *"12")
+    manifest = manifest_of(tmp_path, "file_name,label,Split", "1.png,a,test", "2.png,b,")
+    told = load(None, tmp_path, manifest).own.warnings
+    assert any("the column 'Split' does not count; is it 'split'" in line for line in told)
+
+
+@pytest.mark.parametrize("name", ["\\u0000", "\\ud800"])
+def test_what_is_no_text_is_named_with_its_line(name: str, tmp_path: Path):
+    save_all(tmp_path, *"12")
+    path = tmp_path / "list.jsonl"
+    path.write_text(
+        f'{{"file_name": "1.png", "label": "a"}}\n{{"file_name": "{name}", "label": "b"}}'
+    )
+    with pytest.raises(ValueError, match="line 2: its 'file_name' has a NUL or half a character"):
+        load(None, tmp_path, path)
 
 
 def test_broken_lines_of_a_manifest_are_told_and_left_out(tmp_path: Path):

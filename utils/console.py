@@ -50,6 +50,8 @@ def discard(stream: TextIO) -> None:
 for _name in ("stdout", "stderr"):
     if getattr(sys, _name) is None:  # closed before the start; its number would go to another file
         setattr(sys, _name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+if getattr(sys.stdout, "errors", "") == "strict":  # else a name may end a command that is done
+    sys.stdout.reconfigure(errors="backslashreplace")
 LOGGER.setLevel(logging.INFO)
 LOGGER.propagate = False
 LOGGER.addHandler(ConsoleHandler())
@@ -58,6 +60,14 @@ LOGGER.addHandler(ConsoleHandler())
 def say(line: str, level: int = logging.INFO) -> None:
     """Print a line at once, above the bars if there are any, and log it where a log is open."""
     LOGGER.log(level, line.encode(errors="backslashreplace").decode())  # strange file names
+
+
+def what_of(error: Exception) -> str:
+    """What an error says, on one line; the system's errors name file and cause, not a number."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        where = error.filename or "stdout or a file"  # streams do not know their names
+        return f"{where}: {error.strerror}; check that path, its permissions and its disk"
+    return " ".join(str(error).split())
 
 
 def duration(seconds: float) -> str:
@@ -81,7 +91,9 @@ def logged_to(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # told to the console by who catches it
-        handler.handle(LOGGER.makeRecord("", logging.ERROR, "", 0, f"error: {error}", (), None))
+        handler.handle(
+            LOGGER.makeRecord("", logging.ERROR, "", 0, f"error: {what_of(error)}", (), None)
+        )
         raise
     finally:
         LOGGER.removeHandler(handler)

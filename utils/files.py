@@ -14,6 +14,7 @@ import numpy as np
 
 # torch is imported where it is needed: the summary does without it.
 HEAD = 4096  # bytes
+CHECK = "check that path and its permissions"
 PARTIAL = ".partial"  # how the name of a file ends while it is written
 
 
@@ -84,8 +85,9 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a record; raises ValueError naming the file if it is none."""
+    content = read_content(path, "record", CHECK)
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(content)
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: not JSON ({reason}); remove it or its run folder") from error
@@ -96,10 +98,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_columns(path: Path) -> dict[str, list[str]]:
     """The cells of a CSV file by heading, missing ones blank; raises ValueError naming the file."""
+    content = read_content(path, "table", CHECK)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, restval="")
-            rows, names = list(reader), reader.fieldnames or ()
+        text = content.decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows, names = list(reader), reader.fieldnames or ()
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: no table of text ({error})") from error
     return {name: [row[name] for row in rows] for name in names} if rows else {}
@@ -152,22 +155,21 @@ def read_array(path: Path, hint: str) -> np.ndarray:
     return array
 
 
-def read_arrays(path: Path, hint: str = "train the run again") -> dict[str, np.ndarray]:
+def read_arrays(path: Path, hint: str = CHECK) -> dict[str, np.ndarray]:
     """Read named arrays from .npz, never unpickling; raises OSError or ValueError naming it.
 
     `hint`: what to do where there is none.
     """
     content = io.BytesIO(read_content(path, "file", hint))
     try:
-        archive = np.load(content, allow_pickle=False)
-        if not isinstance(archive, np.ndarray):
-            with archive:
-                return dict(archive)
+        if not isinstance(archive := np.load(content, allow_pickle=False), np.lib.npyio.NpzFile):
+            raise TypeError("a single array")
+        with archive:
+            return dict(archive)
     except Exception as error:  # as above
         raise ValueError(
             f"{path}: not a whole .npz file of plain numbers ({in_words(error)})"
         ) from error
-    raise ValueError(f"{path}: is a single array; an .npz archive of named arrays is needed")
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:

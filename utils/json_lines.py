@@ -7,6 +7,7 @@ from pathlib import Path
 
 ENDINGS = (".jsonl", ".ndjson", ".json")
 BLANK = re.compile(r"[ \t\r\n]*")
+NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # but for bytes that are no UTF-8
 DECODER = json.JSONDecoder()
 
 
@@ -38,6 +39,8 @@ def read_lines(path: Path, text: str, needed: Sequence[str]) -> tuple[list[str],
             for key in needed:
                 if (kind := _kind(objects[-1].get(key, "null"))) is None:
                     continue
+                if kind == "text" and NO_TEXT.search(text_of(objects[-1][key])):
+                    raise ValueError(f"its {key!r} has a NUL or half a character; write it as text")
                 if kind == "list or object":
                     raise ValueError(f"its {key!r} is a {kind}; a text or number is needed")
                 there, former = first.setdefault(key, (number, kind))
@@ -90,4 +93,5 @@ def _kind(cell: str) -> str | None:
     """Which kind of value a cell is; None where it is none."""
     if cell == "null":
         return None
-    return {'"': "text", "[": "list or object", "{": "list or object"}.get(cell[0], "number")
+    kinds = {'"': "text", "[": "list or object", "{": "list or object"}
+    return (kinds | dict.fromkeys("tf", "true or false")).get(cell[0], "number")

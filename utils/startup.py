@@ -32,7 +32,7 @@ if _is_main:  # before an older one fails at something that it lacks
 
 def run_script(main: Callable[[Namespace], Any], args: Namespace) -> Any:
     """What `main` returns of the options; an error in the input is one line, exit status 2."""
-    from utils.console import discard, say
+    from utils.console import discard, say, what_of
 
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,7 +42,7 @@ def run_script(main: Callable[[Namespace], Any], args: Namespace) -> Any:
         discard(sys.stdout)
         sys.exit(141)
     except (ValueError, OSError, MemoryError, RuntimeError, FloatingPointError) as error:
-        reason = str(error)
+        reason = what_of(error)
         if isinstance(error, MemoryError | RuntimeError):
             if not _is_out_of_memory(error):
                 raise  # not of the input: a defect of this program
@@ -50,7 +50,7 @@ def run_script(main: Callable[[Namespace], Any], args: Namespace) -> Any:
             reason = f"out of memory{where}"
         if args.debug:
             raise
-        say(f"{Path(sys.argv[0]).name}: error: {' '.join(reason.split())}", logging.ERROR)
+        say(f"{Path(sys.argv[0]).name}: error: {reason}", logging.ERROR)
         sys.exit(2)
     except KeyboardInterrupt:
         if args.debug:

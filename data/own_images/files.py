@@ -11,6 +11,7 @@ from utils.manifest import (
     LABEL,
     METADATA,
     SPLIT,
+    TRUE_LABEL,
     Manifest,
     MissingColumn,
     file_at,
@@ -105,7 +106,7 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
     root = images or path.parent
     rows: dict[str, list[int]] = {split: [] for split in ROWS}
     splits = splits_of(manifest)
-    warnings, seen = [], set()
+    warnings, seen = _unused(path, manifest), set()
     columns = (manifest.cells(column) for column in (FILE_NAME, LABEL, SPLIT))
     on_disk: dict[str, Path] = {}
     for row, (name, label, split) in enumerate(zip(*columns, strict=True)):
@@ -115,7 +116,9 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
         place = os.path.normpath(found)
         gone, whole = not os.path.exists(place), manifest.whole(row)
         asked = (label, split, name if gone else "") if whole else manifest.rows[row]
-        if lines := sum(max(map(cell.count, "\n\r")) for cell in asked if "," in cell):
+        asked = [cell for cell in asked if manifest.separator in cell]
+        asked += [cell for cell in manifest.rows[row] if _holds_a_row(cell, manifest, root)]
+        if lines := max((max(map(cell.count, "\n\r")) for cell in asked), default=0):
             raise ValueError(f"{there} spans {lines + 1} lines; is a quotation mark never closed?")
         wrong = {
             f"has {len(manifest.rows[row])} cells, not {len(manifest.columns)}": not whole,
@@ -131,3 +134,22 @@ def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
         seen.add(place)
         rows[splits[row]].append(row)
     return ImageFiles(root, manifest, *rows.values(), warnings, on_disk)
+
+
+def _holds_a_row(cell: str, manifest: Manifest, root: Path) -> bool:
+    """Whether a line within the cell names a file, as where a quotation mark is closed too late."""
+    lines = (line.split(manifest.separator) for line in cell.splitlines()[1:])
+    place = manifest.place(FILE_NAME)
+    named = (line[place] for line in lines if len(line) > max(place, 1))
+    return any(name and os.path.isfile(root / name) for name in named)
+
+
+def _unused(path: Path, manifest: Manifest) -> list[str]:
+    """A line for each column whose heading is almost one that would count."""
+    known = [each for each in (SPLIT, TRUE_LABEL) if each not in manifest.columns]
+    pairs = ((column, column.strip().casefold()) for column in manifest.columns)
+    return [
+        f"{path}: the column {column!r} does not count; is it {name!r}? Then call it so"
+        for column, name in pairs
+        if name in known
+    ]

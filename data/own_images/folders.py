@@ -103,7 +103,8 @@ def _image_files(
     def unreadable(error: OSError) -> None:
         warnings.append(f"{error.filename}: cannot be read ({error.strerror})")
 
-    seen = {os.path.realpath(folder)}
+    real = Path(os.path.realpath(folder))
+    seen = {str(each) for each in (real, *real.parents)}  # a link upwards would lead to all classes
     for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         if RUN in files or os.path.realpath(place) in outputs:
             warnings.append(f"{place}: left out, for it holds results or data of this program")

@@ -150,9 +150,10 @@ def _strange_classes(counts: dict[str, int]) -> list[str]:
     """
     near: dict[str, list[str]] = {}
     for name in counts:
-        word = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        shown = "".join(c for c in name if unicodedata.category(c) != "Cf")  # nor zero-width ones
+        word = " ".join(unicodedata.normalize("NFKC", shown).casefold().split())
         with suppress(ValueError):
-            word = str(float(word))  # 1, 1.0 and 01
+            word = str(float(word) + 0)  # 1, 1.0 and 01; 0 and -0
         near.setdefault(word, []).append(name)
     lines = []
     for word, names in near.items():

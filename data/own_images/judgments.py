@@ -31,7 +31,7 @@ def read_probabilities(
     """
     arrays = _read(path)
     found = _rows_of(path, arrays, "probabilities", file_names).astype(np.float64)
-    names = [nfc(str(name)) for name in arrays.get("class_names", ())]
+    names = [nfc(str(name)) for name in np.atleast_1d(arrays.get("class_names", ()))]
     if sorted(names) != sorted(class_names) or found.shape[1:] != (len(names),):
         others = sorted({*names} ^ {*class_names})[:3]
         about = f"; not in both are {', '.join(map(repr, others))}" if others else ""
@@ -71,8 +71,9 @@ def _rows_of(
         if not np.array_equal(row, values[last], equal_nan=True):
             raise ValueError(f"{path}: has two rows for {str(name)!r} that differ; give it one")
     rows = values[[places[nfc(name)] for name in file_names]]
-    if rows.ndim < 2 or not (np.abs(rows) <= LARGEST).all():  # NaN neither
+    if rows.ndim < 2 or not rows.size or not (np.abs(rows) <= LARGEST).all():  # NaN neither
         raise ValueError(
-            f"{path}: {key} has values that are not finite or too large, or one dimension alone"
+            f"{path}: {key} has values that are not finite or too large, one dimension alone, or "
+            "no columns"
         )
     return rows

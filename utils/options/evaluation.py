@@ -30,7 +30,7 @@ class EvaluationParser(RunParser):
             try:
                 options = read_json(file).get("options")
             except (OSError, ValueError) as error:
-                self.error(str(error))
+                self.error(error)
             if isinstance(options, dict):  # if not, the script says what is wrong with the folder
                 recorded = [f"--{name}={options[name]}" for name in NAMES_A_RUN if name in options]
         return super().parse_args([*recorded, *words], namespace)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from utils.console import what_of
 from utils.label_sets import LABEL_SETS
 from utils.methods import METHOD_HELP, METHODS
 from utils.options.own_images import (
@@ -72,8 +73,9 @@ class OneLineParser(argparse.ArgumentParser):
     def __init__(self, **settings: Any):
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **settings)
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+    def error(self, message: str | Exception) -> NoReturn:
+        words = what_of(message if isinstance(message, Exception) else ValueError(message))
+        self.exit(2, f"{self.prog}: error: {words}\n")
 
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: Any = None

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for file in write_plots(folder):
                 say(str(file))
         except (ValueError, OSError) as error:
-            parser.error(str(error))
+            parser.error(error)
 
 
 if __name__ == "__main__":

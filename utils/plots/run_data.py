@@ -78,6 +78,7 @@ def read_run(folder: Path) -> RunData:
     baseline = method is not None and not method.has_student
     predictions = Predictions.read(run.predictions) if run.predictions.exists() else None
     if predictions:
+        run.check_split(predictions)
         names = [_printable(name) for name in predictions.class_names.tolist()]
         predictions = predictions._replace(class_names=np.array(names))
         if predictions.true_label is not None and (predictions.true_label == UNKNOWN).any():

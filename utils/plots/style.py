@@ -5,6 +5,7 @@ pyplot, nothing global.
 """
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ DOTTED = (0, (1, 1.5))  # reference lines
 
 def new_figure(width: float, height: float, title: str) -> Figure:
     """A blank figure, `width` by `height` inches, with automatic layout."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of a cache that it cannot write
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")

@@ -19,11 +19,11 @@ from utils.manifest import FILE_NAME, Manifest, as_file, file_at, nfc, of_files,
 from utils.options.parser import OneLineParser
 from utils.options.values import path
 from utils.pictures import reason_of, thumbnail
-from utils.review.clean import FLAGGED, SCORE, SUGGESTED
+from utils.review.clean import FLAGGED, GIVEN, SCORE, SUGGESTED
 from utils.review.page import Suspect, review_page
+from utils.run_folder.folder import RunFolder
 from utils.run_folder.suspects import SUSPECTS_REVIEWED, links
 
-GIVEN = "given_label"
 PAGE_MARK = "<title>Review of suspect labels</title>"
 WARNINGS_SAID = 10
 
@@ -60,12 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         listed = read_suspects(args.suspects)
         if args.out.exists() and args.out.samefile(args.suspects):
             raise ValueError(f"--out {args.out}: is the list of suspects; choose another")
+        run = RunFolder(args.out.parent)
+        if run.args.exists() and run.review.exists() and args.out.samefile(run.review):
+            raise ValueError(f"--out {args.out}: is the page of a run; choose another")
         check_replaceable(args.out, PAGE_MARK, args.force)
         shown = with_thumbnails(listed[:SUSPECTS_REVIEWED], args.images, args.out.parent)
         manifest = of_files((each.file_name, each.given, "") for each in listed)
         write_text(args.out, page_of(args.suspects, args.out, manifest, shown, listed))
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error)
     say(f"{args.out}: the {len(shown)} most suspect of {len(listed)} labels, to be reviewed")
     return 0
 

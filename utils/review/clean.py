@@ -29,7 +29,7 @@ from utils.review.tree import check_tree, write_tree
 from utils.run_folder.folder import RunFolder
 
 FLAGGED, TOP = "flagged", "top"
-SUGGESTED, DECISION = "suggested_label", "decision"  # columns
+GIVEN, SUGGESTED, DECISION = "given_label", "suggested_label", "decision"  # columns
 SCORE, SUGGESTED_SCORE = "score", "suggested_score"  # probabilities to be right
 KEEP, CHANGE, DROP = "keep", "change", "drop"
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_whole(args.out, as_file(result))
         tree = write_tree(args.tree, result, _root(folder)) if args.tree else ""
     except (ValueError, OSError, argparse.ArgumentTypeError) as error:
-        parser.error(str(error))
+        parser.error(error)
     dropped = len(manifest.rows) - len(result.rows)
     names, labels = manifest.cells(FILE_NAME), manifest.cells(LABEL)
     pairs = ((old, decisions.get(name, old)) for name, old in zip(names, labels, strict=True))
@@ -114,9 +114,10 @@ def _check_out(args: argparse.Namespace, folder: RunFolder, manifest: Manifest) 
     images = folder.options().get("images")
     inputs += [Path(images, name) for name in METADATA if images]
     inputs += [] if args.take[0] in (FLAGGED, TOP) else [path(args.take[0])]
-    if args.out.exists() and any(each.exists() and args.out.samefile(each) for each in inputs):
-        raise ValueError(f"--out {args.out}: is what the labels are read from; choose another")
+    same = args.out.exists() and any(each.exists() and args.out.samefile(each) for each in inputs)
     of_the_run = folder.path.resolve() in args.out.resolve().parents
+    if same or (of_the_run and args.out.stem == folder.manifest.stem):
+        raise ValueError(f"--out {args.out}: is what the labels are read from; choose another")
     check_replaceable(args.out, CHANGED_FROM, args.force and not of_the_run)
     lines, ending = manifest.json_lines, args.out.suffix.lower()
     if ending in ((".csv", ".tsv") if lines else ENDINGS):
@@ -127,7 +128,9 @@ def _check_out(args: argparse.Namespace, folder: RunFolder, manifest: Manifest) 
 def _root(folder: RunFolder) -> Path:
     """What the file names of the run's manifest are relative to."""
     options = folder.options()
-    return Path(options["images"] or Path(options["manifest"]).parent)
+    if not (place := options.get("images") or options.get("manifest")):
+        raise ValueError(f"{folder.args}: names neither images nor manifest; is it of another run?")
+    return Path(place) if options.get("images") else Path(place).parent
 
 
 def _check_tree(args: argparse.Namespace, folder: RunFolder, manifest: Manifest) -> None:
@@ -136,13 +139,8 @@ def _check_tree(args: argparse.Namespace, folder: RunFolder, manifest: Manifest)
         if not args.out:
             raise ValueError("give --out FILE, --tree FOLDER, or both")
         return
-    place = args.tree.resolve()
-    if not folder.options().get("manifest") and _root(folder).resolve() in (place, *place.parents):
-        raise ValueError(
-            f"--tree {args.tree}: is in {_root(folder)}, where it would be read as more images; "
-            "choose another"
-        )
-    check_tree(args.tree, manifest)
+    class_folders = not folder.options().get("manifest")
+    check_tree(args.tree, manifest, _root(folder) if class_folders else None)
 
 
 def _decisions(
@@ -156,7 +154,7 @@ def _decisions(
         if args.drop:
             raise ValueError("--drop: a file of decisions tells by itself what is dropped")
         return _decided(path(kind), manifest)
-    suspects = read_manifest(folder.suspects, (FILE_NAME, SUGGESTED, SCORE, FLAGGED))
+    suspects = _suspects(folder, manifest)
     names, suggested = suspects.cells(FILE_NAME), suspects.cells(SUGGESTED)
     taken = [row for row, flag in enumerate(suspects.cells(FLAGGED)) if flag == "1"]
     if kind == FLAGGED:
@@ -167,6 +165,17 @@ def _decisions(
         except (TypeError, argparse.ArgumentTypeError) as error:
             raise ValueError(f"--take {' '.join(args.take)}: give top and a number") from error
     return {names[row]: None if args.drop else suggested[row] for row in taken}
+
+
+def _suspects(folder: RunFolder, manifest: Manifest) -> Manifest:
+    """The run's suspects.csv; raises ValueError where a row is not of an image of the manifest."""
+    suspects = read_manifest(folder.suspects, (FILE_NAME, GIVEN, SUGGESTED, SCORE, FLAGGED))
+    there = set(zip(manifest.cells(FILE_NAME), map(nfc, manifest.cells(LABEL)), strict=True))
+    listed = zip(suspects.cells(FILE_NAME), map(nfc, suspects.cells(GIVEN)), strict=True)
+    if foreign := [f"row {k} {pair}" for k, pair in enumerate(listed, 1) if pair not in there]:
+        hint = "is one of the two files of another run, or cut off?"
+        raise ValueError(f"{folder.suspects}: {foreign[0]} is not in the run's manifest; {hint}")
+    return suspects
 
 
 def _check_worth_it(suspects: Manifest, taken: Sequence[int]) -> None:

@@ -10,8 +10,17 @@ from utils.manifest import FILE_NAME, LABEL, Manifest, file_at, nfc
 from utils.split_names import splits_of
 
 
-def check_tree(out: Path, manifest: Manifest) -> None:
-    """Raise OSError or ValueError where the class folders cannot be made at `out`."""
+def check_tree(out: Path, manifest: Manifest, class_folders: Path | None) -> None:
+    """Raise OSError or ValueError where the class folders cannot be made at `out`.
+
+    `class_folders`: what the images were read from, if their folders are their labels.
+    """
+    place = out.resolve()
+    if class_folders and class_folders.resolve() in (place, *place.parents):
+        raise ValueError(
+            f"--tree {out}: is in {class_folders}, where it would be read as more images; choose "
+            "another"
+        )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OSError(f"--tree {out}: exists and is no empty folder; choose another")
     if not out.resolve().parent.is_dir():

@@ -91,10 +91,17 @@ class RunFolder:
 
     def options(self) -> dict[str, Any]:
         """The options that args.json records; raises OSError or ValueError naming it."""
-        options = read_json(self.args).get("options", {})
-        if not isinstance(options, dict):
+        return self.described()["options"]
+
+    def described(self) -> dict[str, Any]:
+        """What args.json records; raises OSError or ValueError naming it."""
+        record = read_json(self.args)
+        record.setdefault("options", {})
+        counts = record.get("class_counts") or {}  # null where not known
+        parts = record["options"], record.get("non_default_options", {}), counts
+        if not all(isinstance(part, dict) for part in parts):
             raise ValueError(f"{self.args}: does not name a run; remove that folder")
-        return options
+        return record
 
     def options_like(self, args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
         """The options that args.json records; none where there is no such file.
@@ -131,7 +138,7 @@ class RunFolder:
         `sha256`: see `utils.labels.labels_sha256`; None: classes alone are compared. Runs of
         earlier versions record no classes.
         """
-        record = read_json(self.args) if self.args.exists() else {}
+        record = self.described() if self.args.exists() else {}
         counts, trained_on = record.get("class_counts"), record.get("labels_sha256")
         hint = "name the data it was trained on, or train again with --restart"
         if counts and [*counts] != [*class_names]:
@@ -139,6 +146,14 @@ class RunFolder:
             raise ValueError(f"{self}: the classes are not those of the run ({there}); {hint}")
         if sha256 and trained_on and sha256 != trained_on:
             raise ValueError(f"{self}: labels or images are not those of the run; {hint}")
+
+    def check_split(self, predictions: Any) -> None:
+        """Raise ValueError where training.json tells of another split than predictions.npz."""
+        if not self.training.exists() or predictions.split_group is None:
+            return
+        there, own = read_json(self.training), predictions.split_summary()
+        if any(there.get(key, own[key]) != own[key] for key in ("split_epoch", "group_sizes")):
+            raise ValueError(f"{self.predictions}: not of this run, as {self.training.name} says")
 
     def finished_run(self, description: Description) -> dict[str, Any] | None:
         """The record of a finished run; None where there is none, or one to start or to resume.
@@ -154,8 +169,7 @@ class RunFolder:
                     "move that folder away, choose another --results_dir, or let --restart move it"
                 )
             return None
-        self.options()  # is it the record of a run?
-        if differing := description.differs_from(read_json(self.args)):
+        if differing := description.differs_from(self.described()):
             raise ValueError(
                 f"{self} holds a run with other options ({'; '.join(differing)}); give the same, "
                 "choose another --results_dir, or --restart, which moves it to replaced/"
@@ -175,8 +189,8 @@ class RunFolder:
             return None
         runs = [RunFolder(path) for path in (*sorted(self.path.glob("fold_*")), self.path)]
         threads = [read_json(each.args).get("threads") for each in runs if each.args.exists()]
-        logs = [each.metrics.read_text("utf-8") for each in runs if each.metrics.exists()]
-        return next(filter(None, threads), None), sum(log.count("\n") - 1 for log in logs)
+        logs = [each.metrics.read_bytes() for each in runs if each.metrics.exists()]
+        return next(filter(None, threads), None), sum(log.count(b"\n") - 1 for log in logs)
 
     def make_room(self, args: argparse.Namespace) -> None:
         """Replace the folder for `--restart`, once, before anything else is written into it."""

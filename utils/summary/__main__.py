@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         discard(sys.stdout)
         return 141
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error)
 
 
 def marked_table(groups: Path, name: str) -> str:

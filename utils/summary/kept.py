@@ -19,7 +19,13 @@ def keep(runs: Iterable[Run], group: Path, force: bool = False) -> None:
     `force`: also over curves that are no group's.
     Raises ValueError or OSError naming the file; a group that cannot be read whole stays as it is.
     """
+    if group.exists() and not group.is_dir():
+        raise ValueError(f"--keep {group}: not a folder; choose another")
     group.mkdir(parents=True, exist_ok=True)
+    others = {each.name for each in group.glob("[!.]*")} - {RUNS, CURVES}
+    if others and not (force or (group / RUNS).exists()):
+        hint = "choose a new folder, or --force"
+        raise ValueError(f"--keep {group}: is no group, for it holds {min(others)}; {hint}")
     kept, damaged = read_runs(group)
     if damaged:
         raise ValueError(damaged[0].removeprefix("skipped: "))

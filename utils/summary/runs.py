@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from utils.console import what_of
 from utils.files import read_columns, read_json
 from utils.label_sets import LABEL_SETS
 from utils.methods import METHODS
@@ -94,7 +95,7 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
             if first is not run:
                 raise ValueError(f"{run.path}: the same run as {first.path}; move one of them away")
         except (ValueError, OSError) as error:
-            skipped.append(f"skipped: {' '.join(str(error).split())}")
+            skipped.append(f"skipped: {what_of(error)}")
     return list(runs.values()), skipped
 
 
@@ -109,6 +110,9 @@ def _read_folder(folder: RunFolder) -> Run:
     paths = {name: getattr(folder, name) for name in (*RECORDS, "metrics")}
     records = {name: read_json(paths[name]) if paths[name].exists() else {} for name in RECORDS}
     metrics = read_columns(folder.metrics) if folder.metrics.exists() else {}
+    epochs, logged = records["training"].get("epochs"), len(metrics.get("epoch", ()))
+    if epochs and logged != epochs and folder.metrics.exists():
+        raise ValueError(f"{folder.metrics}: has {logged} of {epochs} epochs; {HINT}")
     return _checked(folder.path, records, metrics, lambda name: str(paths[name]))
 
 
@@ -191,6 +195,8 @@ def _lookup(record: dict[str, Any], key: str) -> Any:
     """The value at "key.key"; None where there is none."""
     value: Any = record
     for part in key.split("."):
+        if not isinstance(value, dict | None):
+            raise ValueError(f"{key} is none, for there is {reprlib.repr(value)}")
         value = None if value is None else value.get(part)
     return value
 

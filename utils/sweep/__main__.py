@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error)
 
 
 def print_status(runs: Sequence[SweepRun]) -> int:

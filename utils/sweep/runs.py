@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from utils.console import duration
+from utils.console import duration, what_of
 from utils.files import read_json
 from utils.lock import is_locked
 from utils.options.parser import NETS
@@ -118,7 +118,7 @@ class SweepRun:
             if (trained := self._trained()) and not self._unevaluated():
                 return Outcome("finished", self.result())
         except (ValueError, OSError) as error:
-            return Outcome("failed", " ".join(str(error).split()))
+            return Outcome("failed", what_of(error))
         last = last_line(self.log)
         if last.startswith("failed: "):
             return Outcome("failed", last.removeprefix("failed: "))
@@ -168,7 +168,7 @@ def run_stages(
         stages = run.stages_left()
         run.log.parent.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
-        return Outcome("failed", " ".join(str(error).split()))
+        return Outcome("failed", what_of(error))
     try:
         with open(run.log, "ab", buffering=0) as log:
             for stage in stages:
