@@ -20,6 +20,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 in_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
 KEY_CODES = {"Enter": 13, "Escape": 27}
 KEY_CODES |= {f"Arrow{name}": 37 + k for k, name in enumerate(("Left", "Up", "Right", "Down"))}
+PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 MODIFIERS = {"Control": 2, "Shift": 8}
 
 # An open frame holds up the load event, which chromium's --dump-dom waits for.
@@ -105,6 +106,7 @@ class Hands:
     def wait(self, condition: str) -> None:
         for _ in range(600):
             if self.see(f"document.readyState === 'complete' && {condition}"):
+                self.see(PAINTED)  # before that, keys of a busy browser can get lost
                 return
             time.sleep(0.05)
         raise TimeoutError(condition)
