@@ -13,7 +13,8 @@ off the images of which the predictions are most certain (anchors: Patrini et al
 
 Similar classes are also what predictions confuse by themselves, and a T of its own is free to
 take such errors for noise. So uniform noise is kept where it explains held-out labels clearly
-better, and where predictions contradict most labels.
+better, where predictions contradict most labels, and where they are not clearly less sure than they
+should be (exponent): their certain images are then no anchors.
 
 N images, C classes. All in double precision.
 """
@@ -35,6 +36,7 @@ FOLDS = 5  # in which both models explain held-out labels,
 CONTEST_ANCHORS = 0.7  # with fewer anchors, which explain them better
 CLEARLY = 2.5  # standard errors
 LEAST_AGREEMENT = 0.5  # of predictions and labels
+LEAST_EXPONENT = 1.2  # of uniform noise
 
 
 class NoiseModel(NamedTuple):
@@ -65,7 +67,8 @@ def label_posterior(probabilities: Tensor, labels: Tensor) -> Tensor:
 def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
     """The noise model for probabilities [N, C] and labels [N] that the head of this file asks."""
     uniform = uniform_noise(probabilities, labels)
-    if (probabilities.argmax(1) == labels).double().mean() < LEAST_AGREEMENT:
+    agreement = (probabilities.argmax(1) == labels).double().mean()
+    if agreement < LEAST_AGREEMENT or uniform.exponent < LEAST_EXPONENT:
         return uniform
     rival = partial(structured_noise, anchors=CONTEST_ANCHORS)
     better = _held_out(uniform_noise, probabilities, labels)
