@@ -64,12 +64,12 @@ def check_networks(folder: RunFolder, best: bool, epoch: Any, percent: float) ->
     """
     ran = read_json(folder.training) if folder.training.exists() else {}
     there = ran.get("best_val_epoch") if best else ran.get("epochs")
-    measured = percent if best else ran.get("clean_test_accuracy") or percent
+    measured = None if best else ran.get("clean_test_accuracy")
     hint = "is one of these files of another run?"
     if isinstance(epoch, int) and there not in (None, epoch + (not best)):
         network = folder.network("teacher", best=best)
         raise ValueError(f"{network}: of epoch {epoch}, unlike {folder.training}; {hint}")
-    if abs(percent - measured) > ROUNDING:
+    if measured is not None and abs(percent - measured) > ROUNDING:
         say(
             f"warning: {percent:.2f} % by the networks, {measured:.2f} in {folder.training}; {hint}"
         )

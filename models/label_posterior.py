@@ -6,10 +6,10 @@ confidence is no frequency, and its errors look like wrong labels. A noise model
 
     P(label | image) = sum_k p_k(image) T[k, label],   p = softmax(exponent * log probability)
 
-with the transition matrix T of CIFAR-N's authors and others. Bayes' rule then gives the probability
-of each true class. Two models compete. `uniform_noise`: wrong labels are spread over the classes;
-one number, found by its likelihood. `structured_noise`: wrong labels follow similarity; T is read
-off the images of which the predictions are most certain (anchors: Patrini et al., CVPR 2017).
+with a noise transition matrix T. Bayes' rule then gives the probability of each true class. Two
+models compete. `uniform_noise`: wrong labels are spread over the classes; one number, found by its
+likelihood. `structured_noise`: wrong labels follow similarity; T is read off the images of which
+the predictions are most certain (anchors: Patrini et al., CVPR 2017).
 
 Similar classes are also what predictions confuse by themselves, and a T of its own is free to
 take such errors for noise. So uniform noise is kept where it explains held-out labels clearly
@@ -19,8 +19,6 @@ should be (exponent): their certain images are then no anchors.
 N images, C classes. All in double precision.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -32,8 +30,8 @@ NOISE = 0.0001, 0.9  # smallest and largest
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
 ANCHORS = 0.85  # certain images of a class, as a share of its labels
 PRIOR_ANCHORS = 30  # so many more obey uniform noise
-FOLDS = 5  # in which both models explain held-out labels,
-CONTEST_ANCHORS = 0.7  # with fewer anchors, which explain them better
+FOLDS = 5  # in which both models explain held-out labels
+CONTEST_ANCHORS = 0.7  # there: fewer explain held-out labels better, more find more wrong ones
 CLEARLY = 2.5  # standard errors
 LEAST_AGREEMENT = 0.5  # of predictions and labels
 LEAST_EXPONENT = 1.2  # of uniform noise
@@ -65,17 +63,15 @@ def label_posterior(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
-    """The noise model for probabilities [N, C] and labels [N] that the head of this file asks."""
+    """The one of both noise models that suits probabilities [N, C] and labels [N]; see above."""
     uniform = uniform_noise(probabilities, labels)
     agreement = (probabilities.argmax(1) == labels).double().mean()
     if agreement < LEAST_AGREEMENT or uniform.exponent < LEAST_EXPONENT:
         return uniform
-    rival = partial(structured_noise, anchors=CONTEST_ANCHORS)
-    better = _held_out(uniform_noise, probabilities, labels)
-    better -= _held_out(rival, probabilities, labels)  # [N]
+    better = _held_out_advantage(probabilities, labels)
     if better.mean() > CLEARLY * better.std() / len(labels) ** 0.5:
         return uniform
-    return structured_noise(probabilities, labels)
+    return structured_noise(probabilities, labels, uniform, ANCHORS)
 
 
 def uniform_noise(probabilities: Tensor, labels: Tensor) -> NoiseModel:
@@ -93,13 +89,15 @@ def _uniform(probabilities: Tensor, labels: Tensor, exponent: float) -> NoiseMod
     return NoiseModel(exponent, (1 - noise) * torch.eye(classes) + noise / classes)
 
 
-def structured_noise(probabilities: Tensor, labels: Tensor, anchors: float = ANCHORS) -> NoiseModel:
+def structured_noise(
+    probabilities: Tensor, labels: Tensor, uniform: NoiseModel, anchors: float
+) -> NoiseModel:
     """The model whose T counts the labels of each class's most certain images.
 
-    They are as many as that share of the class's labels; `PRIOR_ANCHORS` more obey uniform noise.
-    The exponent is the likeliest.
+    They are as many as that share of the class's labels; PRIOR_ANCHORS more obey the `uniform`
+    model. The exponent is the likeliest.
     """
-    counts = PRIOR_ANCHORS * uniform_noise(probabilities, labels).transition  # [C, C]
+    counts = PRIOR_ANCHORS * uniform.transition  # [C, C]
     for k, images in enumerate(torch.bincount(labels, minlength=len(counts)).tolist()):
         certain = probabilities[:, k].topk(int(anchors * images)).indices
         counts[k] += torch.bincount(labels[certain], minlength=len(counts))
@@ -108,16 +106,16 @@ def structured_noise(probabilities: Tensor, labels: Tensor, anchors: float = ANC
     return max(models, key=lambda model: model.log_likelihoods(probabilities, labels).mean())
 
 
-def _held_out(
-    fit: Callable[[Tensor, Tensor], NoiseModel], probabilities: Tensor, labels: Tensor
-) -> Tensor:
-    """log P(label | image) [N], each by the model that `fit` found without the image."""
+def _held_out_advantage(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """How much better uniform noise explains each label [N], in nats, by fits without the image."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     found = torch.zeros(len(labels), dtype=torch.double)
     for part in order.chunk(FOLDS):
         others = ~torch.isin(torch.arange(len(labels)), part)
-        model = fit(probabilities[others], labels[others])
-        found[part] = model.log_likelihoods(probabilities[part], labels[part])
+        fitted, held_out = ((probabilities[k], labels[k]) for k in (others, part))
+        uniform = uniform_noise(*fitted)
+        structured = structured_noise(*fitted, uniform, CONTEST_ANCHORS)
+        found[part] = uniform.log_likelihoods(*held_out) - structured.log_likelihoods(*held_out)
     return found
 
 

@@ -65,16 +65,17 @@ def decoded(content: bytes, size: int, scale: Scale | None) -> tuple[Image.Image
 
 def thumbnail(
     path: Path, scale: Scale | None = None, pixels: NDArray[np.uint8] | None = None
-) -> bytes:
+) -> bytes | str:
     """A JPEG file of the whole image, at most THUMBNAIL pixels wide and high.
 
-    Where the file cannot be read any more: of its `pixels` [size, size, 3] as they were read.
+    Where the file cannot be read any more: of its `pixels` [size, size, 3] as they were read, or
+    without them why it cannot.
     """
     try:
         image, _ = decoded(content_of(path), THUMBNAIL, scale)
-    except Exception:  # as above
+    except Exception as error:  # Pillow meets a broken file with errors of every kind
         if pixels is None:
-            raise
+            return reason_of(error)
         image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL), RESAMPLING)
     file = io.BytesIO()
@@ -86,10 +87,10 @@ def thumbnails(
     paths: Sequence[Path],
     scale: Scale | None = None,
     pixels: Iterable[NDArray[np.uint8] | None] = itertools.repeat(None),
-) -> list[bytes]:
-    """JPEG files of several images, made by as many threads as the machine has cores."""
+) -> list[bytes | str]:
+    """`thumbnail` of several images, by as many threads as the machine has cores."""
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of Pillow, at what it reads all the same
         return list(pool.map(thumbnail, paths, itertools.repeat(scale), pixels))
 
 

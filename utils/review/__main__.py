@@ -8,9 +8,7 @@ exports its labels, corrected, as a manifest.
 import hashlib
 import math
 import sys
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from utils.console import say
@@ -18,7 +16,7 @@ from utils.files import check_replaceable, write_text
 from utils.manifest import FILE_NAME, Manifest, as_file, file_at, nfc, of_files, read_manifest
 from utils.options.parser import OneLineParser
 from utils.options.values import path
-from utils.pictures import reason_of, thumbnail
+from utils.pictures import thumbnails
 from utils.review.clean import FLAGGED, GIVEN, SCORE, SUGGESTED
 from utils.review.page import Suspect, review_page
 from utils.run_folder.folder import RunFolder
@@ -120,9 +118,7 @@ def with_thumbnails(suspects: Sequence[Suspect], images: Path, folder: Path) -> 
     Raises OSError where none can be read.
     """
     paths = [file_at(images, each.file_name) for each in suspects]
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")  # of Pillow, at what it reads all the same
-        pictures = list(pool.map(_thumbnail, paths))
+    pictures = thumbnails(paths)
     pairs = zip(paths, pictures, strict=True)
     unread = [f"{each}: {why}" for each, why in pairs if isinstance(why, str)]
     if len(unread) == len(suspects):
@@ -137,14 +133,6 @@ def with_thumbnails(suspects: Sequence[Suspect], images: Path, folder: Path) -> 
         for each, picture, link in rows
         if isinstance(picture, bytes)
     ]
-
-
-def _thumbnail(file: Path) -> bytes | str:
-    """The file's thumbnail, or why there is none."""
-    try:
-        return thumbnail(file)
-    except Exception as error:  # Pillow meets a broken file with errors of every kind
-        return reason_of(error)
 
 
 if __name__ == "__main__":
