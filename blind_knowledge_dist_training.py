@@ -52,7 +52,7 @@ def train_epoch(
     `averaging`: the averaged weights take in each step. Raises FloatingPointError where the loss
     or, after that, a weight is no longer finite.
     """
-    step, rate, statistics, robust_phase, _, averaged = training
+    step, rate, statistics, robust_phase, _, averaged, _ = training
     step.pair.train()
     for images, labels, index in batches:
         rate.set(epoch + statistics.share_done())
@@ -131,13 +131,12 @@ def train(
     """The algorithm, from where the run stands to its last epoch; returns training.json."""
     monitor, robust_phase = training.monitor, training.robust_phase
     has_student = METHODS[args.method].has_student
-    labels = loaders.train.labels  # [N], given
     alphas = (args.alpha1, args.alpha2, args.alpha3, args.alpha4)
-    every = {"val": args.noisy_val_freq, "sample": args.noisy_val_freq}
-    every |= {"test": args.clean_test_freq}
+    every = dict.fromkeys(("val", "sample"), args.noisy_val_freq) | {"test": args.clean_test_freq}
     for epoch in run.epochs(args.n_epoch):
         # Passes over the images: a signal may stop the run before any batch.
         naive = has_student and monitor.searching
+        labels = loaders.train.labels = training.labels(epoch)  # [N]
         loaders.train.augmented = args.augmentation == "always" or not monitor.searching
         batches = run.batches(loaders.train)
         stats = train_epoch(training, batches, epoch, averaging=not naive)
@@ -145,7 +144,8 @@ def train(
         due = [name for name in every if getattr(loaders, name) and run.due(every[name])]
         predicted = {name: training.predict(getattr(loaders, name)) for name in due}
         # Conclusions: no batch is read below, so that an epoch counts whole or not at all.
-        run.log_epoch(stats, predicted, naive=naive, lr=training.rate.at(epoch))
+        seen = training.planted.memorized(stats.prediction), robust_phase.visible()
+        run.log_epoch(stats, predicted, seen, naive=naive, lr=training.rate.at(epoch))
         tipped = scores and monitor.update(stats.confidence, stats.agreement, scores)
         if tipped:  # the confidence peaked two epochs ago: the robust phase begins
             say(f"tipping point: epoch {tipped.epoch}; the robust phase begins")
@@ -157,7 +157,7 @@ def train(
             run.record |= predictions.split_summary()
             run.draw()
         if has_student and not monitor.searching:
-            robust_phase.estimate_transition(labels)
+            robust_phase.conclude(labels, seen[0], training.rate.left(epoch))
         if run.is_best():
             save_networks(training.evaluated(), run.folder, epoch, best=True)
 

@@ -15,11 +15,13 @@ from models.learning_rate import LearningRate
 from models.losses import PairLoss
 from models.mixup import Mixup
 from models.noise_split import Scores, TippingPointMonitor, score
+from models.planted_labels import PlantedLabels
 from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_baseline, build_pair, infer
 from utils.devices import Machine
 from utils.methods import METHODS
 
+LITTLE = 0.25  # of the learning rate, too little to unlearn what is memorized
 WHITENING_SAMPLE = 5000  # training images that set the compact network's first convolution
 
 
@@ -42,10 +44,20 @@ class Training(NamedTuple):
     robust_phase: RobustPhase
     monitor: TippingPointMonitor
     averaged: AveragedWeights | None
+    planted: PlantedLabels
 
     def evaluated(self) -> TeacherStudent:
         """The networks that are evaluated and saved: averaged weights once there are any."""
         return self.averaged.module if self.averaged and self.averaged.updates else self.step.pair
+
+    def labels(self, epoch: int) -> Tensor:
+        """The labels [N] to train on in an epoch, with planted ones while they have a use.
+
+        That ends where the student is blind, or in the robust phase little of the rate is left.
+        """
+        robust_phase = self.robust_phase
+        late = robust_phase.begun and self.rate.left(epoch) < LITTLE
+        return self.planted.given if late or not robust_phase.visible() else self.planted.labels
 
     def predict(self, loader: Images) -> Tensor:
         """The evaluated networks' predictions [N] of a loader's images, in data order."""
@@ -78,6 +90,7 @@ def make_training(
         RobustPhase(len(labels), num_classes, labels.device, args.ensemble_momentum, mixup),
         TippingPointMonitor(),
         AveragedWeights(step.pair, args.ema_decay) if args.ema_decay else None,
+        PlantedLabels(labels, num_classes, args.planted, args.seed),
     )
 
 

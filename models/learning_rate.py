@@ -45,6 +45,10 @@ class LearningRate:
             rate *= (self.epochs - progress) / (self.epochs - self.falls_from)
         return rate
 
+    def left(self, progress: float) -> float:
+        """The rate there as a share of the initial one."""
+        return self.at(progress) / self.initial
+
     def set(self, progress: float) -> None:
         """Give the optimizer that rate."""
         for group in self.optimizer.param_groups:

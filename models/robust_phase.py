@@ -1,15 +1,18 @@
 """The robust phase: what follows the tipping point, and how bkd+ departs from the paper there.
 
 The paper trains the teacher on the robust target, a mix of label and student's prediction by four
-groups, and goes on with the compensation loss. bkd+ replaces three parts, each an option:
+groups, and goes on with the compensation loss: the student stays blind. The departures, each an
+option:
 
 - Target: the posterior of the true class by Bayes' rule, from the label, the pair's mean
-  prediction over the epochs, and the noise transition matrix that these two imply. Each label
-  counts as much as it deserves; no groups are needed.
-- Learners: both networks learn the target, and the compensation loss stops. By then the student's
-  blindness has found the tipping point. A network that can memorize loses its protection with it.
+  prediction over the epochs, and the noise transition matrix that these two imply.
+- Learners: both networks learn the target, and the compensation loss stops.
 - Prior penalty: a class that the label noise mixes with another can vanish from a network's
   predictions; the penalty grows as the mean prediction leaves the class prior.
+
+A student that sees the labels learns more of them, and memorizes where it can. So its visibility
+scales the first two: 1 until planted labels (models/planted_labels.py) are memorized, then less, at
+0 the paper's loss.
 
 N training images, C classes, B images in a batch.
 """
@@ -25,6 +28,7 @@ from models.losses import PairLoss, compensation_loss, pair_loss, robust_targets
 from models.mixup import NO_MIXUP, Mix, Mixup
 
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
+MEMORIZED = 0.04, 0.08  # rise of the planted share to which all labels are seen, from which none
 MARGINAL_MOMENTUM = 0.9  # of the mean prediction over the batches
 
 
@@ -38,6 +42,7 @@ class LossInputs(NamedTuple):
     robust: Tensor  # [], 1 in the robust phase, else 0
     partner: Tensor  # [B], the image of the batch that each is mixed with
     weight: Tensor  # [], of each image itself in the mix
+    visibility: Tensor  # [], how much of the departures from target and learners holds, 0 to 1
 
 
 def posterior_targets(labels: Tensor, predicted: Tensor, transition: Tensor) -> Tensor:
@@ -103,13 +108,13 @@ def loss_with_departures(
     multiple of each network's `prior_penalty` for the `prior` [C].
     """
     inputs = LossInputs(*inputs)
+    visible = inputs.visibility * inputs.robust
+    student = student_logits.detach() if detach_student_target else student_logits
+    student_probs = F.softmax(student, 1)  # [B, C]
+    targets = robust_targets(labels, student_probs, inputs.alpha)  # [B, C]
     if posterior:
-        targets = posterior_targets(labels, inputs.predicted, inputs.transition)  # [B, C]
-    else:
-        student_probs = F.softmax(student_logits, 1)  # [B, C]
-        if detach_student_target:
-            student_probs = student_probs.detach()
-        targets = robust_targets(labels, student_probs, inputs.alpha)  # [B, C]
+        by_bayes = posterior_targets(labels, inputs.predicted, inputs.transition)
+        targets = torch.lerp(targets, by_bayes, visible)
     if mixup:
         targets = torch.lerp(targets[inputs.partner], targets, inputs.weight)
     logits = teacher_logits, student_logits
@@ -120,9 +125,9 @@ def loss_with_departures(
         compensation = torch.lerp(others, compensation, inputs.weight)
         total = naive + compensation
     if naive_compensation:
-        total = naive + compensation * (1 - inputs.robust)
+        total = naive + compensation * (1 - visible)
     if both_learn:
-        total = total + inputs.robust * F.cross_entropy(student_logits, targets.detach())
+        total = total + visible * F.cross_entropy(student_logits, targets.detach())
     if class_balance:
         for each, marginal in zip(logits, inputs.marginals, strict=True):
             penalty = prior_penalty(each, prior, marginal, MARGINAL_MOMENTUM)
@@ -153,6 +158,8 @@ class RobustPhase:
         self.transition = torch.eye(classes, device=device)  # all labels are right
         self.marginals = torch.full((2, classes), 1 / classes, device=device)
         self.robust = torch.zeros((), device=device)
+        self.visibility = torch.ones((), device=device)
+        self.least = torch.ones((), device=device)
 
     def mix(self, index: Tensor, epoch: int, step: int) -> Mix:
         """How the batch with the images at `index` [B] is mixed."""
@@ -163,7 +170,8 @@ class RobustPhase:
     def inputs(self, index: Tensor, mix: Mix) -> LossInputs:
         """The loss's inputs for the images at `index` [B], mixed like that."""
         of_images = self.alpha[index], self.predicted[index]
-        return LossInputs(*of_images, self.transition, self.marginals, self.robust, *mix[:2])
+        of_all = self.transition, self.marginals, self.robust
+        return LossInputs(*of_images, *of_all, *mix[:2], self.visibility)
 
     def update(self, result: StepResult, index: Tensor, mix: Mix) -> None:
         """Take in a step on the images at `index` [B]; mixed ones say nothing of a single image."""
@@ -178,19 +186,35 @@ class RobustPhase:
         self.robust.fill_(1)
         self.begun = True
 
-    def estimate_transition(self, labels: Tensor) -> None:
-        """Estimate the transition matrix from the mean predictions and the given labels [N]."""
+    def visible(self) -> float:
+        """How far the student sees the labels in the robust phase, 0 to 1."""
+        return float(self.visibility)
+
+    def conclude(self, labels: Tensor, memorized: float | None, rate_left: float = 1.0) -> None:
+        """What an epoch says: the transition matrix by the labels [N], and the visibility.
+
+        `memorized`: the share of planted labels, if there are any. The student's eyes close as it
+        rises above its lowest, and never open again. The rise counts by `rate_left`, the share of
+        the learning rate that is left: near its end a network cannot forget any more, and would
+        only lose what it learns by the labels.
+        """
         self.transition.copy_(transition_matrix(self.predicted, labels))
+        if memorized is not None:
+            self.least.clamp_(max=max(0.0, memorized))  # below is chance too
+            low, high = MEMORIZED
+            rise = rate_left * (memorized - float(self.least))
+            self.visibility.clamp_(max=max(0.0, round((high - rise) / (high - low), 6)))
 
     def state_dict(self) -> dict[str, Any]:
         """What changes from step to step."""
-        names = ("alpha", "predicted", "transition", "marginals", "robust")
+        names = ("alpha", "predicted", "transition", "marginals", "robust", "visibility", "least")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; raises ValueError for other shapes."""
         for name, tensor in self.state_dict().items():
-            if state[name].shape != tensor.shape:
-                raise ValueError(f"{name} has shape {tuple(state[name].shape)}")
-            tensor.copy_(state[name])
+            saved = state.get(name, tensor)  # an older checkpoint has no visibility
+            if saved.shape != tensor.shape:
+                raise ValueError(f"{name} has shape {tuple(saved.shape)}")
+            tensor.copy_(saved)
         self.begun = bool(self.robust)

@@ -16,6 +16,7 @@ from models.build import class_prior
 from models.fast.training_step import StepResult
 from models.losses import robust_targets
 from models.mixup import NO_MIXUP, Mixup
+from models.planted_labels import PlantedLabels
 from models.robust_phase import (
     LossInputs,
     RobustPhase,
@@ -68,7 +69,7 @@ def test_until_the_robust_phase_all_targets_are_one_hot():
     assert torch.equal(inputs.transition, torch.eye(3))
     alpha, labels = torch.linspace(0, 1, 6), index % 3
     phase.begin(alpha)
-    phase.estimate_transition(labels)
+    phase.conclude(labels, None)
     inputs = phase.inputs(index[2:], phase.mix(index[2:], 3, 4))
     assert torch.equal(inputs.alpha, alpha[2:]) and inputs.robust == 1 and inputs.weight < 1
     assert torch.equal(inputs.transition, transition_matrix(phase.predicted, labels))
@@ -89,7 +90,7 @@ def test_the_state_is_whole():
     phase.begin(torch.rand(6))
     index = torch.arange(3)
     phase.update(result_of(softmaxes(3, 0), softmaxes(2, 1)), index, NO_MIXUP.draw(index, 0, 0))
-    phase.estimate_transition(torch.arange(6) % 3)
+    phase.conclude(torch.arange(6) % 3, None)
     resumed.load_state_dict(phase.state_dict())
     one, other = (each.inputs(index, each.mix(index, 2, 1)) for each in (phase, resumed))
     assert all(torch.equal(*fields) for fields in zip(one, other, strict=True))
@@ -155,6 +156,7 @@ def draw_inputs(shape: tuple[int, int], seed: int = 0) -> LossInputs:
         torch.ones((), dtype=torch.float64),
         torch.randperm(batch, generator=generator),
         torch.tensor(0.7, dtype=torch.float64),
+        torch.ones((), dtype=torch.float64),
     )
 
 
@@ -240,6 +242,76 @@ def test_the_loss_of_bkd_plus_and_its_gradients(
 
     assert loss.item() == pytest.approx(total(teacher, student), rel=1e-10)
     assert_slopes(slopes, total, batch)
+
+
+@shapes
+@pytest.mark.parametrize("visibility", [0.0, 0.3, 1.0])
+def test_as_visibility_falls_the_loss_of_bkd_plus_becomes_the_papers(
+    shape: tuple[int, int], visibility: float
+):
+    batch, extra = draw(shape, seed=8), draw_inputs(shape, seed=8)
+    inputs = batch.teacher.requires_grad_(), batch.student.requires_grad_()
+    extra = extra._replace(visibility=torch.tensor(visibility, dtype=torch.float64))
+    options = {"posterior": True, "both_learn": True, "naive_compensation": True}
+    result = loss_with_departures(*inputs, batch.labels, extra, **options).total
+    paper = loss_with_departures(*inputs, batch.labels, extra)
+    if not visibility:
+        slopes = [torch.autograd.grad(each, inputs) for each in (result, paper.total)]
+        assert result == paper.total and all(map(torch.equal, *slopes))
+    papers = robust_targets(batch.labels, batch.student.softmax(1), extra.alpha)
+    by_bayes = posterior_targets(batch.labels, extra.predicted, extra.transition)
+    targets = (1 - visibility) * papers + visibility * by_bayes
+    teachers, students = (F.cross_entropy(each, targets) for each in inputs)
+    blind = (1 - visibility) * paper.compensation
+    assert_close(result, teachers + visibility * students + blind)
+
+
+def test_the_student_goes_blind_as_planted_labels_are_memorized_and_stays_so():
+    phase, resumed = new_phase(), new_phase()
+    low, high = robust_phase.MEMORIZED
+    seen = []
+    for share in (0.3, 0.1, 0.1 + low, 0.1 + (low + high) / 2, 0.05, None, 0.05 + high, 0.0):
+        resumed.load_state_dict(phase.state_dict())  # a run may stop after any epoch
+        phase, resumed = resumed, phase
+        phase.conclude(torch.zeros(6, dtype=torch.long), share)
+        seen.append(phase.visible())
+    assert seen == pytest.approx([1, 1, 1, 0.5, 0.5, 0.5, 0, 0], abs=1e-6) and seen[-1] == 0
+    inputs = phase.inputs(torch.arange(3), phase.mix(torch.arange(3), 0, 0))
+    assert inputs.visibility == 0
+    older = {name: each for name, each in phase.state_dict().items() if name != "visibility"}
+    resumed = new_phase()
+    resumed.load_state_dict(older)  # a checkpoint of before there was such a thing
+    assert resumed.visible() == 1
+
+
+def test_planted_labels_are_wrong_few_and_drawn_by_the_seed():
+    labels = torch.arange(5000) % 10
+    planted, again, other = (PlantedLabels(labels, 10, 0.02, seed) for seed in (3, 3, 4))
+    assert torch.equal(planted.given, torch.arange(5000) % 10)  # untouched
+    changed = (planted.labels != labels).nonzero()[:, 0]
+    assert torch.equal(changed, planted.places.sort().values) and len(changed) == 100
+    assert torch.equal(planted.labels, again.labels)
+    assert not torch.equal(planted.labels, other.labels)
+    assert len((planted.labels - labels).remainder(10).unique()) == 10 and planted.labels.max() == 9
+    assert len(PlantedLabels(labels, 10, 0.5, 0).places) == 200  # enough
+    assert torch.equal(PlantedLabels(labels, 10, 0.0, 0).labels, labels)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_memorized_is_what_is_agreed_with_beyond_chance(classes: int):
+    labels = torch.arange(1000) % classes
+    planted = PlantedLabels(labels, classes, 0.1, 0)
+    assert planted.memorized(planted.labels) == 1  # all is learned by heart
+    wrong = (labels + 1) % classes
+    chance = planted.labels[planted.places] == wrong[planted.places]
+    assert (chance.double().mean() == 1) == (classes == 2)
+    expected = chance.double().mean() - 1 / (classes - 1)
+    assert planted.memorized(wrong) == pytest.approx(expected.item())
+    assert planted.memorized(labels) == 0
+    half = labels.where(torch.arange(1000) % 2 == 0, planted.labels)
+    odd = (planted.places % 2 == 1).double().mean()
+    assert planted.memorized(half) == pytest.approx(odd.item())
+    assert PlantedLabels(labels, classes, 0.0, 0).memorized(labels) is None
 
 
 @shapes

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from data import datasets
 from data.datasets import load_images, make_loaders
 from data.loader import Loader
 from data.splits import choose_positions, split_indices
-from models import build, epoch_statistics, noise_split
+from models import build, epoch_statistics, noise_split, robust_phase
 from models.build import Training
 from models.epoch_statistics import EpochStatistics, EpochStats
 from models.fast.training_step import TrainingStep
 from models.learning_rate import LearningRate
 from models.losses import agreement, pair_loss, robust_targets
 from models.noise_split import TippingPointMonitor, otsu, tipping_point, trust_groups
+from models.planted_labels import PlantedLabels
 from models.robust_phase import RobustPhase, loss_with_departures
 from models.teacher_student import TeacherStudent, build_pair, infer
 from tests import oracle
@@ -50,7 +51,8 @@ def training_of(step: TrainingStep, rate: LearningRate, loader: Loader) -> Train
     count, device = len(loader.labels), torch.device("cpu")
     statistics = EpochStatistics(count, len(loader), device)
     robust_phase = RobustPhase(count, 10, device)
-    return Training(step, rate, statistics, robust_phase, TippingPointMonitor(), None)
+    planted = PlantedLabels(loader.labels, 10, 0.0, 0)
+    return Training(step, rate, statistics, robust_phase, TippingPointMonitor(), None, planted)
 
 
 def test_an_epoch_is_sgd_and_reports_what_its_passes_saw():
@@ -164,6 +166,53 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
     assert record["group_sizes"][3] == detection.sum() > 0
     assert record["estimated_noise_rate"] == (scores.split_agreement < split.threshold).mean()
     assert record["true_noise_rate"] == wrong.mean()
+
+
+def test_planted_labels_are_trained_on_until_the_student_is_blind(tmp_path: Path, monkeypatch):
+    tips_at(monkeypatch, 1)
+    monkeypatch.setattr(robust_phase, "MEMORIZED", (1e-6, 1e-5))  # blind at the first rise
+    states, used = [], []
+    train_epoch = training.train_epoch
+
+    def spy(state: Training, batches: Iterable, *arguments: object, **options: bool) -> EpochStats:
+        states.append(state)
+        taken = []
+
+        def noted() -> Iterator:
+            for images, labels, index in batches:
+                taken.append((index, labels))
+                yield images, labels, index
+
+        stats = train_epoch(state, noted(), *arguments, **options)
+        index, labels = (torch.cat(each) for each in zip(*taken, strict=True))
+        used.append(labels[index.argsort()])
+        return stats
+
+    monkeypatch.setattr(training, "train_epoch", spy)
+    folder, record = train(tmp_path, "--dataset digits --method bkd+ --n_epoch 16")
+    planted, rows = states[0].planted, metrics_of(folder.path)
+    assert len(planted.places) == 64 and planted.labels is not planted.given
+    seen = [row["visibility"] for row in rows]
+    last = seen.index("0.0")  # the first epoch without planted labels
+    assert last > 4 and seen[:4] == [""] * 4 and set(seen[4:last]) == {"100.0"}
+    assert set(seen[last:]) == {"0.0"} and record["visibility"] == 0
+    for epoch, labels in enumerate(used):
+        assert torch.equal(labels, planted.labels if epoch < last else planted.given), epoch
+    given = Predictions.read(folder.predictions)
+    places = split_indices(1297, 0, 0)[0]
+    assert np.array_equal(given.label[given.index.argsort()][places], planted.given.numpy())
+
+
+def test_planted_labels_have_no_use_once_little_of_the_rate_is_left():
+    loader = small_loader(20, 8)
+    optimizer = torch.optim.SGD(small_pair().parameters(), 0.1)
+    state = training_of(None, LearningRate(optimizer, "linear", 8), loader)
+    planted = PlantedLabels(loader.labels, 10, 0.5, 0)
+    state = state._replace(planted=planted)
+    assert all(state.labels(epoch) is planted.labels for epoch in range(8))
+    state.robust_phase.begin(torch.zeros(20))
+    assert [state.labels(epoch) is planted.labels for epoch in range(8)] == [True] * 7 + [False]
+    assert state.labels(7) is planted.given
 
 
 def test_weights_and_detection_come_from_the_tipping_epoch(tmp_path: Path, monkeypatch):

@@ -66,7 +66,8 @@ def loss_inputs(alpha: Tensor, number: int, generator: torch.Generator) -> LossI
     partner = torch.randperm(size, generator=generator)
     weight = torch.tensor(0.6 if robust and number % 2 else 1.0)
     mean = torch.tensor(float(robust))
-    return LossInputs(alpha, shares(size), transition, shares(2), mean, partner, weight)
+    visibility = torch.tensor(0.4 if number % 4 == 0 else 1.0)
+    return LossInputs(alpha, shares(size), transition, shares(2), mean, partner, weight, visibility)
 
 
 def new_step(

@@ -41,7 +41,7 @@ class Timing:
         """Time more steps, at most an epoch's; raises FloatingPointError as `EpochStatistics`."""
         torch.set_num_threads(self.threads)
         train = self.loaders.train
-        step, _, _, robust_phase, _, averaged = self.training
+        step, _, _, robust_phase, _, averaged, _ = self.training
         step.pair.train()
         statistics = EpochStatistics(len(train.labels), len(train), train.device)
         start = time.perf_counter()

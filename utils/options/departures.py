@@ -16,6 +16,9 @@ DEPARTURES = {
     "robust phase",
     ("compensation", ("always", "naive")): "when the compensation loss is in the loss; naive: only "
     "before the tipping point",
+    ("planted", ratio, 0.0, "SHARE"): "share of the training images, 200 at most, that get a "
+    "random wrong label; as the pair comes to agree with these, target, learners and compensation "
+    "go back to the paper's",
     ("ema_decay", ratio, 0.0, "FACTOR"): "decay of the averaged weights over the steps of the "
     "robust phase, which are then evaluated and saved; 0: none",
     # Accepted and not shown: momentum of each image's mean prediction over epochs, for the

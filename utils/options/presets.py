@@ -16,7 +16,9 @@ PRESETS = (  # of several that hold for a run the later ones win
     Preset(
         {"method": "bkd+"},
         {"class_balance": 1.0, "target": "posterior", "target_for": "both"}
-        | {"compensation": "naive", "ema_decay": 0.99, "detection": "final"},
+        | {"compensation": "naive", "planted": 0.05, "ema_decay": 0.99, "detection": "final"}
+        | {"alpha1": 0.5, "alpha2": 0.7, "alpha3": 0.8, "alpha4": 1.0}
+        | {"lr_schedule": "after_tipping"},
     ),
     Preset(
         {"net": "compact"},
@@ -35,13 +37,7 @@ PRESETS = (  # of several that hold for a run the later ones win
         {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
     ),
     Preset({"dataset": "digits", "net": "compact"}, {"lr": 0.2}),
-    Preset({"dataset": "folder"}, {"image_size": 32}),
-    Preset(
-        {"dataset": "digits", "method": "bkd+"},
-        {"target": "student", "target_for": "teacher", "compensation": "always"}
-        | {"alpha1": 0.5, "alpha2": 0.7, "alpha3": 0.8, "alpha4": 1.0}
-        | {"ema_decay": 0.0, "lr": 0.04, "lr_step": 20},
-    ),
+    Preset({"dataset": "folder"}, {"image_size": 32, "planted": 0.0}),
 )
 
 

@@ -23,6 +23,8 @@ ACCURACIES = (
     ("noisy_val_accuracy", "validation, noisy labels", "s--", "white"),
     ("clean_test_accuracy", "test, clean labels", "o-", style.INK),
     ("memorized_share", "memorized: training less validation", "^:", "white"),
+    ("planted_memorized", "planted labels memorized", "v:", style.INK),
+    ("visibility", "visibility", "-.", style.INK),
 )
 
 

@@ -25,6 +25,7 @@ class EpochLog:
         epoch: int,
         stats: Any,
         predicted: Mapping[str, Any],
+        seen: tuple[float | None, float],
         *,
         naive: bool,
         lr: float,
@@ -34,7 +35,7 @@ class EpochLog:
 
         `stats`: see models/epoch_statistics.py. `predicted`: the predictions that were made, of
         val, test [N], and sample (see `Labels.sample`), all in eval mode without augmentation.
-        `naive`: before the tipping point. `times`: for the line alone.
+        `naive`: before the tipping point. `times`: for the line alone. `seen`: see _seen_percent.
 
         The memorized share is the percentage of the sample's labels that the pair agrees with, less
         that of the held-out labels.
@@ -58,6 +59,7 @@ class EpochLog:
             "student_confidence": stats.confidence if has_student else None,
             "noisy_val_accuracy": val,
             "memorized_share": None if sample is None else sample - val,
+            **_seen_percent(*seen, naive),
             "clean_test_accuracy": test,
             "agreed_wrong": labels.agreed_wrong(prediction),
             "vanished_classes": " ".join(map(str, vanished)),
@@ -98,9 +100,22 @@ def _line(row: Mapping[str, Any]) -> str:
         line += " noisy val {noisy_val_accuracy:.2f} %"
     if row["memorized_share"] is not None:
         line += " memorized {memorized_share:.1f} %"
+    if row["planted_memorized"] is not None:
+        line += " planted {planted_memorized:.1f} %"
+    if row["visibility"] is not None:
+        line += " visibility {visibility:.0f} %"
     if row["clean_test_accuracy"] is not None:
         line += " clean test {clean_test_accuracy:.2f} %"
     return line.format(**row)
+
+
+def _seen_percent(memorized: float | None, visibility: float, naive: bool) -> dict[str, Any]:
+    """The share of planted labels that is memorized (None: none are), the student's visibility."""
+    planted = memorized is not None
+    return {
+        "planted_memorized": 100 * memorized if planted else None,
+        "visibility": 100 * visibility if planted and not naive else None,
+    }
 
 
 def absent_classes(predictions: Sequence[Any], num_classes: int) -> list[int]:

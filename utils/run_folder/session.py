@@ -150,13 +150,13 @@ class Session:
         how |= {"desc": desc, "unit": "batch", "leave": False, "position": 1}
         yield from progress_bar(done, len(loader), iterable=loader.after(done), **how)
 
-    def log_epoch(self, stats: Any, predicted: Any, *, naive: bool, lr: float) -> None:
+    def log_epoch(self, stats: Any, predicted: Any, seen: Any, *, naive: bool, lr: float) -> None:
         """Log what the epoch measured; see `EpochLog.add`."""
         now = time.perf_counter()
         each = (now - self.began) / (self.epoch + 1 - self.first)
         left = duration(each * (self.args.n_epoch - self.epoch - 1))
         times = f"{now - self.epoch_began:.1f} s, {left} left"
-        self.log.add(self.epoch, stats, predicted, naive=naive, lr=lr, times=times)
+        self.log.add(self.epoch, stats, predicted, seen, naive=naive, lr=lr, times=times)
         self.tensorboard.scalars(self.log.rows[-1])
 
     def is_best(self) -> bool:
@@ -175,7 +175,8 @@ class Session:
     def finish(self) -> dict[str, Any]:
         """Write what is left when all epochs are over; returns training.json."""
         last = self.log.rows[-1]
-        names = ("noisy_val_accuracy", "memorized_share", "clean_test_accuracy")
+        names = ("noisy_val_accuracy", "memorized_share", "planted_memorized", "visibility")
+        names += ("clean_test_accuracy",)
         record = self.record | {"epochs": self.args.n_epoch} | {name: last[name] for name in names}
         memory = peak_memory_gib(self.description.machine.device)
         timing = {"wall_seconds": self.seconds(), "peak_memory_gib": memory}
