@@ -19,11 +19,11 @@ DEPARTURES = {
     ("planted", ratio, 0.0, "SHARE"): "share of the training images, 200 at most, that get a "
     "random wrong label; as the pair comes to agree with these, target, learners and compensation "
     "go back to the paper's",
-    ("ema_decay", ratio, 0.0, "FACTOR"): "decay of the averaged weights over the steps of the "
-    "robust phase, which are then evaluated and saved; 0: none",
-    # Accepted and not shown: momentum of each image's mean prediction over epochs, for the
-    # posterior target; share of the robust phase's batches whose images are mixed in pairs; no
+    # Accepted and not shown: decay of the averaged weights over the steps of the robust phase,
+    # which are then evaluated and saved; momentum of each image's mean prediction over epochs, for
+    # the posterior target; share of the robust phase's batches whose images are mixed in pairs; no
     # gradient through the robust target into the student; compensation loss divided by B*(C-1).
+    ("ema_decay", ratio, 0.0): argparse.SUPPRESS,
     ("ensemble_momentum", ratio, 0.7): argparse.SUPPRESS,
     ("mixup", fraction, 0.0): argparse.SUPPRESS,
     ("detach_student_target", bool): argparse.SUPPRESS,
