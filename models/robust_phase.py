@@ -10,9 +10,8 @@ option:
 - Prior penalty: a class that the label noise mixes with another can vanish from a network's
   predictions; the penalty grows as the mean prediction leaves the class prior.
 
-A student that sees the labels learns more of them, and memorizes where it can. So its visibility
-scales the first two: 1 until planted labels (models/planted_labels.py) are memorized, then less, at
-0 the paper's loss.
+A student that sees the labels learns more of them, and memorizes where it can. So the first two
+hold until planted labels (models/planted_labels.py) are memorized; from there the paper's loss.
 
 N training images, C classes, B images in a batch.
 """
@@ -28,7 +27,7 @@ from models.losses import PairLoss, compensation_loss, pair_loss, robust_targets
 from models.mixup import NO_MIXUP, Mix, Mixup
 
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
-MEMORIZED = 0.04, 0.08  # rise of the planted share to which all labels are seen, from which none
+MEMORIZED = 0.05  # rise of the share of planted labels agreed with that makes the student blind
 MARGINAL_MOMENTUM = 0.9  # of the mean prediction over the batches
 
 
@@ -42,7 +41,7 @@ class LossInputs(NamedTuple):
     robust: Tensor  # [], 1 in the robust phase, else 0
     partner: Tensor  # [B], the image of the batch that each is mixed with
     weight: Tensor  # [], of each image itself in the mix
-    visibility: Tensor  # [], how much of the departures from target and learners holds, 0 to 1
+    visibility: Tensor  # [], 1 while the student sees labels in the robust phase, then 0
 
 
 def posterior_targets(labels: Tensor, predicted: Tensor, transition: Tensor) -> Tensor:
@@ -186,24 +185,23 @@ class RobustPhase:
         self.robust.fill_(1)
         self.begun = True
 
-    def visible(self) -> float:
-        """How far the student sees the labels in the robust phase, 0 to 1."""
-        return float(self.visibility)
+    def visible(self) -> bool:
+        """Whether the student sees the labels in the robust phase."""
+        return bool(self.visibility)
 
     def conclude(self, labels: Tensor, memorized: float | None, rate_left: float = 1.0) -> None:
         """What an epoch says: the transition matrix by the labels [N], and the visibility.
 
-        `memorized`: the share of planted labels, if there are any. The student's eyes close as it
-        rises above its lowest, and never open again. The rise counts by `rate_left`, the share of
-        the learning rate that is left: near its end a network cannot forget any more, and would
-        only lose what it learns by the labels.
+        `memorized`: the share of planted labels, if there are any. Once it has risen enough above
+        its lowest, the student is blind for good. The rise counts by `rate_left`, the share of the
+        learning rate that is left: near its end a network cannot forget any more, and would only
+        lose what it learns by the labels.
         """
         self.transition.copy_(transition_matrix(self.predicted, labels))
         if memorized is not None:
             self.least.clamp_(max=max(0.0, memorized))  # below is chance too
-            low, high = MEMORIZED
-            rise = rate_left * (memorized - float(self.least))
-            self.visibility.clamp_(max=max(0.0, round((high - rise) / (high - low), 6)))
+            if rate_left * (memorized - float(self.least)) > MEMORIZED:
+                self.visibility.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """What changes from step to step."""

@@ -170,7 +170,7 @@ def test_a_run_splits_at_its_tipping_point_and_enters_the_robust_phase(digits_ru
 
 def test_planted_labels_are_trained_on_until_the_student_is_blind(tmp_path: Path, monkeypatch):
     tips_at(monkeypatch, 1)
-    monkeypatch.setattr(robust_phase, "MEMORIZED", (1e-6, 1e-5))  # blind at the first rise
+    monkeypatch.setattr(robust_phase, "MEMORIZED", 1e-6)  # blind at the first rise
     states, used = [], []
     train_epoch = training.train_epoch
 

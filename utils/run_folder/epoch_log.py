@@ -25,7 +25,7 @@ class EpochLog:
         epoch: int,
         stats: Any,
         predicted: Mapping[str, Any],
-        seen: tuple[float | None, float],
+        seen: tuple[float | None, bool],
         *,
         naive: bool,
         lr: float,
@@ -109,12 +109,12 @@ def _line(row: Mapping[str, Any]) -> str:
     return line.format(**row)
 
 
-def _seen_percent(memorized: float | None, visibility: float, naive: bool) -> dict[str, Any]:
-    """The share of planted labels that is memorized (None: none are), the student's visibility."""
+def _seen_percent(memorized: float | None, visibility: bool, naive: bool) -> dict[str, Any]:
+    """Planted labels memorized (None: none are planted); whether the student sees labels."""
     planted = memorized is not None
     return {
         "planted_memorized": 100 * memorized if planted else None,
-        "visibility": 100 * visibility if planted and not naive else None,
+        "visibility": 100.0 * visibility if planted and not naive else None,
     }
 
 
