@@ -17,8 +17,8 @@ DEPARTURES = {
     ("compensation", ("always", "naive")): "when the compensation loss is in the loss; naive: only "
     "before the tipping point",
     ("planted", ratio, 0.0, "SHARE"): "share of the training images, 200 at most, that get a "
-    "random wrong label; as the pair comes to agree with these, target, learners and compensation "
-    "go back to the paper's",
+    "random wrong label; once the pair comes to agree with these, target, learners and "
+    "compensation are the paper's again",
     # Accepted and not shown: decay of the averaged weights over the steps of the robust phase,
     # which are then evaluated and saved; momentum of each image's mean prediction over epochs, for
     # the posterior target; share of the robust phase's batches whose images are mixed in pairs; no
