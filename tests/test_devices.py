@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import synchronisation_refused
+from utils import devices
 from utils.devices import Machine, has_bf16, pick_device, pick_machine, pick_precision
 from utils.seeding import Randomness
 
@@ -39,21 +40,23 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("capabilities", "precision"),
     [
-        ({"avx512_bf16": True}, "bf16"),
-        ({"amx_bf16": True, "avx512_bf16": False}, "bf16"),
+        ({"avx512_bf16": True, "faster": True}, "bf16"),
+        ({"avx512_bf16": True, "faster": False}, "fp32"),
+        ({"amx_bf16": True, "avx512_bf16": True, "faster": False}, "bf16"),
         ({"avx512_f": True, "avx512_bf16": False}, "fp32"),
         ({}, "fp32"),
         ("_is_amx_tile_supported", "bf16"),  # of an older torch
         ("_of_a_torch_that_has_none", "fp32"),
     ],
 )
-def test_auto_is_bf16_on_a_cpu_that_has_it(
+def test_auto_is_bf16_on_a_cpu_that_is_faster_with_it(
     capabilities: dict[str, bool] | str, precision: str, monkeypatch: pytest.MonkeyPatch
 ):
     asked = {"get_capabilities": lambda: capabilities}
     if isinstance(capabilities, str):
-        asked = {capabilities: lambda: True}
+        asked, capabilities = {capabilities: lambda: True}, {}
     monkeypatch.setattr(torch, "cpu", SimpleNamespace(**asked))
+    monkeypatch.setattr(devices, "bf16_is_faster", lambda: capabilities.get("faster"))
     assert pick_precision("auto", CPU) == precision
     assert pick_precision("bf16", CPU) == "bf16" and pick_precision("fp32", CPU) == "fp32"
 
