@@ -20,7 +20,7 @@ from data.loader import Batch, Loader
 from models.build import Training, make_training
 from models.epoch_statistics import EpochStats
 from models.fast.step_timing import foretell, measure_steps
-from models.label_posterior import label_posterior
+from models.label_posterior import judge_labels
 from models.linear_probe import backbone_features, out_of_fold
 from models.losses import agreement
 from models.noise_split import score, student_weights
@@ -83,12 +83,12 @@ def write_predictions(
     networks = zip(pair.trained_networks(), logits, strict=False)  # the baseline has but one
     probabilities = {name: each.softmax(1) for name, each in networks}
     split = training.monitor.split() if has_student else None
-    posterior = None
+    judgment = None
     if args.folds and not args.fold:
         judged = writer.out_of_fold(args.folds, sum(probabilities.values()) / len(probabilities))
-        posterior = label_posterior(judged, loader.labels.cpu())
-    predictions = writer.write(split, final, mean, probabilities, posterior)
-    record = {} if posterior is None else {"lost_classes": predictions.lost_classes()}
+        judgment = judge_labels(judged, loader.labels.cpu())
+    predictions = writer.write(split, final, mean, probabilities, judgment)
+    record = {} if judgment is None else {"lost_classes": predictions.lost_classes()}
     if predictions.fallback:
         log_fallback(predictions, args.n_epoch)
         record |= predictions.split_summary()
@@ -103,7 +103,7 @@ def judge(
     writer.folder.finished_run(description)  # refuses the folder of another run
     backbone = partial(backbone_features, device=description.machine.device)
     judged = judging_probabilities(args, images, backbone, out_of_fold)
-    record = writer.write_judged(description, label_posterior(judged, writer.labels.given))
+    record = writer.write_judged(description, judge_labels(judged, writer.labels.given))
     if not args.no_plots:
         try_plots(writer.folder.path)
     return record

@@ -30,6 +30,7 @@ from utils.options.own_images import IMAGE_SIZES, choose_by_count
 
 LARGE = 224  # pixels, the side of images for a backbone
 FOLDS = 5  # of the regression on features, where none are asked for
+PARTITIONS = 3  # into folds of which that takes the mean
 INFER_BATCH = {"cpu": 500, "cuda": 2000, "mps": 500}  # images in a batch of an evaluation
 FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that the images leave free
 
@@ -113,7 +114,7 @@ def judging_probabilities(
     args: argparse.Namespace,
     images: ImageSet,
     backbone: Callable[[str, Tensor], Tensor],
-    out_of_fold: Callable[[Tensor, Tensor, list[Positions]], Tensor],
+    out_of_fold: Callable[[Tensor, Tensor, list[list[Positions]]], Tensor],
 ) -> Tensor:
     """Class probabilities [N, C] of own images by what `--method features` is given.
 
@@ -131,9 +132,13 @@ def judging_probabilities(
         features = backbone(args.backbone, large.train.images)
     folds, trained = args.folds or FOLDS, own.labels[: len(names) - own.judged]
     last = np.arange(len(trained), len(names))  # test and validation images, in no fold's training
-    parts = [fold_positions(trained, folds, fold, args.seed) for fold in range(folds)]
-    parts = [part._replace(val=np.append(part.val, last)) for part in parts]
-    return out_of_fold(features, own.labels, parts)
+    partitions = [
+        [fold_positions(trained, folds, fold, args.seed + again) for fold in range(folds)]
+        for again in range(PARTITIONS)
+    ]
+    for part in partitions:
+        part[:] = [each._replace(val=np.append(each.val, last)) for each in part]
+    return out_of_fold(features, own.labels, partitions)
 
 
 class Loaders(NamedTuple):

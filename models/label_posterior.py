@@ -12,9 +12,9 @@ likelihood. `structured_noise`: wrong labels follow similarity; T is read off th
 the predictions are most certain (anchors: Patrini et al., CVPR 2017).
 
 Similar classes are also what predictions confuse by themselves, and a T of its own is free to
-take such errors for noise. So uniform noise is kept where it explains held-out labels clearly
-better, where predictions contradict most labels, and where they are not clearly less sure than they
-should be (exponent): their certain images are then no anchors.
+take such errors for noise. So uniform noise is kept where it explains held-out labels better, where
+images are few or predictions contradict most labels, and where they are surer than they should be
+(exponent below 1): their certain images are then no anchors.
 
 N images, C classes. All in double precision.
 """
@@ -32,9 +32,11 @@ ANCHORS = 0.85  # certain images of a class, as a share of its labels
 PRIOR_ANCHORS = 30  # so many more obey uniform noise
 FOLDS = 5  # in which both models explain held-out labels
 CONTEST_ANCHORS = 0.7  # there: fewer explain held-out labels better, more find more wrong ones
-CLEARLY = 2.5  # standard errors
+BETTER = 0.05  # standard deviations of a label's log-likelihood
+FEWEST_OF_A_CLASS = 50  # images on average: for fewer T has too many numbers
 LEAST_AGREEMENT = 0.5  # of predictions and labels
-LEAST_EXPONENT = 1.2  # of uniform noise
+LEAST_EXPONENT = 1.0  # of uniform noise
+SUREST = 0.5  # of the images of a class: among these a wrong label is no error of the predictions
 
 
 class NoiseModel(NamedTuple):
@@ -52,6 +54,19 @@ class NoiseModel(NamedTuple):
         return self.joint(probabilities, labels).sum(1).clamp(min=MIN_PROBABILITY).log()
 
 
+class Judgment(NamedTuple):
+    """What probabilities say of given labels."""
+
+    posterior: Tensor  # [N, C], see `label_posterior`
+    mostly_wrong: Tensor  # [C], see `mostly_wrong`
+
+
+def judge_labels(probabilities: Tensor, labels: Tensor) -> Judgment:
+    """Judge the labels [N] by probabilities [N, C] that do not know them."""
+    about = probabilities, labels
+    return Judgment(label_posterior(*about), mostly_wrong(*about))
+
+
 def label_posterior(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Probability of each class to be the true one, given image and label: [N, C], sum 1.
 
@@ -66,10 +81,11 @@ def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
     """The one of both noise models that suits probabilities [N, C] and labels [N]; see above."""
     uniform = uniform_noise(probabilities, labels)
     agreement = (probabilities.argmax(1) == labels).double().mean()
-    if agreement < LEAST_AGREEMENT or uniform.exponent < LEAST_EXPONENT:
+    few = len(labels) < FEWEST_OF_A_CLASS * probabilities.shape[1]
+    if few or agreement < LEAST_AGREEMENT or uniform.exponent < LEAST_EXPONENT:
         return uniform
     better = _held_out_advantage(probabilities, labels)
-    if better.mean() > CLEARLY * better.std() / len(labels) ** 0.5:
+    if better.mean() > BETTER * better.std():
         return uniform
     return structured_noise(probabilities, labels, uniform, ANCHORS)
 
@@ -104,6 +120,23 @@ def structured_noise(
     transition = counts / counts.sum(1, keepdim=True)
     models = (NoiseModel(exponent, transition) for exponent in EXPONENTS)
     return max(models, key=lambda model: model.log_likelihoods(probabilities, labels).mean())
+
+
+def mostly_wrong(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Classes of which most labels are wrong as other classes show it: [C], bool.
+
+    By how many of the surest images of each other class have that label. What is unsure of a class,
+    or never predicts it, contradicts its labels as well, but leaves few of them there.
+    """
+    classes = probabilities.shape[1]
+    counts = torch.bincount(labels, minlength=classes)
+    wrong = torch.zeros(classes)
+    for k, images in enumerate(counts.tolist()):
+        sure = probabilities[:, k].topk(int(SUREST * images)).indices
+        found = torch.bincount(labels[sure], minlength=classes) / SUREST
+        found[k] = 0
+        wrong += found
+    return 2 * wrong > counts
 
 
 def _held_out_advantage(probabilities: Tensor, labels: Tensor) -> Tensor:

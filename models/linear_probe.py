@@ -1,6 +1,7 @@
 """Class probabilities from fixed features, each image's by a model that was trained without it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from utils.labels import Positions
 
 STRENGTHS = (0.0003, 0.003, 0.03, 0.3)  # C of the regression, of which the likeliest is taken
 BATCH = 100  # images at once through a backbone
+Partition = Sequence[Positions]  # the folds of one
 
 
 def backbone_features(name: str, images: Tensor, device: torch.device) -> Tensor:
@@ -37,14 +39,18 @@ def backbone_features(name: str, images: Tensor, device: torch.device) -> Tensor
     return torch.cat(found)
 
 
-def out_of_fold(features: Tensor, labels: Tensor, folds: Sequence[Positions]) -> Tensor:
+def out_of_fold(features: Tensor, labels: Tensor, partitions: Sequence[Partition]) -> Tensor:
     """Probabilities [N, C] of logistic regression on features [N, D] and given labels [N].
 
-    Each fold's held-out images are judged by a regression on the others. The regularization is that
-    under which the labels are most likely, see `uniform_noise`.
+    Each fold's held-out images are judged by a regression on the others, with the mean over several
+    partitions into folds. The regularization is that under which the labels are most likely, see
+    `uniform_noise`, by the first of them.
     """
-    found = [_out_of_fold(features, labels, folds, strength) for strength in STRENGTHS]
-    return max(found, key=lambda each: _likelihood(each, labels))
+    judge = partial(_out_of_fold, features, labels)
+    found = {strength: judge(partitions[0], strength) for strength in STRENGTHS}
+    best = max(found, key=lambda strength: _likelihood(found[strength], labels))
+    others = [judge(partition, best) for partition in partitions[1:]]
+    return sum(others, start=found[best]) / len(partitions)
 
 
 def _likelihood(probabilities: Tensor, labels: Tensor) -> float:
@@ -52,9 +58,7 @@ def _likelihood(probabilities: Tensor, labels: Tensor) -> float:
     return model.log_likelihoods(probabilities, labels).mean().item()
 
 
-def _out_of_fold(
-    features: Tensor, labels: Tensor, folds: Sequence[Positions], strength: float
-) -> Tensor:
+def _out_of_fold(features: Tensor, labels: Tensor, folds: Partition, strength: float) -> Tensor:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

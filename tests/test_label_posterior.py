@@ -11,9 +11,10 @@ from torchvision import models
 import blind_knowledge_dist_training as training
 import detection
 import learning
+from data.datasets import load_run
 from data.own_images.judgments import read_features, read_probabilities
 from data.splits import fold_positions
-from models.label_posterior import label_posterior, noise_model, uniform_noise
+from models.label_posterior import label_posterior, mostly_wrong, noise_model, uniform_noise
 from models.linear_probe import backbone_features, out_of_fold
 from tests.conftest import training_options
 from tests.own_images import NAMES, mislabel, write_folder
@@ -102,16 +103,16 @@ def test_regression_never_sees_the_label_that_it_judges():
     labels = torch.randint(2, (60,), generator=generator)
     memory = torch.eye(60)  # by which a model that was trained on an image knows its label
     folds = [fold_positions(labels, 5, fold, seed=0) for fold in range(5)]
-    probabilities = out_of_fold(memory, labels, folds)
+    probabilities = out_of_fold(memory, labels, [folds])
     torch.testing.assert_close(probabilities.sum(1), torch.ones(60).double())
     assert (probabilities.gather(1, labels[:, None]) < 0.7).all()
     centers = torch.tensor([[-6.0, 0], [6, 0]])[labels] + torch.randn(60, 2, generator=generator)
     given = torch.where(torch.arange(60) < 6, 1 - labels, labels)  # six are wrong
-    wrong = out_of_fold(centers, given, folds).argmax(1) != given
+    wrong = out_of_fold(centers, given, [folds]).argmax(1) != given
     assert wrong.tolist() == [True] * 6 + [False] * 54
     alone = torch.tensor([0] * 9 + [1])  # the only one of its class
     folds = [fold_positions(alone, 5, fold, seed=0) for fold in range(5)]
-    judged = out_of_fold(torch.randn(10, 2, generator=generator), alone, folds)
+    judged = out_of_fold(torch.randn(10, 2, generator=generator), alone, [folds])
     assert judged[9].tolist() == [1, 0]
 
 
@@ -266,14 +267,45 @@ def test_limited_images_are_not_folded(tmp_path: Path):
     assert args.folds == 0 and args.detection == "final" and len(predictions.index) == 60
 
 
+def test_a_share_for_validation_is_refused_beside_folds(tmp_path: Path):
+    write_folder(tmp_path / "pets", test=0)
+    words = ["--images", tmp_path / "pets", "--data_dir", tmp_path, "--results_dir", tmp_path]
+    args = training_options("--dataset", "folder", *words, "--val_ratio", 0.3)
+    with pytest.raises(ValueError, match=r"--val_ratio 0\.3: each of --folds 5 holds out"):
+        training.main(args)
+    args = training_options("--dataset", "folder", *words, "--val_ratio", 0.3, "--folds", 0)
+    _, labels = load_run(args)
+    assert len(labels.positions.val) == 36
+
+
 def test_a_lost_class_is_not_flagged_as_a_whole():
     label = np.repeat([0, 1, 2], 20)
     predictions = Predictions(np.arange(60), label, np.array(NAMES))
     posterior = np.full((60, 3), 0.1)
     posterior[np.arange(60), label] = 0.8
     posterior[:5] = posterior[20:31] = (0.1, 0.1, 0.8)  # a few of class 0, most of class 1
-    judged = predictions.with_posterior(posterior, flag=True)
+    none, one = np.zeros(3, bool), np.arange(3) == 1
+    judged = predictions.with_posterior(posterior, none, flag=True)
     assert judged.lost_classes() == [1]
     assert np.flatnonzero(judged.posterior_flagged).tolist() == [0, 1, 2, 3, 4]
-    assert not predictions.with_posterior(posterior, flag=False).posterior_flagged.any()
+    assert not predictions.with_posterior(posterior, one, flag=False).posterior_flagged.any()
     assert f"warning: class {NAMES[1]!r} is lost" in predictions_writer.posterior_lines(judged)[-1]
+    judged = predictions.with_posterior(posterior, one, flag=True)  # but if they are surely wrong
+    assert np.flatnonzero(judged.posterior_flagged).tolist() == [*range(5), *range(20, 31)]
+    assert judged.lost_classes() == [1]
+    said = predictions_writer.posterior_lines(judged)[-1]
+    assert f"warning: most of the 20 labels of class {NAMES[1]!r} look wrong" in said
+
+
+def test_wrong_labels_of_a_rare_class_are_told_from_a_class_that_is_never_predicted():
+    generator = torch.Generator().manual_seed(0)
+    true = torch.tensor([0] * 300 + [1] * 300 + [2] * 20)
+    labels = true.clone()
+    labels[:20] = labels[300:320] = 2  # 40 of the 60 labels of class 2 are wrong
+    logits = 3 * nn.functional.one_hot(true, 3) + torch.randn(620, 3, generator=generator)
+    assert mostly_wrong(logits.softmax(1), labels).tolist() == [False, False, True]
+    logits[true == 2] = logits[true == 2].roll(1, 1)  # predictions that do not know class 2
+    logits[:, 2] -= 5
+    unsure = logits.clone()
+    unsure[true == 2] *= 0.5
+    assert mostly_wrong(unsure.softmax(1), true).tolist() == [False, False, False]

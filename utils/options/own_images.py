@@ -11,7 +11,8 @@ from utils.options.values import add_options, column_names, count_or_none, resol
 OWN_IMAGES = "folder"  # the data set
 RUNS_OF_OWN_IMAGES = {"net": "compact", "method": "bkd+"}  # the defaults
 IMAGE_SIZES = (32, 64, 96)
-BY_COUNT = {"n_epoch", "batch_size", "width", "folds", "detection"}  # set by the images' number
+BY_COUNT = {"n_epoch", "batch_size", "width", "folds", "detection", "val_ratio"}
+VAL_RATIO = 0.1
 MANY = 20_000  # images, of which networks memorize few; they are judged by the last networks
 OWN_OPTIONS = {
     ("images", resolved_path, None, "FOLDER"): "folder with a folder of images for each class, "
@@ -90,10 +91,14 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
 
 
 def choose_by_count(options: argparse.Namespace, images: int) -> None:
-    """Set the options of BY_COUNT for so many images where they are not given, and tell."""
+    """Set the options of BY_COUNT, which the images' number decides, where not given, and tell.
+
+    Raises ValueError for a --val_ratio that folds leave no use for.
+    """
     defaults = defaults_by_count(options.method, images)
     if not METHODS[options.method].has_networks:
         vars(options).update(defaults | {"folds": options.folds or defaults["folds"]})
+        options.val_ratio = VAL_RATIO
         return
     if options.limit_train:
         defaults["folds"] = 0
@@ -101,6 +106,13 @@ def choose_by_count(options: argparse.Namespace, images: int) -> None:
         defaults["detection"] = "final"
     chosen = {name: value for name, value in defaults.items() if getattr(options, name) is None}
     vars(options).update(chosen)
+    if options.val_ratio is None:
+        options.val_ratio = VAL_RATIO
+    elif options.folds and not options.fold:
+        raise ValueError(
+            f"--val_ratio {options.val_ratio}: each of --folds {options.folds} holds out its part "
+            "of the images; leave it out, or choose --folds 0"
+        )
     if chosen:
         words = " ".join(f"--{name} {value}" for name, value in chosen.items())
         say(f"{images} images: {words} unless you choose others")

@@ -155,7 +155,8 @@ class Predictions(NamedTuple):
     def lost_classes(self) -> list[int]:
         """Classes of which the posterior contradicts most labels, or that it never predicts.
 
-        What judged them has not learned them: it says nothing of their labels.
+        What judged them has not learned them and says nothing of their labels, unless other
+        classes show that most are wrong.
         """
         own = [self.label == k for k in range(len(self.class_names))]
         contradicted = self.posterior_prediction != self.label
@@ -169,11 +170,13 @@ class Predictions(NamedTuple):
             )
         ]
 
-    def with_posterior(self, posterior: NDArray[np.floating], *, flag: bool) -> "Predictions":
+    def with_posterior(
+        self, posterior: NDArray[np.floating], mostly_wrong: NDArray[np.bool_], *, flag: bool
+    ) -> "Predictions":
         """With the labels judged by the probability [S, C] of each class to be the true one.
 
-        Flagged are labels that are less probable than another class, but for lost classes; with
-        `flag` false none are.
+        Flagged are labels that are less probable than another class, but for those of lost classes
+        that are not `mostly_wrong` [C]; with `flag` false none are.
         """
         rows, prediction = np.arange(len(self.label)), posterior.argmax(1)
         judged = self._replace(
@@ -181,7 +184,8 @@ class Predictions(NamedTuple):
             posterior_prediction=prediction,
             posterior_suggested=posterior[rows, prediction],
         )
-        lost = np.isin(self.label, judged.lost_classes())
+        lost = [k for k in judged.lost_classes() if not mostly_wrong[k]]
+        lost = np.isin(self.label, lost)
         return judged._replace(posterior_flagged=(prediction != self.label) & ~lost & flag)
 
     @property

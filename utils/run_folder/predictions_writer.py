@@ -43,12 +43,12 @@ class PredictionsWriter(NamedTuple):
         final: Any = None,
         mean: Any = None,
         probabilities: Mapping[str, Any] | None = None,
-        posterior: Any = None,
+        judgment: Any = None,
     ) -> Predictions:
         """Write and return what is known so far: tensors, see models/noise_split.py.
 
         `split`: a Split, `final` and `mean`: Scores, each of the S images; `probabilities` [S, C]
-        by the network's name; `posterior` [S, C]: see models/label_posterior.py.
+        by the network's name; `judgment`: see models/label_posterior.py.
         """
         results = {"split": split and split.scores, "final": final, "mean": mean}
         tensors = {
@@ -77,9 +77,10 @@ class PredictionsWriter(NamedTuple):
             **{key: values.cpu().numpy() for key, values in tensors.items()},
             **single,
         )
-        if posterior is not None:
+        if judgment is not None:
             flag = not too_few(predictions)
-            predictions = predictions.with_posterior(posterior.numpy(), flag=flag)
+            posterior, mostly_wrong = (each.numpy() for each in judgment)
+            predictions = predictions.with_posterior(posterior, mostly_wrong, flag=flag)
             for line in posterior_lines(predictions):
                 say(line)
         return write_predictions(self.folder, predictions, self.images, self.own)
@@ -107,17 +108,17 @@ class PredictionsWriter(NamedTuple):
         if (more := len(lines) - WARNINGS_SAID) > 0:
             say(f"warning: and {more} more; all are listed in {path}")
 
-    def write_judged(self, description: Description, posterior: Any) -> dict[str, Any]:
+    def write_judged(self, description: Description, judgment: Any) -> dict[str, Any]:
         """Write the run folder of labels that are judged without a run; returns training.json.
 
-        `posterior`: as for `write`.
+        `judgment`: as for `write`.
         """
         folder = self.folder
         folder.make()
         with locked(folder.path), logged_to(folder.log("training")):
             self.log_warnings()
             write_json(folder.args, description.record())
-            predictions = self.write(posterior=posterior)
+            predictions = self.write(judgment=judgment)
             record = {"epochs": 0, "lost_classes": predictions.lost_classes()}
             write_json(folder.training, record)
             self.write_page()
@@ -201,8 +202,11 @@ def posterior_lines(predictions: Predictions) -> list[str]:
         f"{wrong.mean():.1%} are wrong",
         f"by class: {', '.join(f'{name} {some} of {all_}' for (some, all_), name in most)}",
         *(
-            f"warning: class {names[k]!r} is lost: what judges the labels contradicts most of its "
-            f"{counts[k][1]} or never predicts it, so none of them is flagged"
+            f"warning: most of the {counts[k][1]} labels of class {names[k]!r} look wrong; as many "
+            "are on images that are surely of other classes, so they are flagged"
+            if counts[k][0]
+            else f"warning: class {names[k]!r} is lost: what judges the labels contradicts most of "
+            f"its {counts[k][1]} or never predicts it, so none of them is flagged"
             for k in predictions.lost_classes()
         ),
     ]
