@@ -137,9 +137,9 @@ def train(
         # Passes over the images: a signal may stop the run before any batch.
         naive = has_student and monitor.searching
         labels = loaders.train.labels = training.labels(epoch)  # [N]
+        loaders.train.strong = args.strong_views > 0 and robust_phase.begun
         loaders.train.augmented = args.augmentation == "always" or not monitor.searching
-        batches = run.batches(loaders.train)
-        stats = train_epoch(training, batches, epoch, averaging=not naive)
+        stats = train_epoch(training, run.batches(loaders.train), epoch, averaging=not naive)
         scores = training.scores(loaders.scored) if naive else None
         due = [name for name in every if getattr(loaders, name) and run.due(every[name])]
         predicted = {name: training.predict(getattr(loaders, name)) for name in due}

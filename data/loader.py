@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import OUTSIDE, Augmentation, Window, whole
+from data.strong_views import strong_views
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -60,6 +61,8 @@ def normalize(
 class Loader:
     """Yields `(images, labels, index)`: floats [B, channels, H, W], [B], positions [B].
 
+    Where it is `strong`, images are [2B, …], the second half strong views of the first.
+
     Every pass gives each of N images once, the last short batch included, in data order or newly
     shuffled; positions are those among the N. Randomness comes from `generator` alone.
     """
@@ -93,11 +96,13 @@ class Loader:
         self.labels = labels.to(self.device)
         places = torch.arange(len(labels)) if places is None else places
         self.places = places.to(self.table.pixels.device)
+        self.fill = [255 * each for each in mean]
         self.mean = torch.tensor(mean, device=self.device)
         self.std = torch.tensor(std, device=self.device)
         self.batch_size, self.generator = batch_size, generator
         self.augment, self.shuffle, self.memory_format = augment, shuffle, memory_format
         self.augmented = True  # False: the next pass gives the images unchanged
+        self.strong = False  # True: it gives strong views of the images, too
         self.before_batch = before_batch
 
     def __len__(self) -> int:
@@ -113,6 +118,7 @@ class Loader:
             order = torch.randperm(size, generator=self.generator, device=self.device)
         else:
             order = torch.arange(len(self.labels), device=self.device)
+        strong = self.strong and self._draw_seed()
         batches = order.split(self.batch_size)
         for index in batches[:count]:
             self._window(len(index))
@@ -122,11 +128,13 @@ class Loader:
             if self.on_host
             else ((self.table, self.places[index]) for index in batches)
         )
-        for index, (table, place) in zip(batches, tables, strict=True):
+        for number, (index, (table, place)) in enumerate(zip(batches, tables, strict=True), count):
             self.before_batch()
             window = self._window(len(index))
             images = table.windows(place, window) if window else table.images(place)
             images = images.permute(0, 3, 1, 2)  # [B, channels, H, W]
+            if self.strong:
+                images = torch.cat([images, strong_views(images, self.fill, strong + number)])
             images = normalize(images, self.mean, self.std, self.memory_format)
             yield images, self.labels[index], index
 
@@ -134,6 +142,10 @@ class Loader:
         """The first images in data order, as they are evaluated: [count or all, C, H, W]."""
         images = self.table.images(self.places[:count]).to(self.device).permute(0, 3, 1, 2)
         return normalize(images, self.mean, self.std)
+
+    def _draw_seed(self) -> int:
+        """Of the strong views of a pass, a number for each batch counted from it."""
+        return int(torch.randint(2**62, (), generator=self.generator, device=self.device))
 
     def _window(self, count: int) -> Window | None:
         """The augmentation of the next `count` images; None: unchanged."""

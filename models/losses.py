@@ -1,4 +1,4 @@
-"""The losses of Blind Knowledge Distillation (arXiv 2211.11355), each equation written once.
+"""Losses and targets, each equation written once: the paper's (arXiv 2211.11355), then bkd+'s.
 
 B images, C classes; logits are [B, C], `labels` [B] are the given ones.
 """
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
+
+MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
 
 
 class PairLoss(NamedTuple):
@@ -72,3 +74,40 @@ def pair_loss(
         teacher_logits, student_logits, labels, masked_mean=masked_mean
     )
     return PairLoss(naive + compensation, naive, compensation)
+
+
+def posterior_targets(labels: Tensor, predicted: Tensor, transition: Tensor) -> Tensor:
+    """Posterior of the true class by Bayes' rule, given image and label: [B, C], sum 1.
+
+    `predicted` [B, C]: probability of each class by the image alone; `transition` [C, C]:
+    probability that an image of class (row) is given the label (column). The identity, where no
+    label is ever wrong, gives one-hot.
+    """
+    joint = predicted.clamp(min=MIN_PROBABILITY) * transition[:, labels].T  # [B, C]
+    return joint / joint.sum(1, keepdim=True)
+
+
+def transition_matrix(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Noise transition matrix; row k: the distribution of the labels [N] given to class k: [C, C].
+
+    By `predicted` [N, C]. One label is added to each cell, so that none is impossible (Laplace
+    smoothing). With the posterior as prediction this is the M step of Dawid and Skene (1979).
+    """
+    one_hot = F.one_hot(labels, predicted.shape[1]).to(predicted.dtype)  # [N, C]
+    counts = predicted.T @ one_hot + 1
+    return counts / counts.sum(1, keepdim=True)
+
+
+def prior_penalty(logits: Tensor, prior: Tensor, marginal: Tensor, momentum: float) -> Tensor:
+    """Prior penalty KL(prior || m) in nats: a scalar, large where a class is hardly predicted.
+
+    `prior` [C], sum 1: the share that each class should have. m = momentum * marginal +
+    (1 - momentum) * the batch's mean softmax; `marginal` [C]: that of the batches before. The
+    gradient is that of the batch's mean in the place of m, -prior / m / B for each softmax, so that
+    a momentum makes it steadier and not smaller. With momentum 0 the penalty of DivideMix
+    (Li et al. 2020).
+    """
+    batch_mean = F.softmax(logits, 1).mean(0)  # [C]
+    running = marginal.lerp(batch_mean.detach(), 1 - momentum)
+    running = running + (batch_mean - batch_mean.detach())
+    return (prior * (prior.log() - running.log())).sum()

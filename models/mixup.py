@@ -15,8 +15,11 @@ class Mix(NamedTuple):
     mixed: bool  # False: each image is left as it is
 
     def of(self, images: Tensor) -> Tensor:
-        """The mixed images [B, ...]."""
-        return torch.lerp(images[self.partner], images, self.weight) if self.mixed else images
+        """The mixed images [B, ...], or [2B, ...]: the second half is mixed as the first."""
+        if not self.mixed:
+            return images
+        views = images.unflatten(0, (-1, len(self.partner)))
+        return torch.lerp(views[:, self.partner], views, self.weight).flatten(0, 1)
 
 
 class Mixup(NamedTuple):

@@ -9,6 +9,7 @@ option:
 - Learners: both networks learn the target, and the compensation loss stops.
 - Prior penalty: a class that the label noise mixes with another can vanish from a network's
   predictions; the penalty grows as the mean prediction leaves the class prior.
+- Strong views: the loss is also taken on a heavily changed view of each image, its target kept.
 
 A student that sees the labels learns more of them, and memorizes where it can. So the first two
 hold until planted labels (models/planted_labels.py) are memorized; from there the paper's loss.
@@ -22,13 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models import losses
 from models.fast.training_step import StepResult
-from models.losses import PairLoss, compensation_loss, pair_loss, robust_targets
+from models.losses import PairLoss
 from models.mixup import NO_MIXUP, Mix, Mixup
 
-MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
 MEMORIZED = 0.05  # rise of the share of planted labels agreed with that makes the student blind
 MARGINAL_MOMENTUM = 0.9  # of the mean prediction over the batches
+RAMP = 0.08  # of the epochs, in which strong views come to count in full
 
 
 class LossInputs(NamedTuple):
@@ -42,43 +44,20 @@ class LossInputs(NamedTuple):
     partner: Tensor  # [B], the image of the batch that each is mixed with
     weight: Tensor  # [], of each image itself in the mix
     visibility: Tensor  # [], 1 while the student sees labels in the robust phase, then 0
+    strong: Tensor  # [], weight of the loss on strong views
 
 
-def posterior_targets(labels: Tensor, predicted: Tensor, transition: Tensor) -> Tensor:
-    """Posterior of the true class by Bayes' rule, given image and label: [B, C], sum 1.
+class Departures(NamedTuple):
+    """How the loss departs from the paper's; by default not at all."""
 
-    `predicted` [B, C]: probability of each class by the image alone; `transition` [C, C]:
-    probability that an image of class (row) is given the label (column). The identity, where no
-    label is ever wrong, gives one-hot.
-    """
-    joint = predicted.clamp(min=MIN_PROBABILITY) * transition[:, labels].T  # [B, C]
-    return joint / joint.sum(1, keepdim=True)
-
-
-def transition_matrix(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Noise transition matrix; row k: the distribution of the labels [N] given to class k: [C, C].
-
-    By `predicted` [N, C]. One label is added to each cell, so that none is impossible (Laplace
-    smoothing). With the posterior as prediction this is the M step of Dawid and Skene (1979).
-    """
-    one_hot = F.one_hot(labels, predicted.shape[1]).to(predicted.dtype)  # [N, C]
-    counts = predicted.T @ one_hot + 1
-    return counts / counts.sum(1, keepdim=True)
-
-
-def prior_penalty(logits: Tensor, prior: Tensor, marginal: Tensor, momentum: float) -> Tensor:
-    """Prior penalty KL(prior || m) in nats: a scalar, large where a class is hardly predicted.
-
-    `prior` [C], sum 1: the share that each class should have. m = momentum * marginal +
-    (1 - momentum) * the batch's mean softmax; `marginal` [C]: that of the batches before. The
-    gradient is that of the batch's mean in the place of m, -prior / m / B for each softmax, so that
-    a momentum makes it steadier and not smaller. With momentum 0 the penalty of DivideMix
-    (Li et al. 2020).
-    """
-    batch_mean = F.softmax(logits, 1).mean(0)  # [C]
-    running = marginal.lerp(batch_mean.detach(), 1 - momentum)
-    running = running + (batch_mean - batch_mean.detach())
-    return (prior * (prior.log() - running.log())).sum()
+    masked_mean: bool = False  # see `compensation_loss`
+    detach_student_target: bool = False  # no gradient through the target into the student
+    posterior: bool = False  # `posterior_targets`, without a gradient
+    both_learn: bool = False  # the student's cross-entropy with the targets is added
+    naive_compensation: bool = False  # no compensation loss in the robust phase
+    class_balance: float = 0.0  # weight of each network's `prior_penalty` in the robust phase
+    prior: Tensor | None = None  # [C], its prior
+    mixup: bool = False  # images are mixed as the inputs say, and so are targets and compensation
 
 
 def loss_with_departures(
@@ -86,51 +65,64 @@ def loss_with_departures(
     student_logits: Tensor,
     labels: Tensor,
     inputs: tuple[Tensor, ...],
-    *,
-    masked_mean: bool = False,
-    detach_student_target: bool = False,
-    posterior: bool = False,
-    both_learn: bool = False,
-    naive_compensation: bool = False,
-    class_balance: float = 0.0,
-    prior: Tensor | None = None,
-    mixup: bool = False,
+    **departures: Any,
 ) -> PairLoss:
     """Loss of the pair, by default the paper's `pair_loss` with its robust targets.
 
-    `inputs`: the fields of `LossInputs`. `detach_student_target`: no gradient through the target
-    into the student. `posterior`: the targets are `posterior_targets` instead, without a gradient.
-    `mixup`: the images are mixed as the inputs say; targets and compensation are those of both.
-
-    In the robust phase alone: `both_learn` adds the student's cross-entropy with the same targets,
-    `naive_compensation` leaves the compensation loss out, and a `class_balance` above 0 adds that
-    multiple of each network's `prior_penalty` for the `prior` [C].
+    Logits may be [2B, C], the second half of strong views, whose targets are those of the first.
+    `inputs`: the fields of `LossInputs`; `departures`: of `Departures`.
     """
-    inputs = LossInputs(*inputs)
-    visible = inputs.visibility * inputs.robust
-    student = student_logits.detach() if detach_student_target else student_logits
-    student_probs = F.softmax(student, 1)  # [B, C]
-    targets = robust_targets(labels, student_probs, inputs.alpha)  # [B, C]
-    if posterior:
-        by_bayes = posterior_targets(labels, inputs.predicted, inputs.transition)
-        targets = torch.lerp(targets, by_bayes, visible)
-    if mixup:
+    inputs, how, count = LossInputs(*inputs), Departures(**departures), len(labels)
+    logits = teacher_logits[:count], student_logits[:count]
+    targets = loss_targets(logits[1], labels, inputs, how)
+    total, naive, compensation = view_loss(logits, targets, labels, inputs, how)
+    if len(teacher_logits) > count:
+        strong = teacher_logits[count:], student_logits[count:]
+        total = (
+            total + inputs.strong * view_loss(strong, targets.detach(), labels, inputs, how).total
+        )
+    if how.class_balance:
+        for each, marginal in zip(logits, inputs.marginals, strict=True):
+            penalty = losses.prior_penalty(each, how.prior, marginal, MARGINAL_MOMENTUM)
+            total = total + how.class_balance * inputs.robust * penalty
+    return PairLoss(total, naive, compensation)
+
+
+def loss_targets(
+    student_logits: Tensor, labels: Tensor, inputs: LossInputs, how: Departures
+) -> Tensor:
+    """What the networks learn: [B, C]."""
+    student = student_logits.detach() if how.detach_student_target else student_logits
+    targets = losses.robust_targets(labels, F.softmax(student, 1), inputs.alpha)
+    if how.posterior:
+        by_bayes = losses.posterior_targets(labels, inputs.predicted, inputs.transition)
+        targets = torch.lerp(targets, by_bayes, inputs.visibility * inputs.robust)
+    if how.mixup:
         targets = torch.lerp(targets[inputs.partner], targets, inputs.weight)
-    logits = teacher_logits, student_logits
-    total, naive, compensation = pair_loss(*logits, labels, targets, masked_mean=masked_mean)
-    if mixup:
+    return targets
+
+
+def view_loss(
+    logits: tuple[Tensor, Tensor],
+    targets: Tensor,
+    labels: Tensor,
+    inputs: LossInputs,
+    how: Departures,
+) -> PairLoss:
+    """Loss of one view of the images, by its logits, without the prior penalty."""
+    visible = inputs.visibility * inputs.robust
+    total, naive, compensation = losses.pair_loss(
+        *logits, labels, targets, masked_mean=how.masked_mean
+    )
+    if how.mixup:
         of_partners = labels[inputs.partner]
-        others = compensation_loss(*logits, of_partners, masked_mean=masked_mean)
+        others = losses.compensation_loss(*logits, of_partners, masked_mean=how.masked_mean)
         compensation = torch.lerp(others, compensation, inputs.weight)
         total = naive + compensation
-    if naive_compensation:
+    if how.naive_compensation:
         total = naive + compensation * (1 - visible)
-    if both_learn:
-        total = total + visible * F.cross_entropy(student_logits, targets.detach())
-    if class_balance:
-        for each, marginal in zip(logits, inputs.marginals, strict=True):
-            penalty = prior_penalty(each, prior, marginal, MARGINAL_MOMENTUM)
-            total = total + class_balance * inputs.robust * penalty
+    if how.both_learn:
+        total = total + visible * F.cross_entropy(logits[1], targets.detach())
     return PairLoss(total, naive, compensation)
 
 
@@ -148,9 +140,15 @@ class RobustPhase:
         device: torch.device,
         ensemble_momentum: float = 0.0,
         mixup: Mixup = NO_MIXUP,
+        strong_views: float = 0.0,
+        epochs: int = 1,
     ):
-        """`ensemble_momentum`: weight of the mean so far, 0 to below 1. `mixup`: once begun."""
+        """`ensemble_momentum`: weight of the mean so far, 0 to below 1. `mixup`: once begun.
+
+        `strong_views`: weight of their loss, reached in the first RAMP of all `epochs`.
+        """
         self.ensemble_momentum, self.mixup = ensemble_momentum, mixup
+        self.most, self.steps = strong_views, max(1, round(RAMP * epochs))
         self.begun = False
         self.alpha = torch.zeros(images, device=device)  # one-hot targets
         self.predicted = torch.full((images, classes), 1 / classes, device=device)
@@ -159,6 +157,7 @@ class RobustPhase:
         self.robust = torch.zeros((), device=device)
         self.visibility = torch.ones((), device=device)
         self.least = torch.ones((), device=device)
+        self.strong = torch.zeros((), device=device)
 
     def mix(self, index: Tensor, epoch: int, step: int) -> Mix:
         """How the batch with the images at `index` [B] is mixed."""
@@ -170,7 +169,7 @@ class RobustPhase:
         """The loss's inputs for the images at `index` [B], mixed like that."""
         of_images = self.alpha[index], self.predicted[index]
         of_all = self.transition, self.marginals, self.robust
-        return LossInputs(*of_images, *of_all, *mix[:2], self.visibility)
+        return LossInputs(*of_images, *of_all, *mix[:2], self.visibility, self.strong)
 
     def update(self, result: StepResult, index: Tensor, mix: Mix) -> None:
         """Take in a step on the images at `index` [B]; mixed ones say nothing of a single image."""
@@ -190,14 +189,15 @@ class RobustPhase:
         return bool(self.visibility)
 
     def conclude(self, labels: Tensor, memorized: float | None, rate_left: float = 1.0) -> None:
-        """What an epoch says: the transition matrix by the labels [N], and the visibility.
+        """After an epoch: transition matrix by the labels [N], visibility, strong views' weight.
 
         `memorized`: the share of planted labels, if there are any. Once it has risen enough above
         its lowest, the student is blind for good. The rise counts by `rate_left`, the share of the
         learning rate that is left: near its end a network cannot forget any more, and would only
         lose what it learns by the labels.
         """
-        self.transition.copy_(transition_matrix(self.predicted, labels))
+        self.transition.copy_(losses.transition_matrix(self.predicted, labels))
+        self.strong.add_(self.most / self.steps).clamp_(max=self.most)
         if memorized is not None:
             self.least.clamp_(max=max(0.0, memorized))  # below is chance too
             if rate_left * (memorized - float(self.least)) > MEMORIZED:
@@ -206,12 +206,13 @@ class RobustPhase:
     def state_dict(self) -> dict[str, Any]:
         """What changes from step to step."""
         names = ("alpha", "predicted", "transition", "marginals", "robust", "visibility", "least")
+        names += ("strong",)
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; raises ValueError for other shapes."""
         for name, tensor in self.state_dict().items():
-            saved = state.get(name, tensor)  # an older checkpoint has no visibility
+            saved = state.get(name, tensor)  # older checkpoints lack some
             if saved.shape != tensor.shape:
                 raise ValueError(f"{name} has shape {tuple(saved.shape)}")
             tensor.copy_(saved)

@@ -203,7 +203,11 @@ def checked_runs(folder: Path, batches: tuple[int, ...], *words: object) -> list
 
 @devices
 @pytest.mark.parametrize(
-    "words", ["--width 4", *(f"{COMPACT} {each}" for each in ("bkd", "bkd+ --mixup 0.5", "ce"))]
+    "words",
+    [
+        "--width 4",
+        *(f"{COMPACT} {each}" for each in ("bkd", "bkd+ --mixup 0.5 --strong_views 0.5", "ce")),
+    ],
 )
 def test_augmented_and_compact_runs_resume(device, words, made_up_cifar, tmp_path, monkeypatch):
     """In the warm-up, before and after the tipping point, by which images and rate change."""

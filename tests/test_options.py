@@ -31,7 +31,7 @@ OUR_DEFAULTS = """
     --method bkd --precision auto --compile auto --checkpoint_freq 5
     --detection split --class_balance 0 --ensemble_momentum 0.7 --target student
     --target_for teacher --compensation always --mixup 0 --ema_decay 0 --folds 0 --fold 0
-    --planted 0
+    --planted 0 --strong_views 0
 """
 OFF = ("detach_student_target", "masked_mean", "restart", "deterministic", "quiet", "no_plots")
 OFF += ("tensorboard", "no_flip", "debug")

@@ -14,17 +14,16 @@ from models import robust_phase
 from models.averaged_weights import AveragedWeights
 from models.build import class_prior
 from models.fast.training_step import StepResult
-from models.losses import robust_targets
-from models.mixup import NO_MIXUP, Mixup
-from models.planted_labels import PlantedLabels
-from models.robust_phase import (
-    LossInputs,
-    RobustPhase,
-    loss_with_departures,
+from models.losses import (
+    compensation_loss,
     posterior_targets,
     prior_penalty,
+    robust_targets,
     transition_matrix,
 )
+from models.mixup import NO_MIXUP, Mixup
+from models.planted_labels import PlantedLabels
+from models.robust_phase import LossInputs, RobustPhase, loss_with_departures
 from models.teacher_student import build_pair
 from tests import oracle
 from tests.test_losses import Draw, draw, matrix, shapes
@@ -157,6 +156,7 @@ def draw_inputs(shape: tuple[int, int], seed: int = 0) -> LossInputs:
         torch.randperm(batch, generator=generator),
         torch.tensor(0.7, dtype=torch.float64),
         torch.ones((), dtype=torch.float64),
+        torch.tensor(0.6, dtype=torch.float64),
     )
 
 
@@ -264,6 +264,48 @@ def test_as_visibility_falls_the_loss_of_bkd_plus_becomes_the_papers(
     teachers, students = (F.cross_entropy(each, targets) for each in inputs)
     blind = (1 - visibility) * paper.compensation
     assert_close(result, teachers + visibility * students + blind)
+
+
+@shapes
+@pytest.mark.parametrize("visibility", [0.0, 1.0])
+@pytest.mark.parametrize("plus", [False, True])
+def test_strong_views_learn_the_targets_of_the_plain_ones(
+    shape: tuple[int, int], plus: bool, visibility: float
+):
+    batch, others, extra = draw(shape, seed=9), draw(shape, seed=10), draw_inputs(shape, seed=9)
+    extra = extra._replace(visibility=torch.tensor(visibility, dtype=torch.float64))
+    options = {"posterior": True, "both_learn": True, "naive_compensation": True} if plus else {}
+    plain = [each.requires_grad_() for each in (batch.teacher, batch.student)]
+    strong = [each.requires_grad_() for each in (others.teacher, others.student)]
+    both = [torch.cat(views) for views in zip(plain, strong, strict=True)]
+    result = loss_with_departures(*both, batch.labels, extra, **options)
+    alone = loss_with_departures(*plain, batch.labels, extra, **options)
+    targets = robust_targets(batch.labels, batch.student.softmax(1), extra.alpha)
+    if plus and visibility:
+        targets = posterior_targets(batch.labels, extra.predicted, extra.transition)
+    seen = F.cross_entropy(strong[0], targets.detach())
+    seen = seen + plus * visibility * F.cross_entropy(strong[1], targets.detach())
+    blind = compensation_loss(*strong, batch.labels)
+    seen = seen + (1 - plus * visibility) * blind
+    assert_close(result.total, alone.total + 0.6 * seen)
+    assert_close(result[1:], alone[1:])  # what is logged is of the plain views
+    slopes = torch.autograd.grad(result.total, plain, retain_graph=True)
+    assert_close(slopes, torch.autograd.grad(alone.total, plain))  # no way into the targets
+
+
+def test_strong_views_come_to_count_over_the_first_epochs_of_the_robust_phase():
+    phase, resumed, labels = (
+        *(new_phase(strong_views=0.8, epochs=50) for _ in range(2)),
+        torch.zeros(6, dtype=torch.long),
+    )
+    weights = []
+    for _ in range(6):
+        resumed.load_state_dict(phase.state_dict())
+        phase, resumed = resumed, phase
+        phase.conclude(labels, None)
+        places = torch.arange(3)
+        weights.append(float(phase.inputs(places, phase.mix(places, 0, 0)).strong))
+    assert weights == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
 
 
 def test_the_student_goes_blind_once_planted_labels_are_memorized():

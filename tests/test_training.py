@@ -317,6 +317,8 @@ def robust_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         "--target_for both",
         "--compensation naive",
         "--mixup 1",
+        "--strong_views 1",
+        "--mixup 1 --strong_views 1",
         "--ema_decay 0.9",
         "--detection final",
     ],

@@ -33,6 +33,7 @@ class Timing:
         self.threads, self.step_seconds, self.steps = threads, 0.0, 0
         torch.set_num_threads(threads)
         _, self.loaders, self.training = begin()
+        self.loaders.train.strong = self.training.robust_phase.most > 0  # as in most epochs
         # The first steps, in which networks are compiled and graphs captured, are not counted.
         self.add(WARM_UP + 1 if self.training.step.graphed else 1)
         self.step_seconds, self.steps = 0.0, 0

@@ -51,8 +51,8 @@ class TrainingStep:
         self.batch_size, self.compiled = batch_size, compiled
         self.graphed = compiled and self.weights[0].is_cuda
         self.side = torch.cuda.Stream() if self.graphed else None
-        self.graphs: dict[int, Replay] = {}  # by batch size
-        self.warmed_up: Counter[int] = Counter()
+        self.graphs: dict[tuple[int, int], Replay] = {}  # by numbers of images and labels
+        self.warmed_up: Counter[tuple[int, int]] = Counter()
         if compiled and not self.graphed:
             pair.run_both = in_turn  # torch 2.6 crashes where two threads compile
         if compiled:
@@ -63,7 +63,8 @@ class TrainingStep:
     def __call__(self, images: Tensor, labels: Tensor, *inputs: Tensor) -> StepResult:
         """One update from images [B, channels, H, W] and their given labels [B].
 
-        `inputs`: the loss's further ones. The result is valid until the next step.
+        Images may be [2B, …], the second half strong views. `inputs`: the loss's further ones. The
+        result is valid until the next step.
         """
         compute = self.replay if self.graphed else self.compute_gradients
         result = compute(images, labels, *inputs)
@@ -77,7 +78,7 @@ class TrainingStep:
 
     def compute_gradients(self, *batch: Tensor) -> StepResult:
         """Leave the gradients of a batch at the weights, by the compiled functions if possible."""
-        if self.compiled and len(batch[0]) == self.batch_size:
+        if self.compiled and len(batch[1]) == self.batch_size:
             try:
                 return self.gradients(*batch, networks=self.compiled_networks)
             except RuntimeError as error:
@@ -91,7 +92,7 @@ class TrainingStep:
         """Leave the gradients at the weights; `networks`: compiled ones, with the compiled loss."""
         compute_loss = self.compiled_loss if networks else self.loss_and_statistics
         self.optimizer.zero_grad()
-        logits = self.pair(images, networks)  # each [B, C]
+        logits = self.pair(images, networks)  # each [B, C], or [2B, C]
         leaves = [each.detach().requires_grad_() for each in logits]
         loss, result = compute_loss(*leaves, *inputs)
         loss.backward()  # to the logits, and from there through each network by itself
@@ -104,6 +105,9 @@ class TrainingStep:
         """The loss to be minimized, and the statistics of the step; all in float32."""
         loss = self.loss_function(teacher_logits, student_logits, labels, inputs)
         with torch.no_grad():
+            teacher_logits, student_logits = (
+                each[: len(labels)] for each in (teacher_logits, student_logits)
+            )
             teacher_probs, student_probs = teacher_logits.softmax(1), student_logits.softmax(1)
             confidence = student_probs.amax(1).mean()
             agreements = agreement(teacher_logits, student_logits)  # [B, C]
@@ -115,7 +119,7 @@ class TrainingStep:
 
     def replay(self, *batch: Tensor) -> StepResult:
         """`compute_gradients`, from a graph after a few steps of that batch size."""
-        size = len(batch[0])
+        size = len(batch[0]), len(batch[1])
         if size not in self.graphs:
             if self.warmed_up[size] < WARM_UP:
                 self.warmed_up[size] += 1

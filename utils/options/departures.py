@@ -21,11 +21,14 @@ DEPARTURES = {
     "compensation are the paper's again",
     # Accepted and not shown: decay of the averaged weights over the steps of the robust phase,
     # which are then evaluated and saved; momentum of each image's mean prediction over epochs, for
-    # the posterior target; share of the robust phase's batches whose images are mixed in pairs; no
-    # gradient through the robust target into the student; compensation loss divided by B*(C-1).
+    # the posterior target; share of the robust phase's batches whose images are mixed in pairs;
+    # weight of the loss on strong views of the images in the robust phase, with the targets of the
+    # plain ones, at twice the time; no gradient through the robust target into the student;
+    # compensation loss divided by B*(C-1).
     ("ema_decay", ratio, 0.0): argparse.SUPPRESS,
     ("ensemble_momentum", ratio, 0.7): argparse.SUPPRESS,
     ("mixup", fraction, 0.0): argparse.SUPPRESS,
+    ("strong_views", not_negative, 0.0, "WEIGHT"): argparse.SUPPRESS,
     ("detach_student_target", bool): argparse.SUPPRESS,
     ("masked_mean", bool): argparse.SUPPRESS,
 }

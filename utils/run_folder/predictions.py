@@ -155,8 +155,7 @@ class Predictions(NamedTuple):
     def lost_classes(self) -> list[int]:
         """Classes of which the posterior contradicts most labels, or that it never predicts.
 
-        What judged them has not learned them and says nothing of their labels, unless other
-        classes show that most are wrong.
+        What judged them has not learned them, unless most of their labels are wrong.
         """
         own = [self.label == k for k in range(len(self.class_names))]
         contradicted = self.posterior_prediction != self.label
@@ -184,8 +183,7 @@ class Predictions(NamedTuple):
             posterior_prediction=prediction,
             posterior_suggested=posterior[rows, prediction],
         )
-        lost = [k for k in judged.lost_classes() if not mostly_wrong[k]]
-        lost = np.isin(self.label, lost)
+        lost = np.isin(self.label, [k for k in judged.lost_classes() if not mostly_wrong[k]])
         return judged._replace(posterior_flagged=(prediction != self.label) & ~lost & flag)
 
     @property
