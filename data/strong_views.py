@@ -41,7 +41,7 @@ OPERATIONS: dict[str, Operation] = {
     "contrast": _factor(functional.adjust_contrast),
     "sharpness": _factor(functional.adjust_sharpness),
     "posterize": lambda images, strength, fill: functional.posterize(images, 4 + int(5 * strength)),
-    "solarize": lambda images, strength, fill: functional.solarize(images, 256 * strength),
+    "solarize": lambda images, strength, fill: functional.solarize(images, 255 * strength),
     "rotate": lambda images, strength, fill: functional.rotate(
         images, _signed(strength, TURN), fill=list(fill)
     ),

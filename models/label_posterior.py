@@ -14,7 +14,7 @@ the predictions are most certain (anchors: Patrini et al., CVPR 2017).
 Similar classes are also what predictions confuse by themselves, and a T of its own is free to
 take such errors for noise. So uniform noise is kept where it explains held-out labels better, where
 images are few or predictions contradict most labels, and where they are surer than they should be
-(exponent below 1): their certain images are then no anchors.
+(exponent below about 1): their certain images are then no anchors.
 
 N images, C classes. All in double precision.
 """
@@ -35,7 +35,7 @@ CONTEST_ANCHORS = 0.7  # there: fewer explain held-out labels better, more find 
 BETTER = 0.05  # standard deviations of a label's log-likelihood
 FEWEST_OF_A_CLASS = 50  # images on average: for fewer T has too many numbers
 LEAST_AGREEMENT = 0.5  # of predictions and labels
-LEAST_EXPONENT = 1.0  # of uniform noise
+LEAST_EXPONENT = 1.05  # of uniform noise
 SUREST = 0.5  # of the images of a class: among these a wrong label is no error of the predictions
 
 

@@ -12,7 +12,7 @@ from data.loader import Loader
 from data.strong_views import OPERATIONS, cutout, strong_views
 
 FILL = (125.0, 123.0, 114.0)
-STRENGTHS = (0.0, 0.3, 0.5, 0.99)
+STRENGTHS = (0.0, 0.3, 0.5, 0.9999)
 
 
 def picture(count: int = 20, channels: int = 3, side: int = 16) -> Tensor:

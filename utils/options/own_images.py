@@ -108,7 +108,7 @@ def choose_by_count(options: argparse.Namespace, images: int) -> None:
     vars(options).update(chosen)
     if options.val_ratio is None:
         options.val_ratio = VAL_RATIO
-    elif options.folds and not options.fold:
+    elif options.folds and options.val_ratio != VAL_RATIO:
         raise ValueError(
             f"--val_ratio {options.val_ratio}: each of --folds {options.folds} holds out its part "
             "of the images; leave it out, or choose --folds 0"
