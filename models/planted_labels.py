@@ -7,7 +7,7 @@ memorization where the truth is unknown, as the threshold samples of Pleiss et a
 import torch
 from torch import Tensor
 
-MOST = 200  # enough: of so many a share of a tenth is known to within 2 points
+MOST = 100  # enough: of so many a share of a tenth is known to within 3 points
 
 
 class PlantedLabels:

@@ -16,7 +16,7 @@ DEPARTURES = {
     "robust phase",
     ("compensation", ("always", "naive")): "when the compensation loss is in the loss; naive: only "
     "before the tipping point",
-    ("planted", ratio, 0.0, "SHARE"): "share of the training images, 200 at most, that get a "
+    ("planted", ratio, 0.0, "SHARE"): "share of the training images, 100 at most, that get a "
     "random wrong label; once the pair comes to agree with these, target, learners and "
     "compensation are the paper's again",
     # Accepted and not shown: decay of the averaged weights over the steps of the robust phase,
