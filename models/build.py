@@ -83,6 +83,7 @@ def make_training(
     schedule = {"lr_step": args.lr_step, "lr_gamma": args.lr_gamma, "warm_up": args.warm_up}
     labels = images.labels
     mixup = Mixup(args.mixup, args.seed)
+    strong_views = args.strong_views if METHODS[args.method].has_student else 0.0
     return Training(
         step,
         LearningRate(step.optimizer, args.lr_schedule, args.n_epoch, **schedule),
@@ -93,7 +94,7 @@ def make_training(
             labels.device,
             args.ensemble_momentum,
             mixup,
-            args.strong_views,
+            strong_views,
             args.n_epoch,
         ),
         TippingPointMonitor(),
