@@ -426,6 +426,46 @@ def test_metadata_in_the_folder_is_used_where_it_has_labels(tmp_path: Path):
         load(folder, data, columns="a=b")
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_metadata_in_the_folders_of_splits_are_one_manifest(ending: str, tmp_path: Path):
+    folder, data = tmp_path / "images", tmp_path / "data"
+    save_all(folder, "train/1", "train/deep/2", "test/1")
+
+    def write(split: str, *pairs: tuple[str, str], heading: str = "label") -> Path:
+        lines = [f"file_name,{heading}", *map(",".join, pairs)]
+        if ending == "jsonl":
+            lines = [SPACED % pair for pair in pairs]
+        path = folder / split / f"metadata.{ending}"
+        path.write_text("\n".join(lines))
+        return path
+
+    test = write("test", ("1.png", "x"))
+    with pytest.raises(ValueError, match="all images are labelled"):
+        load(folder, data)  # of no use without those of the training images
+    train = write("train", ("1.png", "x"), ("deep/2.png", "y"), ("gone.png", "x"))
+    images = load(folder, data)
+    own = images.own
+    assert images.class_names == ["x", "y"] and own.manifest.json_lines == (ending == "jsonl")
+    assert own.files.name(own.files.train[0]) == "train/1.png" and own.splits(np.arange(2)) == [
+        "train",
+        "train",
+    ]
+    assert len(images.test.clean_labels) == 1 and "train/gone.png" in " ".join(own.warnings)
+    names = f"test/metadata.{ending} and train/metadata.{ending}"
+    assert own.facts[0].startswith(f"{folder}: {names}: used as --manifest")
+    assert len(own.manifest.rows) == 4
+    test.unlink()
+    assert load(folder, data).own.facts[0].startswith(f"{train}: used as --manifest")
+    if ending == "csv":
+        write("test", ("1.png", "x"), heading="label,split\n")
+        with pytest.raises(ValueError, match="have different columns; make one --manifest"):
+            load(folder, data)
+    (folder / "train" / "metadata.jsonl").write_text(SPACED % ("1.png", "x"))
+    (folder / "train" / "metadata.csv").write_text("file_name,label\n")
+    with pytest.raises(ValueError, match="name one of them by --manifest"):
+        load(folder, data)
+
+
 def test_a_folder_of_no_use_is_refused(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for images, manifest, error, words in (

@@ -83,6 +83,16 @@ def of_files(names: Iterable[tuple[str, str, str]]) -> Manifest:
     return Manifest([FILE_NAME, LABEL], [row[:2] for row in rows])
 
 
+def below(manifest: Manifest, folder: Path) -> list[list[str]]:
+    """The rows, their file names relative to what the manifest's `folder` is relative to."""
+    rows, place = [list(cells) for cells in manifest.rows], manifest.place(FILE_NAME)
+    for cells, name in zip(rows, manifest.cells(FILE_NAME), strict=True):
+        if name.strip() and folder.parts:
+            joined = (folder / name).as_posix()
+            cells[place] = json_lines.cell_of(joined) if manifest.json_lines else joined
+    return rows
+
+
 class MissingColumn(ValueError):
     """A table is no manifest."""
 
@@ -112,11 +122,8 @@ def read_manifest(
         there, *rows = _csv_rows(path, text, form["separator"]) or [[]]
     if missing := [name for name in wanted if name not in there]:
         named = ", ".join(map(repr, there))[:200] or "none"
-        hint = (
-            "; name those of images and labels by --columns"
-            if {*needed} == {FILE_NAME, LABEL}
-            else ""
-        )
+        own = {*needed} == {FILE_NAME, LABEL}
+        hint = "; name those of images and labels by --columns" if own else ""
         raise MissingColumn(f"{path}: has no column {missing[0]!r}; there are {named}{hint}")
     if twice := [name for name in there if there.count(name) > 1]:
         raise ValueError(f"{path}: has two columns {twice[0]!r}; give one of them another name")

@@ -14,11 +14,12 @@ from utils.manifest import (
     TRUE_LABEL,
     Manifest,
     MissingColumn,
+    below,
     file_at,
     of_files,
     read_manifest,
 )
-from utils.split_names import TEST, TRAIN, VAL, splits_of
+from utils.split_names import SPLITS, TEST, TRAIN, VAL, splits_of
 
 ROWS = (TRAIN, TEST, VAL)  # the splits in the order in which their rows are kept
 
@@ -53,19 +54,21 @@ def find_images(
 ) -> ImageFiles:
     """The images of a folder, or of a manifest whose file names are relative to it or to itself.
 
-    A manifest called METADATA is used where it lies in the folder. `leave_out`: folders that no
-    image of `images` is taken from; run folders never count. `columns`: see `read_manifest`. Raises
-    OSError or ValueError, naming folder or file and what to do, where there are none.
+    A manifest called METADATA is used where it lies in the folder or, one each, in those of splits.
+    `leave_out`: folders that no image of `images` is taken from; run folders never count.
+    `columns`: see `read_manifest`. Raises OSError or ValueError, naming folder or file and what to
+    do, where there are none.
     """
     if not (images or manifest):
         raise ValueError("own images are needed; give --images or --manifest")
     if images and not images.is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder; name where the images are")
-    about = ""
-    if not manifest:
-        manifest, about = _metadata(images, columns)
     if manifest:
-        found = _listed(images, manifest, columns)
+        table, about = read_manifest(manifest, columns=columns), ""
+    else:
+        table, manifest, about = _metadata(images, columns)
+    if table:
+        found = _listed(images or manifest.parent, manifest, table)
     else:
         names, warnings = in_folders(images, {os.path.realpath(folder) for folder in leave_out})
         splits = ([k for k, name in enumerate(names) if name[2] == each] for each in ROWS)
@@ -79,31 +82,47 @@ def find_images(
     return found._replace(about=about)
 
 
-def _metadata(images: Path, columns: str | None) -> tuple[Path | None, str]:
-    """The manifest that lies in the folder, if it has labels, and a line that tells of it."""
-    there = [images / name for name in METADATA if (images / name).is_file()]
-    if len(there) > 1:
-        raise ValueError(f"{images}: has {' and '.join(METADATA)}; name one of them by --manifest")
+def _metadata(images: Path, columns: str | None) -> tuple[Manifest | None, Path | None, str]:
+    """The manifest in the folder, if it has labels, its place, and a line that tells of it.
+
+    Those in the folders of splits are read as one, whose place is the folder.
+    """
+    splits = sorted(path for path in images.iterdir() if path.name.casefold() in SPLITS)
+    places = [folder / name for folder in (images, *splits) for name in METADATA]
+    there = [path for path in places if path.is_file()]
+    if any(path.parent == images for path in there):
+        there = [path for path in there if path.parent == images]
+    elif TRAIN not in {SPLITS[path.parent.name.casefold()] for path in there}:
+        there = []
+    names = " and ".join(path.relative_to(images).as_posix() for path in there)
+    if len(there) > len({path.parent for path in there}):
+        raise ValueError(f"{images}: has {names}; name one of them by --manifest")
     if not there and columns:
         raise ValueError(
             f"--columns {columns}: is for a manifest; there is no {' or '.join(METADATA)} in "
             f"{images}, so give --manifest"
         )
-    for path in there:
-        try:
-            read_manifest(path, columns=columns)
-        except MissingColumn as error:
-            if columns:
-                raise
-            return None, f"not used as --manifest: {error}"
-        return path, f"{path}: used as --manifest; names of folders are no labels then"
-    return None, ""
+    if not there:
+        return None, None, ""
+    try:
+        tables = [read_manifest(path, columns=columns) for path in there]
+    except MissingColumn as error:
+        if columns:
+            raise
+        return None, None, f"not used as --manifest: {error}"
+    if len({(*table.columns, table.json_lines) for table in tables}) > 1:
+        raise ValueError(f"{images}: {names} have different columns; make one --manifest of them")
+    folders = [path.parent.relative_to(images) for path in there]
+    rows = [
+        row for table, folder in zip(tables, folders, strict=True) for row in below(table, folder)
+    ]
+    place, named = (there[0], there[0]) if len(there) == 1 else (images, f"{images}: {names}")
+    about = f"{named}: used as --manifest; names of folders are no labels then"
+    return tables[0]._replace(rows=rows), place, about
 
 
-def _listed(images: Path | None, path: Path, columns: str | None) -> ImageFiles:
-    """The whole rows of a manifest with a label and a file that is there."""
-    manifest = read_manifest(path, columns=columns)
-    root = images or path.parent
+def _listed(root: Path, path: Path, manifest: Manifest) -> ImageFiles:
+    """The whole rows of the manifest at that path with a label and a file that is there."""
     rows: dict[str, list[int]] = {split: [] for split in ROWS}
     splits = splits_of(manifest)
     warnings, seen = _unused(path, manifest), set()
