@@ -31,6 +31,7 @@ from utils.options.own_images import IMAGE_SIZES, choose_by_count
 LARGE = 224  # pixels, the side of images for a backbone
 FOLDS = 5  # of the regression on features, where none are asked for
 PARTITIONS = 3  # into folds of which that takes the mean
+SEEDS = 2**32  # so many there are
 INFER_BATCH = {"cpu": 500, "cuda": 2000, "mps": 500}  # images in a batch of an evaluation
 FOR_NETWORKS = 4 * 2**30  # bytes of a GPU's memory that the images leave free
 
@@ -133,7 +134,7 @@ def judging_probabilities(
     folds, trained = args.folds or FOLDS, own.labels[: len(names) - own.judged]
     last = np.arange(len(trained), len(names))  # test and validation images, in no fold's training
     partitions = [
-        [fold_positions(trained, folds, fold, args.seed + again) for fold in range(folds)]
+        [fold_positions(trained, folds, fold, (args.seed + again) % SEEDS) for fold in range(folds)]
         for again in range(PARTITIONS)
     ]
     for part in partitions:

@@ -36,6 +36,7 @@ BETTER = 0.05  # standard deviations of a label's log-likelihood
 FEWEST_OF_A_CLASS = 50  # images on average: for fewer T has too many numbers
 LEAST_AGREEMENT = 0.5  # of predictions and labels
 LEAST_EXPONENT = 1.05  # of uniform noise
+FEWEST_SHOWN = 5  # wrong labels of a class on images of others
 SUREST = 0.5  # of the images of a class: among these a wrong label is no error of the predictions
 
 
@@ -59,12 +60,18 @@ class Judgment(NamedTuple):
 
     posterior: Tensor  # [N, C], see `label_posterior`
     mostly_wrong: Tensor  # [C], see `mostly_wrong`
+    agreement: Tensor  # [], share of the labels that are the likeliest class
 
 
 def judge_labels(probabilities: Tensor, labels: Tensor) -> Judgment:
     """Judge the labels [N] by probabilities [N, C] that do not know them."""
     about = probabilities, labels
-    return Judgment(label_posterior(*about), mostly_wrong(*about))
+    return Judgment(label_posterior(*about), mostly_wrong(*about), agreement(*about))
+
+
+def agreement(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Share of the labels [N] that are the likeliest class by probabilities [N, C]: a scalar."""
+    return (probabilities.argmax(1) == labels).double().mean()
 
 
 def label_posterior(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -80,9 +87,12 @@ def label_posterior(probabilities: Tensor, labels: Tensor) -> Tensor:
 def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
     """The one of both noise models that suits probabilities [N, C] and labels [N]; see above."""
     uniform = uniform_noise(probabilities, labels)
-    agreement = (probabilities.argmax(1) == labels).double().mean()
     few = len(labels) < FEWEST_OF_A_CLASS * probabilities.shape[1]
-    if few or agreement < LEAST_AGREEMENT or uniform.exponent < LEAST_EXPONENT:
+    if (
+        few
+        or agreement(probabilities, labels) < LEAST_AGREEMENT
+        or uniform.exponent < LEAST_EXPONENT
+    ):
         return uniform
     better = _held_out_advantage(probabilities, labels)
     if better.mean() > BETTER * better.std():
@@ -125,18 +135,22 @@ def structured_noise(
 def mostly_wrong(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Classes of which most labels are wrong as other classes show it: [C], bool.
 
-    By how many of the surest images of each other class have that label. What is unsure of a class,
-    or never predicts it, contradicts its labels as well, but leaves few of them there.
+    By how many of the surest images of each other class have that label. What does not know a class
+    contradicts its labels as well. Then few of them are there, or they are on images of the class
+    that it is taken for; so where one class has more than half of them, most of this class's own
+    surest images must have its label. A class that is mixed up with several is not told apart.
     """
     classes = probabilities.shape[1]
     counts = torch.bincount(labels, minlength=classes)
-    wrong = torch.zeros(classes)
+    shown = torch.zeros(classes, classes, dtype=torch.long)  # a row: the labels of such images
     for k, images in enumerate(counts.tolist()):
         sure = probabilities[:, k].topk(int(SUREST * images)).indices
-        found = torch.bincount(labels[sure], minlength=classes) / SUREST
-        found[k] = 0
-        wrong += found
-    return 2 * wrong > counts
+        shown[k] = torch.bincount(labels[sure], minlength=classes)
+    known = 2 * shown.diagonal() > SUREST * counts
+    shown.fill_diagonal_(0)
+    total = shown.sum(0)
+    spread = 2 * shown.amax(0) <= total
+    return (known | spread) & (total >= FEWEST_SHOWN) & (2 * total > SUREST * counts)
 
 
 def _held_out_advantage(probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -297,15 +297,21 @@ def test_a_lost_class_is_not_flagged_as_a_whole():
     assert f"warning: most of the 20 labels of class {NAMES[1]!r} look wrong" in said
 
 
-def test_wrong_labels_of_a_rare_class_are_told_from_a_class_that_is_never_predicted():
+def test_wrong_labels_of_a_rare_class_are_told_from_a_class_that_is_not_known():
     generator = torch.Generator().manual_seed(0)
-    true = torch.tensor([0] * 300 + [1] * 300 + [2] * 20)
+    true = torch.tensor([0] * 300 + [1] * 300 + [2] * 300 + [3] * 20)
     labels = true.clone()
-    labels[:20] = labels[300:320] = 2  # 40 of the 60 labels of class 2 are wrong
-    logits = 3 * nn.functional.one_hot(true, 3) + torch.randn(620, 3, generator=generator)
-    assert mostly_wrong(logits.softmax(1), labels).tolist() == [False, False, True]
-    logits[true == 2] = logits[true == 2].roll(1, 1)  # predictions that do not know class 2
-    logits[:, 2] -= 5
-    unsure = logits.clone()
-    unsure[true == 2] *= 0.5
-    assert mostly_wrong(unsure.softmax(1), true).tolist() == [False, False, False]
+    labels[:10] = labels[300:310] = labels[600:610] = 3  # 30 of the 50 labels of class 3 are wrong
+
+    def found(seen: torch.Tensor, labels: torch.Tensor) -> list[int]:
+        logits = 3 * nn.functional.one_hot(seen, 4) + torch.randn(920, 4, generator=generator)
+        return mostly_wrong(logits.softmax(1), labels).nonzero().flatten().tolist()
+
+    assert found(true, labels) == [3]
+    assert found(true, true) == []
+    twin = torch.where(true == 3, 0, true)  # what does not know class 3 takes it for class 0
+    assert found(twin, true) == []
+    labels[:30] = 3
+    labels[300:310], labels[600:610] = 1, 2  # wrong on images of one class alone
+    assert found(true, labels) == [3]
+    assert found(twin, labels) == []

@@ -140,6 +140,13 @@ def test_bad_options_are_refused_with_name_and_value(words: str, capsys):
         ("--dataset folder --images . --backbone x --folds 0", "--folds 0: --backbone takes 2"),
         ("--dataset folder --images . --probabilities x --folds 3", "--probabilities takes none"),
         ("--dataset folder --images . --folds 1", "needs two folds or more"),
+        (
+            "--dataset folder --images . --features x --val_ratio 0",
+            "--val_ratio 0.0 is for methods",
+        ),
+        ("--dataset folder --images . --features x --detection final", "--detection final is for"),
+        ("--dataset digits --folds 3 --val_ratio 0.2", "--val_ratio 0.2: --folds hold out all"),
+        ("--strong_views 1e39", "--strong_views"),
         ("--dataset folder --images . --folds 0 --detection posterior", "needs --folds NUMBER"),
         ("--dataset digits --images .", "--images is for --dataset folder, not digits"),
         ("--columns path", "'path' is not IMAGE=LABEL, two headings such as path=class"),

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -74,8 +75,9 @@ def has_bf16(device: torch.device) -> bool:
     return tiles or (vectors and bf16_is_faster())
 
 
+@cache
 def bf16_is_faster() -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 faster than those of float32.
+    """Whether this CPU multiplies matrices of bfloat16 faster than those of float32: asked once.
 
     With AVX512-BF16 alone AMD's takes half the time, Intel's without AMX twice as long.
     """

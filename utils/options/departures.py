@@ -28,7 +28,7 @@ DEPARTURES = {
     ("ema_decay", ratio, 0.0): argparse.SUPPRESS,
     ("ensemble_momentum", ratio, 0.7): argparse.SUPPRESS,
     ("mixup", fraction, 0.0): argparse.SUPPRESS,
-    ("strong_views", not_negative, 0.0, "WEIGHT"): argparse.SUPPRESS,
+    ("strong_views", fraction, 0.0, "WEIGHT"): argparse.SUPPRESS,
     ("detach_student_target", bool): argparse.SUPPRESS,
     ("masked_mean", bool): argparse.SUPPRESS,
 }

@@ -74,6 +74,11 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
         if judges and folds is not None and (folds == 0 or options.probabilities):
             takes = "none" if options.probabilities else "2 or more"
             return f"--folds {folds}: --{judges[0]} takes {takes}"
+        if judges and (
+            options.val_ratio is not None or options.detection not in (None, "posterior")
+        ):
+            name = "val_ratio" if options.val_ratio is not None else "detection"
+            return f"--{name} {getattr(options, name)} is for methods that train a network"
         if options.noise_path:
             return "--noise_path is for CIFAR; own labels are in --images or --manifest"
         if not (options.images or options.manifest or getattr(options, "run_dir", None)):

@@ -37,7 +37,7 @@ DEVICE = {
     ("device", str, "auto", "NAME"): "cpu, cuda, cuda:NUMBER or mps (untried); auto: cuda where "
     "there is one, else cpu",
     ("precision", ("auto", "fp32", "tf32", "bf16")): "precision of convolutions and matrix "
-    "products; auto: bf16 where the device has it in hardware, else fp32. Losses and statistics "
+    "products; auto: bf16 where the device is fast with it, else fp32. Losses and statistics "
     "are always in fp32",
 }
 COMPILE = {
@@ -122,6 +122,7 @@ class RunParser(OneLineParser):
         run = self.parse_known_args(args, argparse.Namespace(**own))[0]
         defaults = argparse.Namespace(**self.defaults_of(dataset, run.net, run.method))
         defaults.method = run.method
+        val_ratio = getattr(defaults, "val_ratio", None)
         options = super().parse_args(args, namespace or defaults)
         names, aliases = LABEL_SETS[dataset].keys, LABEL_SETS[dataset].aliases
         options.noise_type = aliases.get(options.noise_type, options.noise_type)
@@ -140,6 +141,8 @@ class RunParser(OneLineParser):
             self.error(f"--detection split: --method {options.method} has no split; leave it out")
         if detection == "posterior" and options.folds == 0:
             self.error("--detection posterior: needs --folds NUMBER")
+        if getattr(options, "folds", 0) and options.val_ratio != val_ratio:
+            self.error(f"--val_ratio {options.val_ratio}: --folds hold out all images in turn")
         if getattr(options, "folds", 0) and (options.folds == 1 or options.limit_train):
             self.error(f"--folds {options.folds}: needs two folds or more, and no --limit_train")
         return options

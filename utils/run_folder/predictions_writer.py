@@ -17,6 +17,11 @@ from utils.run_folder.folder import RunFolder
 from utils.run_folder.predictions import UNKNOWN, Predictions
 from utils.run_folder.suspects import class_examples, most_suspect, suspects_csv
 
+LEAST_AGREEMENT = 0.5  # of what judges the labels with them
+LITTLE_AGREED = (
+    "warning: what judges the labels agrees with {:.0%} of them alone: it has learned little, or "
+    "most are wrong; many wrong ones are not seen"
+)
 FEWEST_IMAGES = 1000  # on which networks that begin from nothing learn enough to flag labels
 WARNINGS_SAID = 10
 CLASSES_NAMED = 20  # those with the most flagged labels
@@ -79,9 +84,12 @@ class PredictionsWriter(NamedTuple):
         )
         if judgment is not None:
             flag = not too_few(predictions)
-            posterior, mostly_wrong = (each.numpy() for each in judgment)
+            posterior, mostly_wrong, agreement = (each.numpy() for each in judgment)
             predictions = predictions.with_posterior(posterior, mostly_wrong, flag=flag)
-            for line in posterior_lines(predictions):
+            lines = posterior_lines(predictions)
+            if agreement < LEAST_AGREEMENT:
+                lines.append(LITTLE_AGREED.format(agreement))
+            for line in lines:
                 say(line)
         return write_predictions(self.folder, predictions, self.images, self.own)
 
