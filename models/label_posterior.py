@@ -19,6 +19,7 @@ images are few or predictions contradict most labels, and where they are surer t
 N images, C classes. All in double precision.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 
 EXPONENTS = [0.25 * 1.08**k for k in range(40)]  # 0.25 to 5
 STEPS = 60  # of expectation maximization for uniform noise
+SURENESS_SPREAD = 0.3  # of log exponent below 0: few networks are surer than twice what they should
 NOISE = 0.0001, 0.9  # smallest and largest
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
 ANCHORS = 0.85  # certain images of a class, as a share of its labels
@@ -103,7 +105,7 @@ def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
 def uniform_noise(probabilities: Tensor, labels: Tensor) -> NoiseModel:
     """The likeliest model by which a share of the labels is drawn anew, uniformly."""
     found = (_uniform(probabilities, labels, each) for each in EXPONENTS)
-    return max(found, key=lambda model: model.log_likelihoods(probabilities, labels).mean())
+    return max(found, key=lambda model: _evidence(model, probabilities, labels))
 
 
 def _uniform(probabilities: Tensor, labels: Tensor, exponent: float) -> NoiseModel:
@@ -129,7 +131,17 @@ def structured_noise(
         counts[k] += torch.bincount(labels[certain], minlength=len(counts))
     transition = counts / counts.sum(1, keepdim=True)
     models = (NoiseModel(exponent, transition) for exponent in EXPONENTS)
-    return max(models, key=lambda model: model.log_likelihoods(probabilities, labels).mean())
+    return max(models, key=lambda model: _evidence(model, probabilities, labels))
+
+
+def _evidence(model: NoiseModel, probabilities: Tensor, labels: Tensor) -> Tensor:
+    """log P(labels, exponent) in nats, up to a constant: a scalar.
+
+    Where noise and a low exponent explain the labels equally well, the likelihood alone takes the
+    noise for errors of the predictions.
+    """
+    too_sure = min(0.0, math.log(model.exponent)) / SURENESS_SPREAD
+    return model.log_likelihoods(probabilities, labels).sum() - too_sure**2 / 2
 
 
 def mostly_wrong(probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -58,6 +58,15 @@ def test_the_posterior_is_the_share_of_right_labels(exponent: float, noise: floa
         assert rows.sum() > 10 and abs(right - at_label[rows].mean()) < error
 
 
+def test_an_exponent_that_few_networks_have_needs_many_labels():
+    probabilities, _, labels = draw(8000, 0.0)
+    said = probabilities**4
+    said /= said.sum(1, keepdim=True)  # four times as sure as they should be
+    many, few = uniform_noise(said, labels), uniform_noise(said[:40], labels[:40])
+    assert many.exponent == pytest.approx(0.25, rel=0.1) and many.transition[0, 1] < 0.001
+    assert few.exponent > 1.3 * many.exponent
+
+
 def test_the_posterior_is_bayes_rule():
     probabilities, _, labels = draw(50, 0.9)  # so few agree that noise counts as uniform
     found = uniform_noise(probabilities, labels)
