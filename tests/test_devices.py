@@ -40,9 +40,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("capabilities", "precision"),
     [
-        ({"avx512_bf16": True, "faster": True}, "bf16"),
-        ({"avx512_bf16": True, "faster": False}, "fp32"),
-        ({"amx_bf16": True, "avx512_bf16": True, "faster": False}, "bf16"),
+        ({"avx512_bf16": True, "amd": True}, "bf16"),
+        ({"avx512_bf16": True, "amd": False}, "fp32"),
+        ({"amx_bf16": True, "avx512_bf16": True, "amd": False}, "bf16"),
         ({"avx512_f": True, "avx512_bf16": False}, "fp32"),
         ({}, "fp32"),
         ("_is_amx_tile_supported", "bf16"),  # of an older torch
@@ -56,9 +56,22 @@ def test_auto_is_bf16_on_a_cpu_that_is_faster_with_it(
     if isinstance(capabilities, str):
         asked, capabilities = {capabilities: lambda: True}, {}
     monkeypatch.setattr(torch, "cpu", SimpleNamespace(**asked))
-    monkeypatch.setattr(devices, "bf16_is_faster", lambda: capabilities.get("faster"))
+    monkeypatch.setattr(devices, "is_amd", lambda: capabilities.get("amd"))
     assert pick_precision("auto", CPU) == precision
     assert pick_precision("bf16", CPU) == "bf16" and pick_precision("fp32", CPU) == "fp32"
+
+
+def test_whose_the_cpu_is(monkeypatch: pytest.MonkeyPatch):
+    for about, amd in (("vendor_id : AuthenticAMD\n", True), ("vendor_id : GenuineIntel\n", False)):
+        monkeypatch.setattr(Path, "read_text", lambda *_, about=about, **__: about)
+        assert devices.is_amd() == amd
+
+    def gone(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", gone)
+    monkeypatch.setattr(devices.platform, "processor", lambda: "AMD64 Family 25, AuthenticAMD")
+    assert devices.is_amd()
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)])

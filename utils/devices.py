@@ -1,8 +1,8 @@
 """Which device to run on, and how precisely."""
 
+import platform
 import sys
-import time
-from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,8 +13,6 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None
-
-PRODUCTS = 8  # of matrices in each precision, of which the fastest counts
 
 
 def pick_device(name: str) -> torch.device:
@@ -41,8 +39,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """fp32, tf32 or bf16; "auto": bf16 where the device has it in hardware and a CPU is faster
-    with it, else fp32.
+    """fp32, tf32 or bf16; "auto": bf16 where the device has it in hardware and is fast with
+    it, else fp32.
 
     Also tells torch whether CUDA may round the factors of float32 products to TF32.
     Raises ValueError for tf32 where there is none, and for bf16 on MPS.
@@ -72,23 +70,16 @@ def has_bf16(device: torch.device) -> bool:
     else:
         capabilities = torch.cpu.get_capabilities()
         vectors, tiles = (bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
-    return tiles or (vectors and bf16_is_faster())
+    return tiles or (vectors and is_amd())
 
 
-@cache
-def bf16_is_faster() -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 faster than those of float32: asked once.
-
-    With AVX512-BF16 alone AMD's takes half the time, Intel's without AMX twice as long.
-    """
-    factors = [torch.ones(512, 512, dtype=each) for each in (torch.float32, torch.bfloat16)]
-    seconds = []
-    for _ in range(PRODUCTS):
-        for factor in factors:
-            start = time.perf_counter()
-            factor @ factor
-            seconds.append(time.perf_counter() - start)
-    return min(seconds[1::2]) < min(seconds[::2])
+def is_amd() -> bool:
+    """Whether the CPU is AMD's, whose AVX512-BF16 alone is fast; Intel's needs AMX."""
+    try:
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        about = platform.processor()
+    return "AuthenticAMD" in about
 
 
 class Machine(NamedTuple):
