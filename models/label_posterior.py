@@ -27,7 +27,7 @@ from torch import Tensor
 
 EXPONENTS = [0.25 * 1.08**k for k in range(40)]  # 0.25 to 5
 STEPS = 60  # of expectation maximization for uniform noise
-SURENESS_SPREAD = 0.3  # of log exponent below 0: few networks are surer than twice what they should
+SURENESS_SPREAD = 0.4  # of log exponent below 0: few networks are surer than twice what they should
 NOISE = 0.0001, 0.9  # smallest and largest
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
 ANCHORS = 0.85  # certain images of a class, as a share of its labels
