@@ -14,10 +14,9 @@ from utils.manifest import as_file
 from utils.review.page import review_page
 from utils.run_folder.description import Description
 from utils.run_folder.folder import RunFolder
-from utils.run_folder.predictions import UNKNOWN, Predictions
+from utils.run_folder.predictions import MOST_FLAGGED, UNKNOWN, Predictions
 from utils.run_folder.suspects import class_examples, most_suspect, suspects_csv
 
-LEAST_AGREEMENT = 0.5  # of what judges the labels with them
 LITTLE_AGREED = (
     "warning: what judges the labels agrees with {:.0%} of them alone: it has learned little, or "
     "most are wrong; many wrong ones are not seen"
@@ -87,7 +86,7 @@ class PredictionsWriter(NamedTuple):
             posterior, mostly_wrong, agreement = (each.numpy() for each in judgment)
             predictions = predictions.with_posterior(posterior, mostly_wrong, flag=flag)
             lines = posterior_lines(predictions)
-            if agreement < LEAST_AGREEMENT:
+            if 1 - agreement > MOST_FLAGGED:
                 lines.append(LITTLE_AGREED.format(agreement))
             for line in lines:
                 say(line)
