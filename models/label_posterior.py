@@ -4,12 +4,15 @@ Probabilities by networks that were trained on a label say little of it: they ma
 So they come out of fold: each image is judged by networks that were trained without it. A network's
 confidence is no frequency, and its errors look like wrong labels. A noise model tells both apart:
 
-    P(label | image) = sum_k p_k(image) T[k, label],   p = softmax(exponent * log probability)
+    P(label | image) = sum_k p_k(image) T[k, label],   p = softmax(sharpness * log probability)
+    sharpness(image) = exponent * (margin / median margin) ** (power - 1)
 
-with a noise transition matrix T. Bayes' rule then gives the probability of each true class. Two
-models compete. `uniform_noise`: wrong labels are spread over the classes; one number, found by its
-likelihood. `structured_noise`: wrong labels follow similarity; T is read off the images of which
-the predictions are most certain (anchors: Patrini et al., CVPR 2017).
+with a noise transition matrix T; the margin is that of the two largest log probabilities. Networks
+from scratch are sure of images that they do not understand, too: small margins mean less than they
+say, large ones more. Bayes' rule then gives the probability of each true class. Two models compete.
+`uniform_noise`: wrong labels are spread over the classes; one number, found by its likelihood.
+`structured_noise`: wrong labels follow similarity; T is read off the images of which the
+predictions are most certain (anchors: Patrini et al., CVPR 2017).
 
 Similar classes are also what predictions confuse by themselves, and a T of its own is free to
 take such errors for noise. So uniform noise is kept where it explains held-out labels better, where
@@ -19,15 +22,18 @@ images are few or predictions contradict most labels, and where they are surer t
 N images, C classes. All in double precision.
 """
 
-import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 EXPONENTS = [0.25 * 1.08**k for k in range(40)]  # 0.25 to 5
+AROUND = 2  # exponents on each side of one that is tried first
 STEPS = 60  # of expectation maximization for uniform noise
-SURENESS_SPREAD = 0.4  # of log exponent below 0: few networks are surer than twice what they should
+POWERS = (1.0, 1.5, 2.0, 3.0, 4.0)
+SMALLEST_MARGIN = 1e-3
 NOISE = 0.0001, 0.9  # smallest and largest
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
 ANCHORS = 0.85  # certain images of a class, as a share of its labels
@@ -46,11 +52,12 @@ class NoiseModel(NamedTuple):
     """How predictions and wrong labels come about."""
 
     exponent: float  # above 1 where the predictions are less confident than they should be
+    power: float  # above 1 where more so of large margins than of small ones
     transition: Tensor  # T [C, C]: a row a true class, a column a given one
 
     def joint(self, probabilities: Tensor, labels: Tensor) -> Tensor:
         """P(label, true class | image) [N, C] for probabilities [N, C] and labels [N]."""
-        return _sharpened(probabilities, self.exponent) * self.transition.T[labels]
+        return _sharpened(probabilities, self.exponent, self.power) * self.transition.T[labels]
 
     def log_likelihoods(self, probabilities: Tensor, labels: Tensor) -> Tensor:
         """log P(label | image) [N] in nats."""
@@ -96,25 +103,28 @@ def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
         or uniform.exponent < LEAST_EXPONENT
     ):
         return uniform
-    better = _held_out_advantage(probabilities, labels)
+    better = _held_out_advantage(probabilities, labels, uniform.power)
     if better.mean() > BETTER * better.std():
         return uniform
     return structured_noise(probabilities, labels, uniform, ANCHORS)
 
 
-def uniform_noise(probabilities: Tensor, labels: Tensor) -> NoiseModel:
+def uniform_noise(
+    probabilities: Tensor, labels: Tensor, powers: Sequence[float] = POWERS
+) -> NoiseModel:
     """The likeliest model by which a share of the labels is drawn anew, uniformly."""
-    found = (_uniform(probabilities, labels, each) for each in EXPONENTS)
-    return max(found, key=lambda model: _evidence(model, probabilities, labels))
+    about = probabilities, labels
+    fits = (partial(_uniform, *about, power) for power in powers)
+    return _likeliest((_of_exponents(fit, *about) for fit in fits), *about)
 
 
-def _uniform(probabilities: Tensor, labels: Tensor, exponent: float) -> NoiseModel:
+def _uniform(probabilities: Tensor, labels: Tensor, power: float, exponent: float) -> NoiseModel:
     classes, noise = probabilities.shape[1], torch.tensor(0.1, dtype=torch.double)
-    at_label = _sharpened(probabilities, exponent).gather(1, labels[:, None])  # [N, 1]
+    at_label = _sharpened(probabilities, exponent, power).gather(1, labels[:, None])  # [N, 1]
     for _ in range(STEPS):
         drawn = noise / classes
         noise = (drawn / (drawn + (1 - noise) * at_label)).mean().clamp(*NOISE)
-    return NoiseModel(exponent, (1 - noise) * torch.eye(classes) + noise / classes)
+    return NoiseModel(exponent, power, (1 - noise) * torch.eye(classes) + noise / classes)
 
 
 def structured_noise(
@@ -123,25 +133,32 @@ def structured_noise(
     """The model whose T counts the labels of each class's most certain images.
 
     They are as many as that share of the class's labels; PRIOR_ANCHORS more obey the `uniform`
-    model. The exponent is the likeliest.
+    model, which gives the power. The exponent is the likeliest.
     """
     counts = PRIOR_ANCHORS * uniform.transition  # [C, C]
     for k, images in enumerate(torch.bincount(labels, minlength=len(counts)).tolist()):
         certain = probabilities[:, k].topk(int(anchors * images)).indices
         counts[k] += torch.bincount(labels[certain], minlength=len(counts))
     transition = counts / counts.sum(1, keepdim=True)
-    models = (NoiseModel(exponent, transition) for exponent in EXPONENTS)
-    return max(models, key=lambda model: _evidence(model, probabilities, labels))
+
+    def fit(exponent: float) -> NoiseModel:
+        return NoiseModel(exponent, uniform.power, transition)
+
+    return _of_exponents(fit, probabilities, labels)
 
 
-def _evidence(model: NoiseModel, probabilities: Tensor, labels: Tensor) -> Tensor:
-    """log P(labels, exponent) in nats, up to a constant: a scalar.
+def _of_exponents(
+    fit: Callable[[float], NoiseModel], probabilities: Tensor, labels: Tensor
+) -> NoiseModel:
+    """The likeliest model of all exponents: of some, then of those that are next to it."""
+    best = _likeliest(map(fit, EXPONENTS[AROUND :: 2 * AROUND + 1]), probabilities, labels)
+    place = EXPONENTS.index(best.exponent)
+    near = EXPONENTS[place - AROUND : place + AROUND + 1]
+    return _likeliest(map(fit, near), probabilities, labels)
 
-    Where noise and a low exponent explain the labels equally well, the likelihood alone takes the
-    noise for errors of the predictions.
-    """
-    too_sure = min(0.0, math.log(model.exponent)) / SURENESS_SPREAD
-    return model.log_likelihoods(probabilities, labels).sum() - too_sure**2 / 2
+
+def _likeliest(models: Iterable[NoiseModel], probabilities: Tensor, labels: Tensor) -> NoiseModel:
+    return max(models, key=lambda model: model.log_likelihoods(probabilities, labels).sum())
 
 
 def mostly_wrong(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -165,18 +182,21 @@ def mostly_wrong(probabilities: Tensor, labels: Tensor) -> Tensor:
     return (known | spread) & (total >= FEWEST_SHOWN) & (2 * total > SUREST * counts)
 
 
-def _held_out_advantage(probabilities: Tensor, labels: Tensor) -> Tensor:
+def _held_out_advantage(probabilities: Tensor, labels: Tensor, power: float) -> Tensor:
     """How much better uniform noise explains each label [N], in nats, by fits without the image."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     found = torch.zeros(len(labels), dtype=torch.double)
     for part in order.chunk(FOLDS):
         others = ~torch.isin(torch.arange(len(labels)), part)
         fitted, held_out = ((probabilities[k], labels[k]) for k in (others, part))
-        uniform = uniform_noise(*fitted)
+        uniform = uniform_noise(*fitted, [power])
         structured = structured_noise(*fitted, uniform, CONTEST_ANCHORS)
         found[part] = uniform.log_likelihoods(*held_out) - structured.log_likelihoods(*held_out)
     return found
 
 
-def _sharpened(probabilities: Tensor, exponent: float) -> Tensor:
-    return (exponent * probabilities.double().clamp(min=MIN_PROBABILITY).log()).softmax(1)
+def _sharpened(probabilities: Tensor, exponent: float, power: float) -> Tensor:
+    logs = probabilities.double().clamp(min=MIN_PROBABILITY).log()
+    largest = logs.topk(2).values
+    margin = (largest[:, :1] - largest[:, 1:]).clamp(min=SMALLEST_MARGIN)
+    return (exponent * (margin / margin.median()) ** (power - 1) * logs).softmax(1)

@@ -58,13 +58,23 @@ def test_the_posterior_is_the_share_of_right_labels(exponent: float, noise: floa
         assert rows.sum() > 10 and abs(right - at_label[rows].mean()) < error
 
 
-def test_an_exponent_that_few_networks_have_needs_many_labels():
-    probabilities, _, labels = draw(8000, 0.0)
-    said = probabilities**4
-    said /= said.sum(1, keepdim=True)  # four times as sure as they should be
-    many, few = uniform_noise(said, labels), uniform_noise(said[:40], labels[:40])
-    assert many.exponent == pytest.approx(0.25, rel=0.1) and many.transition[0, 1] < 0.001
-    assert few.exponent > 1.2 * many.exponent
+def test_small_margins_may_mean_less_than_they_say():
+    generator = torch.Generator().manual_seed(0)
+    margins = 8 * torch.rand(8000, generator=generator).double()  # of two classes
+    right = torch.sigmoid(0.08 * margins**2)  # less than the sigmoid of the margin below 12
+    first = torch.rand(8000, generator=generator) < 0.5
+    true = torch.where(torch.rand(8000, generator=generator) < right, first, ~first).long()
+    swapped = torch.rand(8000, generator=generator) < 0.15
+    labels, said = torch.where(swapped, 1 - true, true), torch.sigmoid(margins)
+    said = torch.stack([torch.where(first, 1 - said, said), torch.where(first, said, 1 - said)], 1)
+    found = uniform_noise(said, labels)
+    assert found.power == 2 and found.transition[0, 1] == pytest.approx(0.15, abs=0.02)
+    assert found.exponent == pytest.approx(0.08 * 4, rel=0.1)  # at the median margin
+    flagged = label_posterior(said, labels).argmax(1) != labels
+    assert swapped[flagged].double().mean() > 0.6 and swapped[flagged].sum() > 300
+    plain = uniform_noise(said, labels, [1])  # takes wrong labels for errors, or the other way
+    lost = [each.log_likelihoods(said, labels).sum() for each in (found, plain)]
+    assert lost[0] > lost[1] + 10
 
 
 def test_the_posterior_is_bayes_rule():
