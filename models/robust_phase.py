@@ -1,8 +1,7 @@
 """The robust phase: what follows the tipping point, and how bkd+ departs from the paper there.
 
 The paper trains the teacher on the robust target, a mix of label and student's prediction by four
-groups, and goes on with the compensation loss: the student stays blind. The departures, each an
-option:
+groups, and goes on with the compensation loss: the student stays blind. Departures, as options:
 
 - Target: the posterior of the true class by Bayes' rule, from the label, the pair's mean
   prediction over the epochs, and the noise transition matrix that these two imply.
@@ -29,6 +28,7 @@ from models.losses import PairLoss
 from models.mixup import NO_MIXUP, Mix, Mixup
 
 MEMORIZED = 0.05  # rise of the share of planted labels agreed with that makes the student blind
+RECENT = 0.5  # momentum of that share: of 100 planted labels some are agreed with by chance
 MARGINAL_MOMENTUM = 0.9  # of the mean prediction over the batches
 RAMP = 0.08  # of the epochs, in which strong views come to count in full
 
@@ -156,6 +156,7 @@ class RobustPhase:
         self.marginals = torch.full((2, classes), 1 / classes, device=device)
         self.robust = torch.zeros((), device=device)
         self.visibility = torch.ones((), device=device)
+        self.memorized = torch.ones((), device=device)  # 1: not measured yet
         self.least = torch.ones((), device=device)
         self.strong = torch.zeros((), device=device)
 
@@ -191,23 +192,23 @@ class RobustPhase:
     def conclude(self, labels: Tensor, memorized: float | None, rate_left: float = 1.0) -> None:
         """After an epoch: transition matrix by the labels [N], visibility, strong views' weight.
 
-        `memorized`: the share of planted labels, if there are any. Once it has risen enough above
-        its lowest, the student is blind for good. The rise counts by `rate_left`, the share of the
-        learning rate that is left: near its end a network cannot forget any more, and would only
-        lose what it learns by the labels.
+        `memorized`: the share of planted labels, or None. Once its running mean has risen enough
+        above its lowest, the student is blind for good. The rise counts by `rate_left`, the share
+        of the learning rate: near its end a network cannot forget, and would only lose the labels.
         """
         self.transition.copy_(losses.transition_matrix(self.predicted, labels))
         self.strong.add_(self.most / self.steps).clamp_(max=self.most)
         if memorized is not None:
-            self.least.clamp_(max=max(0.0, memorized))  # below is chance too
-            if rate_left * (memorized - float(self.least)) > MEMORIZED:
+            share, mean = self.least.new_tensor(memorized), self.memorized
+            mean.copy_(share if mean == 1 else share.lerp(mean, RECENT))
+            self.least.clamp_(max=mean.clamp(min=0))  # below is chance too
+            if rate_left * (mean - self.least) > MEMORIZED:
                 self.visibility.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """What changes from step to step."""
-        names = ("alpha", "predicted", "transition", "marginals", "robust", "visibility", "least")
-        names += ("strong",)
-        return {name: getattr(self, name) for name in names}
+        names = "alpha predicted transition marginals robust strong visibility memorized least"
+        return {name: getattr(self, name) for name in names.split()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; raises ValueError for other shapes."""

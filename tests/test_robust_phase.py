@@ -310,16 +310,17 @@ def test_strong_views_come_to_count_over_the_first_epochs_of_the_robust_phase():
 
 def test_the_student_goes_blind_once_planted_labels_are_memorized():
     phase, resumed, labels = new_phase(), new_phase(), torch.zeros(6, dtype=torch.long)
-    more = 1.01 * robust_phase.MEMORIZED
-    epochs = [(0.3, 1), (0.1, 1), (0.1 + 0.9 * more, 1), (0.1 + more, 0.9), (None, 1), (-0.2, 1)]
-    epochs += [(0.9 * more, 1), (more, 1), (0.0, 1)]
+    rise = robust_phase.MEMORIZED / (1 - robust_phase.RECENT)  # in one epoch, which is enough
+    epochs = [(0.3, 1), (0.3, 1), (0.1, 1), (0.1, 1), (0.1, 1), (0.1, 1)]
+    epochs += [(0.1 + 0.9 * rise, 1), (0.1, 1), (0.1, 1), (0.1, 1), (0.1 + 1.3 * rise, 0.7)]
+    epochs += [(None, 1), (0, 1), (0, 1), (0, 1), (0, 1), (0.9 * rise, 1), (0.9 * rise, 1), (0, 1)]
     seen = []
     for memorized, rate_left in epochs:
         resumed.load_state_dict(phase.state_dict())  # a run may stop after any epoch
         phase, resumed = resumed, phase
         phase.conclude(labels, memorized, rate_left)
         seen.append(phase.visible())
-    assert seen == [True] * 7 + [False] * 2  # for good
+    assert seen == [True] * 17 + [False] * 2  # at the second such epoch, and for good
     inputs = phase.inputs(torch.arange(3), phase.mix(torch.arange(3), 0, 0))
     assert inputs.visibility == 0
     older = {name: each for name, each in phase.state_dict().items() if name != "visibility"}
