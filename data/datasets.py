@@ -26,7 +26,7 @@ from data.splits import (
 )
 from utils.console import say
 from utils.labels import Labels, Positions
-from utils.options.own_images import IMAGE_SIZES, choose_by_count
+from utils.options.own_images import choose_by_count
 
 LARGE = 224  # pixels, the side of images for a backbone
 FOLDS = 5  # of the regression on features, where none are asked for
@@ -48,10 +48,9 @@ def load_images(
     """
     if dataset == "folder":
         places = (Path(own[name]) if own.get(name) else None for name in ("images", "manifest"))
-        size = own.get("image_size") or IMAGE_SIZES[0]  # no matter where only labels are asked for
         results = [Path(own["results_dir"])] if own.get("results_dir") else []
         how = {"flip": not own.get("no_flip"), "leave_out": results, "columns": own.get("columns")}
-        return load_own_images(*places, size, data_dir, quiet, **how)
+        return load_own_images(*places, own.get("image_size"), data_dir, quiet, **how)
     if dataset == "digits":
         return ImageSet(*load_digits(), MEAN, STD, augment=None)
     _, _, mean, std, augment = CIFAR[dataset]
@@ -94,7 +93,7 @@ def load_run(args: argparse.Namespace) -> tuple[ImageSet, Labels]:
     if images.own:
         for line in images.own.facts if not args.fold else ():  # once for all folds
             say(line)
-        choose_by_count(args, len(given) - images.own.judged)
+        choose_by_count(args, len(given) - images.own.judged, images.train.images.shape[-1])
     judged = images.own.judged if images.own else 0
     trained = given[: len(given) - judged]
     if args.folds:
@@ -133,9 +132,9 @@ def judging_probabilities(
         features = backbone(args.backbone, large.train.images)
     folds, trained = args.folds or FOLDS, own.labels[: len(names) - own.judged]
     last = np.arange(len(trained), len(names))  # test and validation images, in no fold's training
+    seeds = ((PARTITIONS * args.seed + again) % SEEDS for again in range(PARTITIONS))
     partitions = [
-        [fold_positions(trained, folds, fold, (args.seed + again) % SEEDS) for fold in range(folds)]
-        for again in range(PARTITIONS)
+        [fold_positions(trained, folds, fold, seed) for fold in range(folds)] for seed in seeds
     ]
     for part in partitions:
         part[:] = [each._replace(val=np.append(each.val, last)) for each in part]

@@ -214,10 +214,10 @@ def test_defaults_follow_from_the_number_of_images(tmp_path: Path, capsys):
     write_folder(tmp_path / "pets", count=4, test=0)
     args = training_options(*words_of(tmp_path, "--n_epoch", 1))
     assert args.method == "bkd+" and args.net == "compact"
-    assert args.batch_size is args.width is None and args.image_size == 32
+    assert args.batch_size is args.width is args.image_size is None
     training.main(args)
     expected = defaults_by_count("bkd+", 12)
-    said = "12 images: --batch_size 32 --width 32 --folds 5 --detection posterior unless"
+    said = "12 images: --image_size 32 --batch_size 32 --width 32 --folds 5 --detection posterior "
     assert said in capsys.readouterr().out
     options = json.loads(RunFolder.of(args).args.read_text())
     assert options["options"] | expected | {"n_epoch": 1} == options["options"]

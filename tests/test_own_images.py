@@ -149,6 +149,19 @@ def test_training_images_among_the_test_images_do_not_count(tmp_path: Path):
     assert images.own.warnings[0] == f"{words}: test/a/seen.png, test/c/seen.png"
 
 
+@pytest.mark.parametrize("shape, side", [((200, 63), 32), ((64, 80), 64)])
+def test_images_of_64_pixels_and_more_are_brought_to_64(shape: tuple, side: int, tmp_path: Path):
+    generator, folder = np.random.default_rng(0), tmp_path / "images"
+    for name, size in (("a/1", (40, 32)), ("a/2", shape), ("b/1", shape)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(generator, (9, 9, 9), size).save(folder / f"{name}.png")
+    (folder / "a" / "3.png").write_bytes(b"no image")
+    images = load_images("folder", tmp_path, {"images": folder})
+    assert images.train.images.shape == (3, 3, side, side)
+    chosen = load_images("folder", tmp_path, {"images": folder, "image_size": 96})
+    assert chosen.train.images.shape == (3, 3, 96, 96)
+
+
 @pytest.mark.parametrize("top", ["", "train/"])
 def test_results_and_data_among_the_images_are_left_out(top: str, tmp_path: Path):
     before = load(save_all(tmp_path, f"{top}a/1", f"{top}b/1"), tmp_path / "data").own

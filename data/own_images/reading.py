@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from utils.pictures import RESAMPLING, Scale, Values, content_of, decoded, reason_of
 
 CHUNK = 256  # files that a process is given at once
+MEASURED = 100  # files of which the usual size is taken
 FEW = 2000  # files for which no process is started
 
 
@@ -48,6 +50,18 @@ def read_image(path: Path, size: int, scale: Scale | None = None) -> Read:
     except Exception as error:  # Pillow meets a broken file with errors of every kind
         passing = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
         return Read(None, "", reason_of(error), passing)
+
+
+def usual_side(paths: Sequence[Path]) -> int:
+    """Median of the short sides, in pixels, of some of the files; 0 if none of them can be read."""
+    sides = [0]
+    for path in paths[:: len(paths) // MEASURED + 1]:
+        with warnings.catch_warnings(), suppress(Exception):  # broken files are told of later
+            warnings.simplefilter("ignore")
+            if path.is_file():  # to read a pipe would be to wait for ever
+                with Image.open(path) as image:
+                    sides.append(min(image.size))
+    return sorted(sides)[len(sides) // 2]
 
 
 def read_images(

@@ -11,7 +11,7 @@ from utils.options.values import add_options, column_names, count_or_none, resol
 OWN_IMAGES = "folder"  # the data set
 RUNS_OF_OWN_IMAGES = {"net": "compact", "method": "bkd+"}  # the defaults
 IMAGE_SIZES = (32, 64, 96)
-BY_COUNT = {"n_epoch", "batch_size", "width", "folds", "detection", "val_ratio"}
+BY_COUNT = {"image_size", "n_epoch", "batch_size", "width", "folds", "detection", "val_ratio"}
 VAL_RATIO = 0.1
 MANY = 20_000  # images, of which networks memorize few; they are judged by the last networks
 OWN_OPTIONS = {
@@ -95,12 +95,13 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
     return None
 
 
-def choose_by_count(options: argparse.Namespace, images: int) -> None:
+def choose_by_count(options: argparse.Namespace, images: int, side: int) -> None:
     """Set the options of BY_COUNT, which the images' number decides, where not given, and tell.
 
-    Raises ValueError for a --val_ratio that folds leave no use for.
+    `side`: of the images, as they were read. Raises ValueError for a --val_ratio that folds leave
+    no use for.
     """
-    defaults = defaults_by_count(options.method, images)
+    defaults = defaults_by_count(options.method, images, side)
     if not METHODS[options.method].has_networks:
         vars(options).update(defaults | {"folds": options.folds or defaults["folds"]})
         options.val_ratio = VAL_RATIO
@@ -123,11 +124,12 @@ def choose_by_count(options: argparse.Namespace, images: int) -> None:
         say(f"{images} images: {words} unless you choose others")
 
 
-def defaults_by_count(method: str, images: int) -> dict[str, Any]:
-    """Epochs, batch size, width, folds and what flags for so many images."""
+def defaults_by_count(method: str, images: int, side: int = IMAGE_SIZES[0]) -> dict[str, Any]:
+    """Epochs, batch size, width, folds and what flags for so many images; `side`: theirs."""
     few = images < 2_000
     epochs = 60 if few else 30 if images < 20_000 else 40
     return {
+        "image_size": side,
         "n_epoch": epochs if METHODS[method].has_student else epochs // 4,  # one soon memorizes
         "batch_size": 32 if few else 64 if images < 10_000 else 128,
         "width": 32,

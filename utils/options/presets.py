@@ -37,7 +37,7 @@ PRESETS = (  # of several that hold for a run the later ones win
         {"width": 16, "batch_size": 64, "n_epoch": 30, "lr_step": 15, "val_ratio": 0.0},
     ),
     Preset({"dataset": "digits", "net": "compact"}, {"lr": 0.2}),
-    Preset({"dataset": "folder"}, {"image_size": 32, "planted": 0.0}),
+    Preset({"dataset": "folder"}, {"planted": 0.0}),
 )
 
 
