@@ -86,7 +86,7 @@ def write_predictions(
     judgment = None
     if args.folds and not args.fold:
         judged = writer.out_of_fold(args.folds, sum(probabilities.values()) / len(probabilities))
-        judgment = judge_labels(judged, loader.labels.cpu())
+        judgment = judge_labels(judged, loader.labels.cpu(), from_scratch=True)
     predictions = writer.write(split, final, mean, probabilities, judgment)
     record = {} if judgment is None else {"lost_classes": predictions.lost_classes()}
     if predictions.fallback:

@@ -15,9 +15,9 @@ say, large ones more. Bayes' rule then gives the probability of each true class.
 predictions are most certain (anchors: Patrini et al., CVPR 2017).
 
 Similar classes are also what predictions confuse by themselves, and a T of its own is free to
-take such errors for noise. So uniform noise is kept where it explains held-out labels better, where
-images are few or predictions contradict most labels, and where they are surer than they should be
-(exponent below about 1): their certain images are then no anchors.
+take such errors for noise. So uniform noise is kept for networks from scratch, where it explains
+held-out labels better, where images are few or predictions contradict most labels, and where these
+are surer than they should be (exponent below about 1): their certain images are then no anchors.
 
 N images, C classes. All in double precision.
 """
@@ -72,10 +72,14 @@ class Judgment(NamedTuple):
     agreement: Tensor  # [], share of the labels that are the likeliest class
 
 
-def judge_labels(probabilities: Tensor, labels: Tensor) -> Judgment:
-    """Judge the labels [N] by probabilities [N, C] that do not know them."""
+def judge_labels(probabilities: Tensor, labels: Tensor, *, from_scratch: bool = False) -> Judgment:
+    """Judge the labels [N] by probabilities [N, C] that do not know them.
+
+    `from_scratch`: these are of networks that have seen no other images.
+    """
     about = probabilities, labels
-    return Judgment(label_posterior(*about), mostly_wrong(*about), agreement(*about))
+    posterior = label_posterior(*about, from_scratch=from_scratch)
+    return Judgment(posterior, mostly_wrong(*about), agreement(*about))
 
 
 def agreement(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -83,13 +87,14 @@ def agreement(probabilities: Tensor, labels: Tensor) -> Tensor:
     return (probabilities.argmax(1) == labels).double().mean()
 
 
-def label_posterior(probabilities: Tensor, labels: Tensor) -> Tensor:
+def label_posterior(probabilities: Tensor, labels: Tensor, *, from_scratch: bool = False) -> Tensor:
     """Probability of each class to be the true one, given image and label: [N, C], sum 1.
 
     `probabilities` [N, C] are calibrated on the labels [N] themselves. At the label it is the
     probability that the label is right.
     """
-    joint = noise_model(probabilities, labels).joint(probabilities, labels)
+    find = uniform_noise if from_scratch else noise_model
+    joint = find(probabilities, labels).joint(probabilities, labels)
     return joint / joint.sum(1, keepdim=True)
 
 
