@@ -4,15 +4,16 @@ Probabilities by networks that were trained on a label say little of it: they ma
 So they come out of fold: each image is judged by networks that were trained without it. A network's
 confidence is no frequency, and its errors look like wrong labels. A noise model tells both apart:
 
-    P(label | image) = sum_k p_k(image) T[k, label],   p = softmax(sharpness * log probability)
-    sharpness(image) = exponent * (margin / median margin) ** (power - 1)
+    P(label | image) = sum_k p_k(image) T[k, label]
+    p_k = softmax(-exponent * margin * (gap_k / margin) ** power)
 
-with a noise transition matrix T; the margin is that of the two largest log probabilities. Networks
-from scratch are sure of images that they do not understand, too: small margins mean less than they
-say, large ones more. Bayes' rule then gives the probability of each true class. Two models compete.
-`uniform_noise`: wrong labels are spread over the classes; one number, found by its likelihood.
-`structured_noise`: wrong labels follow similarity; T is read off the images of which the
-predictions are most certain (anchors: Patrini et al., CVPR 2017).
+with a noise transition matrix T. gap_k is how far the log probability of class k is below the
+largest, margin the median of the smallest gaps. Networks from scratch may be sure of images that
+they do not understand: small gaps mean less than they say, large ones more (power above 1). Bayes'
+rule then gives the probability of each true class. Two models compete. `uniform_noise`: wrong
+labels are spread over the classes; one number, found by its likelihood. `structured_noise`: wrong
+labels follow similarity; T is read off the images of which the predictions are most certain
+(anchors: Patrini et al., CVPR 2017).
 
 Similar classes are also what predictions confuse by themselves, and a T of its own is free to
 take such errors for noise. So uniform noise is kept for networks from scratch, where it explains
@@ -43,7 +44,7 @@ CONTEST_ANCHORS = 0.7  # there: fewer explain held-out labels better, more find 
 BETTER = 0.05  # standard deviations of a label's log-likelihood
 FEWEST_OF_A_CLASS = 50  # images on average: for fewer T has too many numbers
 LEAST_AGREEMENT = 0.5  # of predictions and labels
-LEAST_EXPONENT = 1.05  # of uniform noise
+LEAST_EXPONENT = 1.05  # of uniform noise with power 1
 FEWEST_SHOWN = 5  # wrong labels of a class on images of others
 SUREST = 0.5  # of the images of a class: among these a wrong label is no error of the predictions
 
@@ -52,7 +53,7 @@ class NoiseModel(NamedTuple):
     """How predictions and wrong labels come about."""
 
     exponent: float  # above 1 where the predictions are less confident than they should be
-    power: float  # above 1 where more so of large margins than of small ones
+    power: float  # above 1 where large gaps are more reliable, and small ones less, than they say
     transition: Tensor  # T [C, C]: a row a true class, a column a given one
 
     def joint(self, probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -100,18 +101,14 @@ def label_posterior(probabilities: Tensor, labels: Tensor, *, from_scratch: bool
 
 def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
     """The one of both noise models that suits probabilities [N, C] and labels [N]; see above."""
-    uniform = uniform_noise(probabilities, labels)
+    plain = uniform_noise(probabilities, labels, [1])
     few = len(labels) < FEWEST_OF_A_CLASS * probabilities.shape[1]
-    if (
-        few
-        or agreement(probabilities, labels) < LEAST_AGREEMENT
-        or uniform.exponent < LEAST_EXPONENT
-    ):
-        return uniform
-    better = _held_out_advantage(probabilities, labels, uniform.power)
+    if few or agreement(probabilities, labels) < LEAST_AGREEMENT or plain.exponent < LEAST_EXPONENT:
+        return uniform_noise(probabilities, labels)
+    better = _held_out_advantage(probabilities, labels)
     if better.mean() > BETTER * better.std():
-        return uniform
-    return structured_noise(probabilities, labels, uniform, ANCHORS)
+        return uniform_noise(probabilities, labels)
+    return structured_noise(probabilities, labels, plain, ANCHORS)
 
 
 def uniform_noise(
@@ -138,7 +135,7 @@ def structured_noise(
     """The model whose T counts the labels of each class's most certain images.
 
     They are as many as that share of the class's labels; PRIOR_ANCHORS more obey the `uniform`
-    model, which gives the power. The exponent is the likeliest.
+    model. The exponent is the likeliest, and the power 1.
     """
     counts = PRIOR_ANCHORS * uniform.transition  # [C, C]
     for k, images in enumerate(torch.bincount(labels, minlength=len(counts)).tolist()):
@@ -147,7 +144,7 @@ def structured_noise(
     transition = counts / counts.sum(1, keepdim=True)
 
     def fit(exponent: float) -> NoiseModel:
-        return NoiseModel(exponent, uniform.power, transition)
+        return NoiseModel(exponent, 1, transition)
 
     return _of_exponents(fit, probabilities, labels)
 
@@ -187,14 +184,14 @@ def mostly_wrong(probabilities: Tensor, labels: Tensor) -> Tensor:
     return (known | spread) & (total >= FEWEST_SHOWN) & (2 * total > SUREST * counts)
 
 
-def _held_out_advantage(probabilities: Tensor, labels: Tensor, power: float) -> Tensor:
+def _held_out_advantage(probabilities: Tensor, labels: Tensor) -> Tensor:
     """How much better uniform noise explains each label [N], in nats, by fits without the image."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     found = torch.zeros(len(labels), dtype=torch.double)
     for part in order.chunk(FOLDS):
         others = ~torch.isin(torch.arange(len(labels)), part)
         fitted, held_out = ((probabilities[k], labels[k]) for k in (others, part))
-        uniform = uniform_noise(*fitted, [power])
+        uniform = uniform_noise(*fitted, [1])
         structured = structured_noise(*fitted, uniform, CONTEST_ANCHORS)
         found[part] = uniform.log_likelihoods(*held_out) - structured.log_likelihoods(*held_out)
     return found
@@ -202,6 +199,6 @@ def _held_out_advantage(probabilities: Tensor, labels: Tensor, power: float) -> 
 
 def _sharpened(probabilities: Tensor, exponent: float, power: float) -> Tensor:
     logs = probabilities.double().clamp(min=MIN_PROBABILITY).log()
-    largest = logs.topk(2).values
-    margin = (largest[:, :1] - largest[:, 1:]).clamp(min=SMALLEST_MARGIN)
-    return (exponent * (margin / margin.median()) ** (power - 1) * logs).softmax(1)
+    gaps = logs.amax(1, keepdim=True) - logs
+    margin = gaps.topk(2, largest=False).values[:, 1].median().clamp(min=SMALLEST_MARGIN)
+    return (-exponent * margin * (gaps / margin) ** power).softmax(1)

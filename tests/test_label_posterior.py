@@ -58,32 +58,38 @@ def test_the_posterior_is_the_share_of_right_labels(exponent: float, noise: floa
         assert rows.sum() > 10 and abs(right - at_label[rows].mean()) < error
 
 
-def test_small_margins_may_mean_less_than_they_say():
-    generator = torch.Generator().manual_seed(0)
-    margins = 8 * torch.rand(8000, generator=generator).double()  # of two classes
-    right = torch.sigmoid(0.08 * margins**2)  # less than the sigmoid of the margin below 12
-    first = torch.rand(8000, generator=generator) < 0.5
-    true = torch.where(torch.rand(8000, generator=generator) < right, first, ~first).long()
-    swapped = torch.rand(8000, generator=generator) < 0.15
-    labels, said = torch.where(swapped, 1 - true, true), torch.sigmoid(margins)
-    said = torch.stack([torch.where(first, 1 - said, said), torch.where(first, said, 1 - said)], 1)
-    found = uniform_noise(said, labels)
-    assert found.power == 2 and found.transition[0, 1] == pytest.approx(0.15, abs=0.02)
-    assert found.exponent == pytest.approx(0.08 * 4, rel=0.1)  # at the median margin
-    flagged = label_posterior(said, labels).argmax(1) != labels
-    assert swapped[flagged].double().mean() > 0.6 and swapped[flagged].sum() > 300
-    plain = uniform_noise(said, labels, [1])  # takes wrong labels for errors, or the other way
-    lost = [each.log_likelihoods(said, labels).sum() for each in (found, plain)]
-    assert lost[0] > lost[1] + 10
+@pytest.mark.parametrize("classes", [2, 10])
+def test_small_gaps_may_mean_less_than_they_say(classes: int):
+    generator, rows = torch.Generator().manual_seed(0), torch.arange(8000)
+    gaps = 8 * torch.rand(8000, generator=generator).double()  # of two classes; others: 20
+    right = torch.sigmoid(0.08 * gaps**2)  # less than the sigmoid of the gap below 12
+    order = torch.rand(8000, classes, generator=generator).argsort(1)
+    mistaken = (torch.rand(8000, generator=generator) > right).long()
+    true, logs = order[rows, mistaken], torch.full((8000, classes), -20.0).double()
+    logs[rows, order[:, 0]], logs[rows, order[:, 1]] = 0.0, -gaps
+    drawn = torch.rand(8000, generator=generator) < 0.3
+    anew = torch.randint(classes, (8000,), generator=generator)
+    labels, said = torch.where(drawn, anew, true), logs.softmax(1)
+    found, wrong = uniform_noise(said, labels), labels != true
+    assert found.power == 2 and found.transition[0, 1] == pytest.approx(0.3 / classes, abs=0.02)
+    assert found.exponent == pytest.approx(0.08 * 4, rel=0.1)  # at the median gap
+    flagged = label_posterior(said, labels, from_scratch=True).argmax(1) != labels
+    assert wrong[flagged].double().mean() > 0.6 and flagged[wrong].double().mean() > 0.3
+    plain = uniform_noise(said, labels, [1])
+    more = [each.log_likelihoods(said, labels).sum() for each in (found, plain)]
+    assert more[0] > more[1] + 10
 
 
 def test_the_posterior_is_bayes_rule():
     probabilities, _, labels = draw(50, 0.9)  # so few agree that noise counts as uniform
     found = uniform_noise(probabilities, labels)
-    exponent, noise = found.exponent, 10 * found.transition[0, 1]
+    exponent, power, noise = found.exponent, found.power, 10 * found.transition[0, 1]
+    ratios = probabilities.double() / probabilities.double().amax(1, keepdim=True)
+    typical = (-ratios.log().sort(1).values[:, -2]).median()  # gap of the two likeliest classes
     posterior, logs = label_posterior(probabilities, labels), []
     for row, label in enumerate(labels.tolist()):
-        prior = probabilities[row].double() ** exponent
+        gaps = -ratios[row].log() / typical
+        prior = (-exponent * typical * gaps**power).exp()
         prior /= prior.sum()
         given = [(1 - noise) * (k == label) + noise / 10 for k in range(10)]
         joint = prior * torch.tensor(given, dtype=torch.double)

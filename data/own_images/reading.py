@@ -1,6 +1,7 @@
 """Image files of all kinds as small square images; imports no torch, for its processes' sake."""
 
 import hashlib
+import random
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -53,9 +54,9 @@ def read_image(path: Path, size: int, scale: Scale | None = None) -> Read:
 
 
 def usual_side(paths: Sequence[Path]) -> int:
-    """Median of the short sides, in pixels, of some of the files; 0 if none of them can be read."""
+    """Median of the short sides, in pixels, of at most MEASURED files; 0 if none can be read."""
     sides = [0]
-    for path in paths[:: len(paths) // MEASURED + 1]:
+    for path in random.Random(0).sample(paths, min(len(paths), MEASURED)):
         with warnings.catch_warnings(), suppress(Exception):  # broken files are told of later
             warnings.simplefilter("ignore")
             if path.is_file():  # to read a pipe would be to wait for ever

@@ -18,7 +18,7 @@ from utils.options.values import (
 
 DATA_AND_LENGTH = {
     ("image_size", IMAGE_SIZES, None): "side in pixels to which own images are brought: the short "
-    "side is resized, then the center cut out",
+    "side is resized, then the center cut out (if not given 64 where most are as large, else 32)",
     ("no_flip", bool): "own images: no random flips, for letters and other images whose mirror "
     "image belongs to another class",
     ("val_ratio", ratio, 0.1, "SHARE"): "share of the training images held out for noisy "
