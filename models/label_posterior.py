@@ -10,10 +10,10 @@ confidence is no frequency, and its errors look like wrong labels. A noise model
 with a noise transition matrix T. gap_k is how far the log probability of class k is below the
 largest, margin the median of the smallest gaps. Networks from scratch may be sure of images that
 they do not understand: small gaps mean less than they say, large ones more (power above 1). Bayes'
-rule then gives the probability of each true class. Two models compete. `uniform_noise`: wrong
-labels are spread over the classes; one number, found by its likelihood. `structured_noise`: wrong
-labels follow similarity; T is read off the images of which the predictions are most certain
-(anchors: Patrini et al., CVPR 2017).
+rule then gives the probability of each true class. Two models compete. `uniform_models`: wrong
+labels are spread over the classes; one number, and the mean over all that explain the labels.
+`structured_noise`: wrong labels follow similarity; T is read off the images of which the
+predictions are most certain (anchors: Patrini et al., CVPR 2017).
 
 Similar classes are also what predictions confuse by themselves, and a T of its own is free to
 take such errors for noise. So uniform noise is kept for networks from scratch, where it explains
@@ -23,17 +23,19 @@ are surer than they should be (exponent below about 1): their certain images are
 N images, C classes. All in double precision.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+import math
+from collections.abc import Iterable
+from itertools import compress, product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 EXPONENTS = [0.25 * 1.08**k for k in range(40)]  # 0.25 to 5
-AROUND = 2  # exponents on each side of one that is tried first
 STEPS = 60  # of expectation maximization for uniform noise
 POWERS = (1.0, 1.5, 2.0, 3.0, 4.0)
+SURENESS_SPREAD = 0.4  # of log exponent below 0: few networks are surer than twice what they should
+NEGLIGIBLE = 7  # nats by which a model is less likely than the likeliest
 SMALLEST_MARGIN = 1e-3
 NOISE = 0.0001, 0.9  # smallest and largest
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
@@ -64,6 +66,11 @@ class NoiseModel(NamedTuple):
         """log P(label | image) [N] in nats."""
         return self.joint(probabilities, labels).sum(1).clamp(min=MIN_PROBABILITY).log()
 
+    def posterior(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """P(true class | image, label) [N, C]."""
+        joint = self.joint(probabilities, labels)
+        return joint / joint.sum(1, keepdim=True)
+
 
 class Judgment(NamedTuple):
     """What probabilities say of given labels."""
@@ -92,32 +99,52 @@ def label_posterior(probabilities: Tensor, labels: Tensor, *, from_scratch: bool
     """Probability of each class to be the true one, given image and label: [N, C], sum 1.
 
     `probabilities` [N, C] are calibrated on the labels [N] themselves. At the label it is the
-    probability that the label is right.
+    probability that the label is right. `from_scratch`: see `judge_labels`.
     """
-    find = uniform_noise if from_scratch else noise_model
-    joint = find(probabilities, labels).joint(probabilities, labels)
-    return joint / joint.sum(1, keepdim=True)
+    about = probabilities, labels
+    structured = None if from_scratch else suitable_structured_noise(*about)
+    if structured:
+        return structured.posterior(*about)
+    return sum(weight * model.posterior(*about) for weight, model in uniform_models(*about))
 
 
-def noise_model(probabilities: Tensor, labels: Tensor) -> NoiseModel:
-    """The one of both noise models that suits probabilities [N, C] and labels [N]; see above."""
-    plain = uniform_noise(probabilities, labels, [1])
+def suitable_structured_noise(probabilities: Tensor, labels: Tensor) -> NoiseModel | None:
+    """Structured noise, where it suits probabilities [N, C] and labels [N] better; see above."""
+    uniform = uniform_noise(probabilities, labels)
     few = len(labels) < FEWEST_OF_A_CLASS * probabilities.shape[1]
-    if few or agreement(probabilities, labels) < LEAST_AGREEMENT or plain.exponent < LEAST_EXPONENT:
-        return uniform_noise(probabilities, labels)
+    if few or agreement(probabilities, labels) < LEAST_AGREEMENT:
+        return None
+    if uniform.exponent < LEAST_EXPONENT:
+        return None
     better = _held_out_advantage(probabilities, labels)
     if better.mean() > BETTER * better.std():
-        return uniform_noise(probabilities, labels)
-    return structured_noise(probabilities, labels, plain, ANCHORS)
+        return None
+    return structured_noise(probabilities, labels, uniform, ANCHORS)
 
 
-def uniform_noise(
-    probabilities: Tensor, labels: Tensor, powers: Sequence[float] = POWERS
-) -> NoiseModel:
-    """The likeliest model by which a share of the labels is drawn anew, uniformly."""
-    about = probabilities, labels
-    fits = (partial(_uniform, *about, power) for power in powers)
-    return _likeliest((_of_exponents(fit, *about) for fit in fits), *about)
+def uniform_noise(probabilities: Tensor, labels: Tensor) -> NoiseModel:
+    """The likeliest model of power 1 by which a share of the labels is drawn anew, uniformly."""
+    models = (_uniform(probabilities, labels, 1, exponent) for exponent in EXPONENTS)
+    return _likeliest(models, probabilities, labels)
+
+
+def uniform_models(probabilities: Tensor, labels: Tensor) -> list[tuple[float, NoiseModel]]:
+    """Such models of all powers, each with its posterior probability where it has some.
+
+    Often several explain the labels as well: much noise and reliable predictions, or little noise
+    and predictions that are too sure. A prior makes very sure ones unlikely.
+    """
+    models = [_uniform(probabilities, labels, *each) for each in product(POWERS, EXPONENTS[::2])]
+    evidence = torch.stack(
+        [
+            each.log_likelihoods(probabilities, labels).sum()
+            - (min(0.0, math.log(each.exponent)) / SURENESS_SPREAD) ** 2 / 2
+            for each in models
+        ]
+    )
+    likely = evidence > evidence.max() - NEGLIGIBLE
+    weights = evidence[likely].softmax(0).tolist()
+    return list(zip(weights, compress(models, likely), strict=True))
 
 
 def _uniform(probabilities: Tensor, labels: Tensor, power: float, exponent: float) -> NoiseModel:
@@ -142,21 +169,8 @@ def structured_noise(
         certain = probabilities[:, k].topk(int(anchors * images)).indices
         counts[k] += torch.bincount(labels[certain], minlength=len(counts))
     transition = counts / counts.sum(1, keepdim=True)
-
-    def fit(exponent: float) -> NoiseModel:
-        return NoiseModel(exponent, 1, transition)
-
-    return _of_exponents(fit, probabilities, labels)
-
-
-def _of_exponents(
-    fit: Callable[[float], NoiseModel], probabilities: Tensor, labels: Tensor
-) -> NoiseModel:
-    """The likeliest model of all exponents: of some, then of those that are next to it."""
-    best = _likeliest(map(fit, EXPONENTS[AROUND :: 2 * AROUND + 1]), probabilities, labels)
-    place = EXPONENTS.index(best.exponent)
-    near = EXPONENTS[place - AROUND : place + AROUND + 1]
-    return _likeliest(map(fit, near), probabilities, labels)
+    models = (NoiseModel(exponent, 1, transition) for exponent in EXPONENTS)
+    return _likeliest(models, probabilities, labels)
 
 
 def _likeliest(models: Iterable[NoiseModel], probabilities: Tensor, labels: Tensor) -> NoiseModel:
@@ -191,7 +205,7 @@ def _held_out_advantage(probabilities: Tensor, labels: Tensor) -> Tensor:
     for part in order.chunk(FOLDS):
         others = ~torch.isin(torch.arange(len(labels)), part)
         fitted, held_out = ((probabilities[k], labels[k]) for k in (others, part))
-        uniform = uniform_noise(*fitted, [1])
+        uniform = uniform_noise(*fitted)
         structured = structured_noise(*fitted, uniform, CONTEST_ANCHORS)
         found[part] = uniform.log_likelihoods(*held_out) - structured.log_likelihoods(*held_out)
     return found

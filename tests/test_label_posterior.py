@@ -14,7 +14,13 @@ import learning
 from data.datasets import load_run
 from data.own_images.judgments import read_features, read_probabilities
 from data.splits import fold_positions
-from models.label_posterior import label_posterior, mostly_wrong, noise_model, uniform_noise
+from models.label_posterior import (
+    label_posterior,
+    mostly_wrong,
+    suitable_structured_noise,
+    uniform_models,
+    uniform_noise,
+)
 from models.linear_probe import backbone_features, out_of_fold
 from tests.conftest import training_options
 from tests.own_images import NAMES, mislabel, write_folder
@@ -70,38 +76,45 @@ def test_small_gaps_may_mean_less_than_they_say(classes: int):
     drawn = torch.rand(8000, generator=generator) < 0.3
     anew = torch.randint(classes, (8000,), generator=generator)
     labels, said = torch.where(drawn, anew, true), logs.softmax(1)
-    found, wrong = uniform_noise(said, labels), labels != true
-    assert found.power == 2 and found.transition[0, 1] == pytest.approx(0.3 / classes, abs=0.02)
-    assert found.exponent == pytest.approx(0.08 * 4, rel=0.1)  # at the median gap
+    found, wrong = uniform_models(said, labels), labels != true
+    power, exponent, noise = (
+        sum(weight * float(value) for (weight, _), value in zip(found, values, strict=True))
+        for values in zip(
+            *((m.power, m.exponent, m.transition[0, 1]) for _, m in found), strict=True
+        )
+    )
+    assert sum(weight for weight, _ in found) == pytest.approx(1)
+    assert 1.7 < power < 2.5 and noise == pytest.approx(0.3 / classes, abs=0.02)
+    assert exponent == pytest.approx(0.08 * 4, rel=0.2)  # at the median gap
     flagged = label_posterior(said, labels, from_scratch=True).argmax(1) != labels
     assert wrong[flagged].double().mean() > 0.6 and flagged[wrong].double().mean() > 0.3
-    plain = uniform_noise(said, labels, [1])
-    more = [each.log_likelihoods(said, labels).sum() for each in (found, plain)]
+    plain = uniform_noise(said, labels)
+    best = max(found, key=lambda each: each[0])[1]
+    more = [each.log_likelihoods(said, labels).sum() for each in (best, plain)]
     assert more[0] > more[1] + 10
 
 
 def test_the_posterior_is_bayes_rule():
     probabilities, _, labels = draw(50, 0.9)  # so few agree that noise counts as uniform
-    found = uniform_noise(probabilities, labels)
-    exponent, power, noise = found.exponent, found.power, 10 * found.transition[0, 1]
     ratios = probabilities.double() / probabilities.double().amax(1, keepdim=True)
     typical = (-ratios.log().sort(1).values[:, -2]).median()  # gap of the two likeliest classes
-    posterior, logs = label_posterior(probabilities, labels), []
-    for row, label in enumerate(labels.tolist()):
-        gaps = -ratios[row].log() / typical
-        prior = (-exponent * typical * gaps**power).exp()
-        prior /= prior.sum()
-        given = [(1 - noise) * (k == label) + noise / 10 for k in range(10)]
-        joint = prior * torch.tensor(given, dtype=torch.double)
-        torch.testing.assert_close(posterior[row], joint / joint.sum())
-        logs.append(joint.sum().log())
-    torch.testing.assert_close(found.log_likelihoods(probabilities, labels), torch.stack(logs))
+    posterior = torch.zeros(50, 10).double()
+    for weight, found in uniform_models(probabilities, labels):
+        noise, logs = 10 * found.transition[0, 1], []
+        for row, label in enumerate(labels.tolist()):
+            gaps = -ratios[row].log() / typical
+            prior = (-found.exponent * typical * gaps**found.power).exp()
+            given = [(1 - noise) * (k == label) + noise / 10 for k in range(10)]
+            joint = prior / prior.sum() * torch.tensor(given, dtype=torch.double)
+            posterior[row] += weight * joint / joint.sum()
+            logs.append(joint.sum().log())
+        torch.testing.assert_close(found.log_likelihoods(probabilities, labels), torch.stack(logs))
+    torch.testing.assert_close(label_posterior(probabilities, labels), posterior)
 
 
 def test_noise_that_follows_similarity_is_found_where_labels_speak_for_it():
     probabilities, _, labels = draw(8000, 0.1)
-    uniform = uniform_noise(probabilities, labels).transition
-    assert torch.equal(noise_model(probabilities, labels).transition, uniform)
+    assert suitable_structured_noise(probabilities, labels) is None
     probabilities, true, _ = draw(4000, 0)
     probabilities = probabilities.double() ** 3
     probabilities /= probabilities.sum(1, keepdim=True)
@@ -111,8 +124,7 @@ def test_noise_that_follows_similarity_is_found_where_labels_speak_for_it():
     pairs = torch.where(wrong, (true + 1) % 10, true)  # each class is taken for its neighbor
     sure = 0.9 * probabilities + 0.1 * probabilities.roll(1, 1)  # a network learns part of it
     said = (0.4 * sure.log()).softmax(1)  # and is less sure
-    found = noise_model(said, pairs).transition
-    assert not torch.equal(found, uniform_noise(said, pairs).transition)
+    found = suitable_structured_noise(said, pairs).transition
     assert (found.diagonal(1) > 0.15).all() and found.diagonal().min() > 0.6
     flagged = label_posterior(said, pairs).argmax(1) != pairs
     assert wrong[flagged].double().mean() > 0.7 and flagged[wrong].double().mean() > 0.7
@@ -121,8 +133,7 @@ def test_noise_that_follows_similarity_is_found_where_labels_speak_for_it():
     kept = label_posterior(probabilities, true).argmax(1) == true  # not where there is none
     assert kept.double().mean() > 0.98
     for each in sure, said[torch.randperm(4000, generator=generator)]:
-        uniform = uniform_noise(each, pairs).transition
-        assert torch.equal(noise_model(each, pairs).transition, uniform)
+        assert suitable_structured_noise(each, pairs) is None
 
 
 def test_regression_never_sees_the_label_that_it_judges():
@@ -234,7 +245,7 @@ def test_each_label_is_judged_by_networks_that_have_not_seen_it(
     if few:
         assert not any(flags) and "120 images are too few" in out
         return
-    assert (found.chosen.flagged == wrong).mean() > 0.95 and record["lost_classes"] == []
+    assert (found.chosen.flagged == wrong).mean() > 0.9 and record["lost_classes"] == []
     assert found.chosen.flagged[-15:].tolist() == wrong[-15:].tolist()
     assert f"{sum(flags)} labels are flagged as wrong: about" in out
     assert f"{sum(flags)} labels are flagged" in folder.review.read_text(encoding="utf-8")
