@@ -33,10 +33,10 @@ from torch import Tensor
 
 EXPONENTS = [0.25 * 1.08**k for k in range(40)]  # 0.25 to 5
 STEPS = 60  # of expectation maximization for uniform noise
-POWERS = (1.0, 1.5, 2.0, 3.0, 4.0)
+POWERS = (1.0, 1.5, 2.0, 3.0, 4.0)  # of the gaps
 SURENESS_SPREAD = 0.4  # of log exponent below 0: few networks are surer than twice what they should
 NEGLIGIBLE = 7  # nats by which a model is less likely than the likeliest
-SMALLEST_MARGIN = 1e-3
+SMALLEST_MARGIN = 1e-3  # in nats, should most images have two likeliest classes
 NOISE = 0.0001, 0.9  # smallest and largest
 MIN_PROBABILITY = 1e-12  # a smaller probability counts as this
 ANCHORS = 0.85  # certain images of a class, as a share of its labels
