@@ -1,5 +1,6 @@
 """What judges labels without having seen them: calibration, posterior, features, folds."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_the_posterior_is_bayes_rule():
     probabilities, _, labels = draw(50, 0.9)  # so few agree that noise counts as uniform
     ratios = probabilities.double() / probabilities.double().amax(1, keepdim=True)
     typical = (-ratios.log().sort(1).values[:, -2]).median()  # gap of the two likeliest classes
-    posterior = torch.zeros(50, 10).double()
+    posterior, offsets = torch.zeros(50, 10).double(), []
     for weight, found in uniform_models(probabilities, labels):
         noise, logs = 10 * found.transition[0, 1], []
         for row, label in enumerate(labels.tolist()):
@@ -109,6 +110,9 @@ def test_the_posterior_is_bayes_rule():
             posterior[row] += weight * joint / joint.sum()
             logs.append(joint.sum().log())
         torch.testing.assert_close(found.log_likelihoods(probabilities, labels), torch.stack(logs))
+        log_prior = -((min(0, math.log(found.exponent)) / 0.4) ** 2) / 2
+        offsets.append(math.log(weight) - float(sum(logs)) - log_prior)
+    assert len(offsets) > 10 and max(offsets) - min(offsets) < 1e-4
     torch.testing.assert_close(label_posterior(probabilities, labels), posterior)
 
 

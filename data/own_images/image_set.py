@@ -18,8 +18,8 @@ from data.own_images.files import ImageFiles, find_images
 from data.own_images.folders import some_of
 from data.own_images.reading import usual_side
 from utils.manifest import LABEL, TRUE_LABEL, nfc
+from utils.options.own_images import IMAGE_SIZES
 
-SIDES = 32, 64  # pixels, to which images are brought
 MEASURED = 10_000  # training images, evenly spread, by which mean and standard deviation are taken
 CLASSES_NAMED = 20  # in the line at the start
 NO_LABEL = {"", "nan", "none", "null", "na", "n/a", "<na>", "-1.0"}  # class names in lower case
@@ -38,7 +38,7 @@ def load_own_images(
 ) -> ImageSet:
     """Find, read (or take from the cache) and check the images.
 
-    `size`: their side in pixels; None: SIDES[1] where most are as large as that, else SIDES[0].
+    `size`: their side in pixels; None: IMAGE_SIZES[1] where most are as large, else IMAGE_SIZES[0].
     `flip`: they are mirrored at random in training. `leave_out`: folders below `images` whose
     images are none of them, beside `data_dir` and run folders. `columns`: see `read_manifest`.
     Raises OSError or ValueError, with a hint, where there is nothing to train on; single files that
@@ -47,7 +47,9 @@ def load_own_images(
     files = find_images(images, manifest, (data_dir, data_dir / FOLDER, *leave_out), columns)
     rows = [*files.train, *files.test, *files.val]
     names = [files.name(row) for row in rows]
-    size = size or SIDES[usual_side([files.path(row) for row in files.train]) >= SIDES[1]]
+    if size is None:
+        small, large, *_ = IMAGE_SIZES
+        size = large if usual_side([files.path(row) for row in files.train]) >= large else small
     cached = cached_images([files.path(row) for row in rows], names, size, data_dir, quiet)
     warnings = [*files.warnings]
     warnings += [f"{files.path(rows[k])}: {why}" for k, why in sorted(cached.broken.items())]

@@ -96,10 +96,10 @@ def wrong_own_images(options: argparse.Namespace) -> str | None:
 
 
 def choose_by_count(options: argparse.Namespace, images: int, side: int) -> None:
-    """Set the options of BY_COUNT, which the images' number decides, where not given, and tell.
+    """Set the options of BY_COUNT, which the images decide, where not given, and tell.
 
-    `side`: of the images, as they were read. Raises ValueError for a --val_ratio that folds leave
-    no use for.
+    `images`: their number; `side`: theirs, as they were read. Raises ValueError for a --val_ratio
+    that folds leave no use for.
     """
     defaults = defaults_by_count(options.method, images, side)
     if not METHODS[options.method].has_networks:
