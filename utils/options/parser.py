@@ -24,6 +24,15 @@ from utils.options.values import add_options, path, resolved_path, seed
 
 USAGE = "%(prog)s [options]"  # argparse would name them all
 NETS = ("preact18", "compact")
+OF_ROBUST_PHASE = (  # options that mean nothing without a student
+    "alpha1 alpha2 alpha3 alpha4 class_balance target target_for compensation planted "
+    "ensemble_momentum mixup strong_views detach_student_target masked_mean"
+)
+AT_TIPPING = (
+    ("detection", "split"),
+    ("lr_schedule", "after_tipping"),
+    ("augmentation", "after_tipping"),
+)
 NET = {
     ("net", NETS): "network; preact18: the paper's PreActResNet-18; compact: a small, quick one "
     "for training without a GPU"
@@ -122,7 +131,7 @@ class RunParser(OneLineParser):
         run = self.parse_known_args(args, argparse.Namespace(**own))[0]
         defaults = argparse.Namespace(**self.defaults_of(dataset, run.net, run.method))
         defaults.method = run.method
-        val_ratio = getattr(defaults, "val_ratio", None)
+        default_of = vars(defaults).copy()
         options = super().parse_args(args, namespace or defaults)
         names, aliases = LABEL_SETS[dataset].keys, LABEL_SETS[dataset].aliases
         options.noise_type = aliases.get(options.noise_type, options.noise_type)
@@ -135,17 +144,27 @@ class RunParser(OneLineParser):
             self.error("--noise_path is for CIFAR; the labels of digits are drawn from --seed")
         if wrong := wrong_own_images(options):
             self.error(wrong)
-        has_student = METHODS[options.method].has_student
+        if not METHODS[options.method].has_student and (
+            wrong := needs_student(options, default_of)
+        ):
+            self.error(f"{wrong}: --method {options.method} has no tipping point; leave it out")
         detection = getattr(options, "detection", None)
-        if not has_student and detection == "split":
-            self.error(f"--detection split: --method {options.method} has no split; leave it out")
         if detection == "posterior" and options.folds == 0:
             self.error("--detection posterior: needs --folds NUMBER")
-        if getattr(options, "folds", 0) and options.val_ratio != val_ratio:
+        if getattr(options, "folds", 0) and options.val_ratio != default_of["val_ratio"]:
             self.error(f"--val_ratio {options.val_ratio}: --folds hold out all images in turn")
         if getattr(options, "folds", 0) and (options.folds == 1 or options.limit_train):
             self.error(f"--folds {options.folds}: needs two folds or more, and no --limit_train")
         return options
+
+
+def needs_student(options: argparse.Namespace, default_of: dict[str, Any]) -> str | None:
+    """The first option that is not as by default and acts from the tipping point on alone."""
+    for name, value in vars(options).items():
+        acts_then = name in OF_ROBUST_PHASE.split() or (name, value) in AT_TIPPING
+        if acts_then and value != default_of.get(name):
+            return f"--{name}" if value is True else f"--{name} {value}"
+    return None
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
