@@ -127,11 +127,11 @@ def choose_by_count(options: argparse.Namespace, images: int, side: int) -> None
 def defaults_by_count(method: str, images: int, side: int = IMAGE_SIZES[0]) -> dict[str, Any]:
     """Epochs, batch size, width, folds and what flags for so many images; `side`: theirs."""
     few = images < 2_000
-    epochs = 60 if few else 30 if images < 20_000 else 40
+    epochs = 60 if few else 30 if images < MANY else 40
     return {
         "image_size": side,
         "n_epoch": epochs if METHODS[method].has_student else epochs // 4,  # one soon memorizes
-        "batch_size": 32 if few else 64 if images < 10_000 else 128,
+        "batch_size": 32 if few else 64 if images < MANY else 128,
         "width": 32,
         "folds": 5 if images < MANY else 0,
         "detection": "posterior" if images < MANY else "final",
