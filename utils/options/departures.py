@@ -2,7 +2,6 @@
 
 import argparse
 
-from utils.options.parser import RunParser
 from utils.options.values import add_options, fraction, not_negative, ratio
 
 DEPARTURES = {
@@ -34,7 +33,7 @@ DEPARTURES = {
 }
 
 
-def add_departures(parser: RunParser) -> None:
+def add_departures(parser: argparse.ArgumentParser) -> None:
     """Add the departures: off by default, so that each can be tried alone."""
     words = "off for bkd; bkd+ has some of them on, see its presets"
     add_options(parser.add_argument_group("departures from the paper", words), DEPARTURES)

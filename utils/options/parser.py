@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from utils.console import what_of
 from utils.label_sets import LABEL_SETS
 from utils.methods import METHOD_HELP, METHODS
+from utils.options.departures import DEPARTURES
 from utils.options.own_images import (
     BY_COUNT,
     OWN_IMAGES,
@@ -24,9 +25,8 @@ from utils.options.values import add_options, path, resolved_path, seed
 
 USAGE = "%(prog)s [options]"  # argparse would name them all
 NETS = ("preact18", "compact")
-OF_ROBUST_PHASE = (  # options that mean nothing without a student
-    "alpha1 alpha2 alpha3 alpha4 class_balance target target_for compensation planted "
-    "ensemble_momentum mixup strong_views detach_student_target masked_mean"
+OF_ROBUST_PHASE = {"alpha1", "alpha2", "alpha3", "alpha4"} | (  # nothing without a student
+    {name for name, *_ in DEPARTURES} - {"ema_decay"}
 )
 AT_TIPPING = (
     ("detection", "split"),
@@ -161,7 +161,7 @@ class RunParser(OneLineParser):
 def needs_student(options: argparse.Namespace, default_of: dict[str, Any]) -> str | None:
     """The first option that is not as by default and acts from the tipping point on alone."""
     for name, value in vars(options).items():
-        acts_then = name in OF_ROBUST_PHASE.split() or (name, value) in AT_TIPPING
+        acts_then = name in OF_ROBUST_PHASE or (name, value) in AT_TIPPING
         if acts_then and value != default_of.get(name):
             return f"--{name}" if value is True else f"--{name} {value}"
     return None
