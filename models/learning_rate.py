@@ -41,7 +41,7 @@ class LearningRate:
         if self.schedule == "step":
             for _ in range(int(progress) // self.lr_step):  # one by one: rounded as by StepLR
                 rate *= self.lr_gamma
-        elif self.falls_from is not None:
+        elif self.falls_from is not None and progress > self.falls_from:
             rate *= (self.epochs - progress) / (self.epochs - self.falls_from)
         return rate
 

@@ -63,18 +63,20 @@ def test_a_warm_up_rises_from_nothing(warm_up: float):
             assert [rate.at(each) for each in after] == [without.at(each) for each in after]
 
 
-@pytest.mark.parametrize("found", [1, 7, EPOCHS - 1, None])
+@pytest.mark.parametrize("found", [1, 7, EPOCHS - 1, EPOCHS, None])
 def test_after_tipping_falls_to_nothing_from_where_it_was_found(found: int | None):
     rate, rates = rate_of("after_tipping"), []
-    for progress in all_steps():
+    for progress in [*all_steps(), EPOCHS]:
         if progress == found:
             rate.tipping_point_found(found)
+            assert rate.left(found - 1) == 1  # the epoch after which it was found
         rates.append(rate.at(progress))
+    at_end = rates.pop()
     falls = 0 if found is None else (EPOCHS - found) * STEPS
     before, after = rates[: len(rates) - falls], rates[len(rates) - falls :]
     assert set(before) == {INITIAL}
     assert after == pytest.approx([INITIAL - n * INITIAL / falls for n in range(falls)])
-    assert rate.at(EPOCHS) == (INITIAL if found is None else 0)
+    assert at_end == (INITIAL if found in (EPOCHS, None) else 0)
 
 
 class Spy(TrainingStep):
