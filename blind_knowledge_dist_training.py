@@ -58,7 +58,7 @@ def train_epoch(
         rate.set(epoch + statistics.share_done())
         mix = robust_phase.mix(index, epoch, statistics.steps)
         result = step(mix.of(images), labels, *robust_phase.inputs(index, mix))
-        statistics.update(result, index)
+        statistics.update(result, index, mixed=mix.mixed)
         robust_phase.update(result, index, mix)
         if averaged and averaging:
             averaged.update()
@@ -90,7 +90,7 @@ def write_predictions(
     predictions = writer.write(split, final, mean, probabilities, judgment)
     record = {} if judgment is None else {"lost_classes": predictions.lost_classes()}
     if predictions.fallback:
-        log_fallback(predictions, args.n_epoch)
+        log_fallback(predictions, args.n_epoch, len(training.planted.places))
         record |= predictions.split_summary()
     return record
 

@@ -27,9 +27,13 @@ def split_indices(
 def choose_positions(count: int, val_ratio: float, seed: int, limit: int | None) -> Positions:
     """The split for that seed; scored are all images, or with a limit the training images.
 
-    Raises ValueError for a limit above the number of training images.
+    Raises ValueError for a limit above the number of training images, and for a `val_ratio` above 0
+    of which nothing is held out.
     """
     train, val = split_indices(count, val_ratio, seed)
+    if val_ratio and not len(val):
+        hint = "choose a larger share, or 0 to validate on the training images"
+        raise ValueError(f"--val_ratio {val_ratio}: is none of {count} images; {hint}")
     if limit is not None and limit > len(train):
         raise ValueError(f"--limit_train {limit}: there are {len(train)} training images")
     train = train[:limit]

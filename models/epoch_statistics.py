@@ -18,7 +18,7 @@ class EpochStats(NamedTuple):
     compensation_loss: float
     confidence: float  # the student's largest probability, averaged over the images
     agreement: Tensor  # [N], at the label
-    prediction: Tensor  # [N]
+    prediction: Tensor  # [N]; -1 for an image that was mixed with another
 
 
 class EpochStatistics:
@@ -29,11 +29,11 @@ class EpochStatistics:
         self.sums = torch.zeros(4, device=device)  # over the images, of `StepResult.means`
         self.losses = torch.zeros(steps, device=device)
         self.agreement = torch.zeros(images, device=device)
-        self.prediction = torch.zeros(images, dtype=torch.long, device=device)
+        self.prediction = torch.full((images,), -1, device=device)
         self.steps = self.images = 0
 
-    def update(self, result: StepResult, index: Tensor) -> None:
-        """Take in a step on the images at `index` [B].
+    def update(self, result: StepResult, index: Tensor, *, mixed: bool = False) -> None:
+        """Take in a step on the images at `index` [B]; `mixed`: with each other.
 
         Raises FloatingPointError for a loss that is not finite, looking every `STEPS_PER_CHECK`
         steps of the device.
@@ -41,7 +41,8 @@ class EpochStatistics:
         self.sums += len(index) * result.means
         self.losses[self.steps] = result.means[0]
         self.agreement[index] = result.agreement
-        self.prediction[index] = result.prediction
+        if not mixed:
+            self.prediction[index] = result.prediction
         self.steps += 1
         self.images += len(index)
         if self.steps % STEPS_PER_CHECK[self.sums.device.type] == 0:

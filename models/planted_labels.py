@@ -14,9 +14,15 @@ class PlantedLabels:
     """A few training images whose labels are replaced by random other ones."""
 
     def __init__(self, labels: Tensor, classes: int, share: float, seed: int):
-        """Replace a `share` of the given labels [N], `MOST` at most, drawn by the seed alone."""
+        """Replace a `share` of the given labels [N], `MOST` at most, drawn by the seed alone.
+
+        Raises ValueError for a share that is none of them.
+        """
         generator = torch.Generator().manual_seed(seed)
         count = min(int(share * len(labels)), MOST)
+        if share and not count:
+            hint = "choose a larger share, or 0"
+            raise ValueError(f"--planted {share}: is none of {len(labels)} training images; {hint}")
         places = torch.randperm(len(labels), generator=generator)[:count]
         steps = torch.randint(1, classes, (count,), generator=generator)
         self.given, self.classes = labels, classes
@@ -29,11 +35,11 @@ class PlantedLabels:
     def memorized(self, prediction: Tensor) -> float | None:
         """Share of the planted labels that the `prediction` [N] agrees with, beyond chance.
 
-        Chance is a random wrong label's: that of being predicted for another image. None: nothing
-        is planted.
+        Chance is a random wrong label's: that of being predicted for another image. None: no
+        planted image has a prediction; -1 is none.
         """
-        if not len(self.places):
+        predicted, agreed = prediction >= 0, prediction == self.labels
+        planted, others = agreed[~self.others & predicted], agreed[self.others & predicted]
+        if not len(planted):
             return None
-        agreed = prediction == self.labels
-        chance = agreed[self.others].logical_not().float().mean() / (self.classes - 1)
-        return float(agreed[self.places].float().mean() - chance)
+        return float(planted.float().mean() - (~others).float().mean() / (self.classes - 1))

@@ -79,6 +79,8 @@ def test_choose_positions():
     everything = choose_positions(100, 0.0, seed=3, limit=None)
     assert everything.scored.tolist() == [*range(100)]
     assert np.array_equal(everything.val, everything.train)  # none are held out
+    with pytest.raises(ValueError, match=r"--val_ratio 0.005: is none of 100 images"):
+        choose_positions(100, 0.005, seed=3, limit=None)
 
 
 def test_label_sets():

@@ -127,6 +127,9 @@ def test_bad_options_are_refused_with_name_and_value(words: str, capsys):
             "split: --method ce has no tipping point",
         ),
         ("--method ce --strong_views 1", "--strong_views 1.0: --method ce has no tipping point"),
+        ("--method bkd+ --lr_step 40", "--lr_step 40: --lr_schedule after_tipping has no steps"),
+        ("--net compact --method ce --lr_gamma 0.2", "0.2: --lr_schedule linear has no steps"),
+        ("--target posterior --alpha2 0.5", "--alpha2 0.5: .* without --planted"),
         ("--method ce --masked_mean", "--masked_mean: --method ce"),
         ("--net compact --method ce --augmentation after_tipping", "after_tipping: --method ce"),
         ("--dataset folder --images . --features x --alpha1 0", "0.0: --method features has no"),
@@ -246,7 +249,8 @@ def test_an_option_that_is_given_wins(run: tuple[str, ...]):
         else:  # one of several words
             refused = {value, "after_tipping"} if run[2] == "ce" else {value}
             given = next((word for word in reversed(choices[name]) if word not in refused), value)
-        for words in ([*words_of(run), f"--{name}", given], [f"--{name}", given, *words_of(run)]):
+        run_words = words_of(run) + ["--lr_schedule", "step"] * (name == "lr_step")
+        for words in ([*run_words, f"--{name}", given], [f"--{name}", given, *run_words]):
             assert getattr(training_options(*words), name) == given
 
 

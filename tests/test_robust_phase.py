@@ -340,6 +340,8 @@ def test_planted_labels_are_wrong_few_and_drawn_by_the_seed():
     assert len((planted.labels - labels).remainder(10).unique()) == 10 and planted.labels.max() == 9
     assert len(PlantedLabels(labels, 10, 0.5, 0).places) == 100  # enough
     assert torch.equal(PlantedLabels(labels, 10, 0.0, 0).labels, labels)
+    with pytest.raises(ValueError, match=r"--planted 0.0001: is none of 5000"):
+        PlantedLabels(labels, 10, 0.0001, 0)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -356,6 +358,12 @@ def test_memorized_is_what_is_agreed_with_beyond_chance(classes: int):
     half = labels.where(torch.arange(1000) % 2 == 0, planted.labels)
     odd = (planted.places % 2 == 1).double().mean()
     assert planted.memorized(half) == pytest.approx(odd.item())
+    mixed = planted.labels.clone()
+    mixed[planted.places[1:]] = mixed[
+        planted.others.nonzero()[1:]
+    ] = -1  # of two images one is left
+    assert planted.memorized(mixed) == 1
+    assert planted.memorized(torch.full_like(labels, -1)) is None
     assert PlantedLabels(labels, classes, 0.0, 0).memorized(labels) is None
 
 

@@ -349,6 +349,21 @@ def test_without_a_tipping_point_the_result_is_a_fallback(tmp_path: Path, capsys
     detection = np.load(folder.detection, allow_pickle=False)
     assert len(detection) == 1297 and np.array_equal(detection[scored], group == 4)
     assert not np.delete(detection, scored).any()
+    train(tmp_path, "--dataset digits --method bkd+ --n_epoch 4 --limit_train 300")
+    assert "15 planted labels were trained on to the end" in capsys.readouterr().out
+
+
+def test_the_tipping_point_may_be_found_in_the_last_epoch(tmp_path: Path, monkeypatch):
+    tips_at(monkeypatch, 0)
+    folder, record = train(tmp_path, "--dataset digits --method bkd+ --n_epoch 3 --limit_train 300")
+    assert record["tipping_point"] == 0 and record["epochs"] == 3
+    assert {row["lr"] for row in metrics_of(folder.path)} == {"0.02"}
+
+
+def test_what_is_predicted_for_mixed_images_says_nothing_of_a_label(robust_run: Callable):
+    *naive, last = metrics_of(robust_run("--planted 0.05 --mixup 1"))
+    assert last["agreed_wrong"] == "" == last["planted_memorized"]
+    assert all(row["agreed_wrong"] and row["planted_memorized"] for row in naive)
 
 
 def test_the_test_labels_change_nothing_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -51,15 +51,15 @@ class Labels(NamedTuple):
     def agreed_wrong(self, prediction: Any) -> float | None:
         """Percentage of wrong labels among those that a prediction [train] agrees with.
 
-        None where no true label is known.
+        None where no true label is known, or it agrees with none.
         """
         given, clean = self.train, self.clean[self.positions.train]
         known = clean >= 0
-        if not known.any():
-            return None
         agreed = (prediction == given) & known
+        if not agreed.any():
+            return None
         wrong = agreed & (given != clean)
-        return 100 * (wrong.sum().item() / max(agreed.sum().item(), 1))
+        return 100 * (wrong.sum().item() / agreed.sum().item())
 
 
 def labels_sha256(given: NDArray[np.int64], images: bytes = b"") -> str:

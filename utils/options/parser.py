@@ -25,7 +25,8 @@ from utils.options.values import add_options, path, resolved_path, seed
 
 USAGE = "%(prog)s [options]"  # argparse would name them all
 NETS = ("preact18", "compact")
-OF_ROBUST_PHASE = {"alpha1", "alpha2", "alpha3", "alpha4"} | (  # nothing without a student
+ALPHAS = {"alpha1", "alpha2", "alpha3", "alpha4"}
+OF_ROBUST_PHASE = ALPHAS | (  # nothing without a student
     {name for name, *_ in DEPARTURES} - {"ema_decay"}
 )
 AT_TIPPING = (
@@ -148,6 +149,8 @@ class RunParser(OneLineParser):
             wrong := needs_student(options, default_of)
         ):
             self.error(f"{wrong}: --method {options.method} has no tipping point; leave it out")
+        if wrong := without_effect(options, default_of):
+            self.error(f"{wrong}; leave it out")
         detection = getattr(options, "detection", None)
         if detection == "posterior" and options.folds == 0:
             self.error("--detection posterior: needs --folds NUMBER")
@@ -164,6 +167,19 @@ def needs_student(options: argparse.Namespace, default_of: dict[str, Any]) -> st
         acts_then = name in OF_ROBUST_PHASE or (name, value) in AT_TIPPING
         if acts_then and value != default_of.get(name):
             return f"--{name}" if value is True else f"--{name} {value}"
+    return None
+
+
+def without_effect(options: argparse.Namespace, default_of: dict[str, Any]) -> str | None:
+    """The first option that is not as by default and does nothing beside another, and why."""
+    idle: dict[str, str] = {}
+    if (schedule := getattr(options, "lr_schedule", "step")) != "step":
+        idle |= dict.fromkeys(("lr_step", "lr_gamma"), f"--lr_schedule {schedule} has no steps")
+    if getattr(options, "target", "") == "posterior" and not options.planted:
+        idle |= dict.fromkeys(ALPHAS, "--target posterior has no such weights without --planted")
+    for name, why in idle.items():
+        if (value := getattr(options, name)) != default_of[name]:
+            return f"--{name} {value}: {why}"
     return None
 
 

@@ -90,8 +90,11 @@ def log_split(predictions: Predictions) -> None:
     )
 
 
-def log_fallback(predictions: Predictions, epochs: int) -> None:
-    """Say what the split is when no tipping point came in so many epochs."""
+def log_fallback(predictions: Predictions, epochs: int, planted: int) -> None:
+    """Say what the split is when no tipping point came in so many epochs.
+
+    `planted`: the number of labels that were planted, to the last epoch.
+    """
     words = "the robust phase has not begun"
     if predictions.detection == "split":
         words = (
@@ -99,4 +102,6 @@ def log_fallback(predictions: Predictions, epochs: int) -> None:
         )
         words += "where the student was most confident"
     say(f"no tipping point in {epochs} epochs: {words}")
+    if planted:
+        say(f"{planted} planted labels were trained on to the end; --planted 0 plants none")
     log_split(predictions)

@@ -119,9 +119,13 @@ def _seen_percent(memorized: float | None, visibility: bool, naive: bool) -> dic
 
 
 def absent_classes(predictions: Sequence[Any], num_classes: int) -> list[int]:
-    """The classes that one of several sets of predictions, tensors [N], does not contain."""
+    """The classes that one of several sets of predictions, tensors [N], does not contain.
+
+    -1 is no prediction; a set of these alone counts as none.
+    """
     every = set(range(num_classes))
-    return sorted(set().union(*(every - set(each.unique().tolist()) for each in predictions)))
+    seen = (set(each.unique().tolist()) & every for each in predictions)
+    return sorted(set().union(*(every - each for each in seen if each)))
 
 
 def newly_vanished(rows: Sequence[dict[str, Any]]) -> list[int]:
